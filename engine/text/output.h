@@ -1,0 +1,47 @@
+/* output.h - from token ids to text a client may see: one per generated sequence.
+ * Joins token bytes, holds back incomplete UTF-8, splits reasoning from answer, watches for stop
+ * strings in the answer (G8), and never lets a byte of a stop string or of a think tag out.
+ * Joined deltas equal the whole text at any chunking (G17).
+ * It lives beside the tokenizer, not in server/, because the engine must know at once that a stop
+ * string ended a sequence.
+ * Thread: one owner (the engine thread). */
+#ifndef QUERN_ENGINE_TEXT_OUTPUT_H
+#define QUERN_ENGINE_TEXT_OUTPUT_H
+
+#include "engine/text/tokenizer.h"
+
+/* What the prompt left open decides how `<think>` is read (API R1, R2). */
+typedef enum {
+    THINK_NONE,        /* no reasoning parser: raw routes, templates that know no </think>, "none" */
+    THINK_MODEL_OPENS, /* answer unless the text starts (after white space) with <think> */
+    THINK_PROMPT_OPEN  /* all is reasoning until </think>, also if it never comes */
+} think_mode;
+
+typedef struct {
+    const tokenizer *tok;       /* borrowed for the life of the output */
+    think_mode think;
+    const char *const *stop;    /* [n_stop] borrowed; copied */
+    const size_t *stop_len;     /* [n_stop] bytes, 1..1024 each */
+    int n_stop;                 /* 0..16 */
+    bool include_stop;          /* include_stop_str_in_output */
+    bool keep_special;          /* skip_special_tokens: false */
+} output_options;
+
+typedef enum { TOK_ANSWER, TOK_REASONING, TOK_MARKUP } token_kind; /* MARKUP: think tags */
+
+typedef struct output output;
+
+output *output_new(const output_options *o);
+void output_free(output *o);
+/* One token.  Appends what became certain to content and reasoning.  kind says where the token
+ * belongs (for logprobs).  Returns the index of the stop string that ended the answer, else -1.
+ * stops_on = false: stop strings do not fire yet (min_tokens, G9). */
+int output_feed(output *o, int32_t id, bool stops_on, buf *content, buf *reasoning, token_kind *kind);
+/* The end: flushes what was held (U+FFFD for an incomplete character).  After a stop string fired
+ * nothing is flushed. */
+void output_end(output *o, buf *content, buf *reasoning);
+/* Tokens from <think> to </think> inclusive so far. */
+int output_reasoning_tokens(const output *o);
+bool output_in_reasoning(const output *o);
+
+#endif

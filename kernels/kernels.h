@@ -1,0 +1,271 @@
+/* kernels.h - the seam between the model and a device: tensors, weights, the batch, the ops.
+ *
+ * Ops are at the vocabulary of the model; each does what Qwen always does together.  Rules:
+ *  - an op returns void and may be asynchronous; the first fault is latched with the op's name and
+ *    read at k_sync; a device fault is final.
+ *  - no allocation, no host synchronisation and no host-visible result inside an op (k_sample's
+ *    results are valid after k_sync).
+ *  - callers use the k_* wrappers: they check shapes once for all backends and are the one place
+ *    where --trace-ops hooks in.
+ *  - bits of an output row depend on that row's inputs and the weights only (the rule of bits):
+ *    not on M, on neighbours, on the number of threads or on how work was cut.
+ *  - an op is admitted only with its plain version in ref.c, a row in tests/test_ops.c and a line
+ *    in docs/ops.md.
+ * Thread: a backend is used by one thread at a time (its rank's), which need not be the one that
+ * opened it; it runs its own pool inside. */
+#ifndef QUERN_KERNELS_KERNELS_H
+#define QUERN_KERNELS_KERNELS_H
+
+#include "base/dtype.h"
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* ---- values ---------------------------------------------------------------------------------- */
+
+typedef enum {
+    ACT_F32, /* float */
+    ACT_Q8   /* cpu only: rows already quantised as records of 32 k (linear_glu -> linear_add) */
+} act_type;
+
+/* A view, never an owner: rows x cols values, row r at ptr + r * ld elements (ACT_F32). */
+typedef struct {
+    void *ptr;
+    int rows, cols, ld;
+    act_type type;
+} tensor;
+
+/* Row r of an f32 tensor. */
+static inline float *tensor_row(tensor t, int r)
+{
+    return (float *)t.ptr + (size_t)r * (size_t)t.ld;
+}
+
+/* How the parts of an uploaded weight are joined. */
+typedef enum {
+    JOIN_ROWS, /* parts stacked: q|k|v, or a single matrix */
+    JOIN_GLU   /* exactly two parts of equal shape, gate then up, consumed by linear_glu (or, through
+                  plain linear, as gate rows followed by up rows) */
+} weight_join;
+
+/* One matrix as the checkpoint stores it: rows x in, rows of row_bytes bytes, row-major. */
+typedef struct {
+    const void *data; /* [rows][row_bytes], borrowed during the upload only */
+    int type;         /* dtype */
+    int rows;         /* out features of this part */
+    const float *bias; /* [rows] or NULL */
+} weight_part;
+
+enum { WEIGHT_MAX_SEG = 4 };
+
+/* A linear map y[out] = W[out, in] x[in] + bias.  Uploaded once, then const.  A weight whose parts
+ * have different types keeps one segment per run of rows of one type. */
+typedef struct {
+    int out, in;      /* features; `out` is the true row count, storage may be padded */
+    weight_join join;
+    int n_seg;
+    struct {
+        int type;     /* dtype of the source */
+        int row0, rows;
+        void *data;   /* device layout, owned by the weight */
+        size_t bytes;
+    } seg[WEIGHT_MAX_SEG];
+    float *bias;      /* [out] device, owned, or NULL */
+    size_t bytes;     /* all device bytes */
+} weight;
+
+/* A per-channel vector (norm weights), f32 on the device. */
+typedef struct {
+    float *v; /* [n] owned */
+    int n;
+} vec;
+
+typedef enum { KV_F32, KV_F16, KV_BF16, KV_Q8_0 } kv_type;
+
+/* KV pages of one layer of one rank: [n_blocks][kv_heads] blocks of be->kv_block positions, K and V.
+ * The inner layout belongs to the backend. */
+typedef struct {
+    void *data;
+    kv_type type;
+    int n_blocks, kv_heads, head_dim;
+} kv_pages;
+
+/* The device view of a step; all that kernels ever see of scheduling.  Pointers are device-ready.
+ * A sequence contributes seq_start[s+1] - seq_start[s] >= 1 rows, in order of position; there is no
+ * decode/prefill flag. */
+typedef struct {
+    int n_tok, n_seq, n_out;
+    int max_blocks;             /* row length of block_table */
+    const int32_t *tok;         /* [n_tok] token ids */
+    const int32_t *pos;         /* [n_tok] positions */
+    const int32_t *slot;        /* [n_tok] block * kv_block + offset, where k and v of the row go */
+    const int32_t *seq_start;   /* [n_seq+1] first row of each sequence */
+    const int32_t *ctx_len;     /* [n_seq] positions visible to the last row = its position + 1 */
+    const int32_t *block_table; /* [n_seq][max_blocks] */
+    const int32_t *out_row;     /* [n_out] rows whose logits are wanted, rising */
+} batch;
+
+/* Rotary embedding as a table of frequencies: linear, NTK and YaRN scaling only change the table. */
+typedef struct {
+    int dim;                /* rotated dims of a head, even */
+    const float *inv_freq;  /* [dim/2] host, f32 */
+    float scale;            /* cos and sin are multiplied by it (YaRN's attention factor), else 1 */
+} rope_spec;
+
+/* What to draw from one row of logits, and the answer.  Order (API G3): mask -> bias -> repetition
+ * -> presence, frequency -> temperature -> top_k -> top_p -> min_p -> draw.  Logprobs are of the
+ * untouched softmax over rows [0, n_vocab) (G12).  The best unmasked token always survives; where
+ * every token is banned the ban is lifted.  Greedy: lowest id on ties. */
+typedef struct {
+    float temperature;           /* 0 = greedy */
+    int top_k;                   /* <= 0 = off */
+    float top_p, min_p;          /* 1 and 0 = off */
+    float repetition;            /* 1 = off; over all of seen[] (logit < 0: times, else divided) */
+    float presence, frequency;   /* 0 = off; over seen[] with gen_count > 0 */
+    int n_vocab;                 /* rows >= n_vocab are padding: never drawn, not in the softmax */
+    const uint32_t *allow;       /* [(n_vocab+31)/32] bit set = may be drawn, or NULL */
+    int n_ban;
+    const int32_t *ban;          /* [n_ban] ids never drawn */
+    int n_bias;
+    const int32_t *bias_id;      /* [n_bias] */
+    const float *bias;           /* [n_bias]; <= -100 bans */
+    int n_seen;
+    const int32_t *seen_id;      /* [n_seen] distinct ids of the penalty window */
+    const int32_t *gen_count;    /* [n_seen] times generated (0: in the prompt only) */
+    uint64_t seed, choice, position; /* key of the counter-based random number */
+    int n_top;                   /* top logprobs wanted, 0..20; -1 = no logprobs at all */
+    int32_t forced;              /* >= 0: report this id instead of drawing (prompt logprobs) */
+    /* results */
+    int32_t id;
+    float logprob;               /* of id; 0 when n_top < 0 */
+    int rank;                    /* 1 = most likely; 0 when n_top < 0 */
+    int32_t top_id[20];          /* best first, ties by id */
+    float top_logprob[20];
+} sample_row;
+
+/* ---- backend --------------------------------------------------------------------------------- */
+
+typedef struct backend backend;
+
+typedef struct {
+    const char *name; /* "auto", "cpu", "ref" */
+    const char *isa;  /* cpu: "auto", "avx512", "avx2", "portable" */
+    int threads;      /* 0 = all cores this process may use (affinity and cgroup) */
+    bool bf16_repack; /* cpu: BF16/F16 matrices as 14-bit block integers (faster prefill, 3e-8 NMSE) */
+    size_t scratch_bytes; /* arena; 0 = grown by k_scratch_reserve */
+} backend_options;
+
+typedef struct {
+    const char *name;
+    /* memory */
+    void *(*alloc)(backend *, size_t bytes); /* zeroed, 64-byte aligned, NULL when out */
+    void (*release)(backend *, void *p, size_t bytes);
+    int (*upload_weight)(backend *, weight *w, const weight_part *parts, int n_parts, int in,
+                         weight_join join, err *e);
+    void (*release_weight)(backend *, weight *w);
+    size_t (*weight_bytes)(int type, int64_t rows, int64_t in); /* what upload_weight will take */
+    size_t (*kv_block_bytes)(kv_type t, int kv_heads, int head_dim); /* K and V of one block, one layer */
+    int (*sync)(backend *, err *e);
+    /* rows */
+    void (*embed)(backend *, tensor y, const int32_t *tok, const weight *w);
+    void (*gather_rows)(backend *, tensor y, tensor x, const int32_t *row);
+    /* math; all f32 in and out unless said */
+    void (*linear)(backend *, tensor y, tensor x, const weight *w);
+    void (*rms_norm)(backend *, tensor y, tensor x, const vec *w, float eps);
+    void (*glu)(backend *, tensor y, tensor gate_up); /* silu(gate) * up; gate_up = [n, 2*ff] */
+    void (*add)(backend *, tensor y, tensor x);       /* y += x */
+    /* position */
+    void (*rope_rows)(backend *, tensor cs, const int32_t *pos, const rope_spec *r);
+    void (*rope_store)(backend *, tensor qkv, int heads, int kv_heads, int head_dim,
+                       const vec *q_norm, const vec *k_norm, float eps, tensor cs, kv_pages *kv,
+                       const batch *b);
+    void (*attn_paged)(backend *, tensor o, tensor qkv, int heads, const kv_pages *kv, const batch *b);
+    /* optional fusions: NULL = composition in engine/blocks.c; a test proves fused == composed in
+     * bits (cpu) or within the op's bound */
+    void (*norm_linear)(backend *, tensor y, tensor x, const vec *norm, float eps, const weight *w);
+    void (*norm_glu)(backend *, tensor y, tensor x, const vec *norm, float eps, const weight *w);
+    void (*linear_add)(backend *, tensor y, tensor x, const weight *w); /* y += W x + bias */
+    bool (*glu_out_q8)(const weight *down); /* norm_glu may write ACT_Q8 rows for this consumer */
+    /* logits */
+    void (*sample)(backend *, tensor logits, sample_row *rows, int n);
+} backend_ops;
+
+struct backend {
+    const backend_ops *op;
+    int kv_block;          /* positions per KV block: cpu 32 */
+    int threads;
+    char isa[16];          /* what really runs, for the start-up lines and the fingerprint */
+    bool exact_f32;        /* ref */
+    /* scratch: a bump arena at a fixed address; same sequence of takes -> same addresses */
+    char *scratch;
+    size_t scratch_cap, scratch_used, scratch_peak;
+    /* fault latch */
+    char fault[160];       /* "" = none; "op: what" */
+    void *state;           /* the backend's own */
+};
+
+/* Opens by name.  e says what to change (which option, what this machine has). */
+backend *backend_open(const backend_options *o, err *e);
+void backend_close(backend *be);
+/* Cores this process may use: affinity mask cut by the cgroup's CPU quota; at least 1. */
+int backend_cores(void);
+
+/* Scratch: reserve once for the largest step (not inside a step), mark/release around blocks. */
+int k_scratch_reserve(backend *be, size_t bytes, err *e);
+size_t k_scratch_mark(const backend *be);
+void k_scratch_release(backend *be, size_t mark);
+/* rows x cols f32 values, 64-byte aligned rows (ld padded to 16).  Asserts on overflow of the
+ * reserved arena: sizes come from model_scratch_bytes, not from requests. */
+tensor k_scratch(backend *be, int rows, int cols);
+tensor k_scratch_q8(backend *be, int rows, int cols);
+void k_fault(backend *be, const char *op, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+/* ---- wrappers -------------------------------------------------------------------------------- */
+
+void *k_alloc(backend *be, size_t bytes);
+void k_free(backend *be, void *p, size_t bytes);
+int k_upload_weight(backend *be, weight *w, const weight_part *parts, int n_parts, int in,
+                    weight_join join, err *e);
+void k_release_weight(backend *be, weight *w);
+int k_upload_vec(backend *be, vec *v, const float *src, int n, err *e);
+void k_release_vec(backend *be, vec *v);
+/* 0, or ERR_DEVICE with the latched fault. */
+int k_sync(backend *be, err *e);
+
+/* y[n, in] = rows tok[] of w. */
+void k_embed(backend *be, tensor y, const int32_t *tok, const weight *w);
+/* y[i] = x[row[i]]. */
+void k_gather_rows(backend *be, tensor y, tensor x, const int32_t *row);
+/* y[n, out] = x[n, in] W^T + bias. */
+void k_linear(backend *be, tensor y, tensor x, const weight *w);
+/* y = x * rsqrt(mean(x^2) + eps) * w, per row. */
+void k_rms_norm(backend *be, tensor y, tensor x, const vec *w, float eps);
+void k_glu(backend *be, tensor y, tensor gate_up);
+void k_add(backend *be, tensor y, tensor x);
+/* cs[n, dim]: cos of the dim/2 angles, then sin, times r->scale. */
+void k_rope_rows(backend *be, tensor cs, const int32_t *pos, const rope_spec *r);
+/* qkv[n, (heads + 2 kv_heads) * head_dim]: per-head RMSNorm of q and k (norms may be NULL), rotate
+ * (half-split pairs i, i + dim/2) q in place, write rotated k and v to kv at b->slot. */
+void k_rope_store(backend *be, tensor qkv, int heads, int kv_heads, int head_dim, const vec *q_norm,
+                  const vec *k_norm, float eps, tensor cs, kv_pages *kv, const batch *b);
+/* o[n, heads * head_dim] = softmax(q k^T / sqrt(head_dim)) v over positions <= own; q at the front
+ * of qkv's rows.  KV is cut into chunks of 256 absolute positions, folded in order. */
+void k_attn_paged(backend *be, tensor o, tensor qkv, int heads, const kv_pages *kv, const batch *b);
+/* Fusions with their compositions inside: safe to call on every backend. */
+void k_norm_linear(backend *be, tensor y, tensor x, const vec *norm, float eps, const weight *w);
+/* y[n, ff] = glu(W rms_norm(x)), W joined by JOIN_GLU.  y may be ACT_Q8 if k_glu_out_q8(be, down). */
+void k_norm_glu(backend *be, tensor y, tensor x, const vec *norm, float eps, const weight *w);
+bool k_glu_out_q8(const backend *be, const weight *down);
+void k_linear_add(backend *be, tensor y, tensor x, const weight *w);
+/* Draws from logits[n, >= n_vocab]; results in rows[] after k_sync. */
+void k_sample(backend *be, tensor logits, sample_row *rows, int n);
+
+/* Host-side reference conversion of n elements (a multiple of the block) to f32; exact. */
+void dequant_row(int type, const void *src, float *dst, int64_t n);
+/* The reverse for the types `quern quantize` writes (Q8_0, Q4_0, Q5_0, Q4_K, Q6_K, F16, BF16, F32,
+ * Q4_1, Q5_1, Q5_K as fallbacks of the mixes); ERR_UNSUPPORTED for others. */
+int quant_row(int type, const float *src, void *dst, int64_t n);
+
+#endif
