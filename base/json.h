@@ -25,11 +25,11 @@ struct json {
     uint32_t n_key;       /* bytes of key */
     const char *key;      /* member name inside an object (0-terminated), else NULL */
     const char *str;      /* STRING: decoded bytes, 0-terminated, never containing NUL;
-                             NUMBER: the text as written */
+                             NUMBER: the text as written, 0-terminated */
     size_t len;           /* STRING, NUMBER: bytes of str; ARRAY, OBJECT: number of children */
     const json *child;    /* ARRAY, OBJECT: first child or NULL */
     const json *next;     /* next sibling or NULL */
-    const json **index;   /* ARRAY, OBJECT with more than 16 children: a lookup table, else NULL */
+    const void *index;    /* ARRAY, OBJECT with more than 16 children: json.c's lookup table */
 };
 
 typedef struct json_doc json_doc; /* the arena */
