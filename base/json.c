@@ -2,17 +2,15 @@
  * Owns: one copy of the text, in which strings are decoded in place (a decoded string is never
  * longer than its source), and an arena of nodes and lookup tables.
  * Refuses: see json.h.  The parser keeps its own stack, so depth costs no C stack.
- * Thread: any; the only shared state is the hash key, drawn once. */
+ * Thread: any. */
 #include "base/json.h"
 
+#include "base/map.h"
 #include "base/utf8.h"
 
 #include <math.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
-#include <time.h>
 
 enum {
     DEPTH_DEFAULT = 128,
@@ -75,59 +73,6 @@ typedef struct {
     const json *slot[]; /* [mask + 1] open addressing, NULL = free; at most half full */
 } key_table;
 
-static uint64_t hash_key[2];
-static pthread_once_t hash_once = PTHREAD_ONCE_INIT;
-
-/* Keys come from clients: without a secret they could be chosen to fall into one slot. */
-static void draw_hash_key(void)
-{
-    if (getrandom(hash_key, sizeof hash_key, 0) == (ssize_t)sizeof hash_key) return;
-    struct timespec t;
-    clock_gettime(CLOCK_REALTIME, &t);
-    hash_key[0] ^= (uint64_t)t.tv_nsec * 0x9E3779B97F4A7C15u;
-    hash_key[1] ^= (uint64_t)(uintptr_t)&t;
-}
-
-static inline void sip_round(uint64_t v[4])
-{
-#define ROTL(x, b) ((x) << (b) | (x) >> (64 - (b)))
-    v[0] += v[1];
-    v[1] = ROTL(v[1], 13) ^ v[0];
-    v[0] = ROTL(v[0], 32);
-    v[2] += v[3];
-    v[3] = ROTL(v[3], 16) ^ v[2];
-    v[0] += v[3];
-    v[3] = ROTL(v[3], 21) ^ v[0];
-    v[2] += v[1];
-    v[1] = ROTL(v[1], 17) ^ v[2];
-    v[2] = ROTL(v[2], 32);
-#undef ROTL
-}
-
-/* SipHash-1-3 (Aumasson, Bernstein 2012). */
-static size_t hash_bytes(const char *s, size_t n)
-{
-    uint64_t k0 = hash_key[0], k1 = hash_key[1], m;
-    uint64_t v[4] = {k0 ^ 0x736f6d6570736575u, k1 ^ 0x646f72616e646f6du, k0 ^ 0x6c7967656e657261u,
-                     k1 ^ 0x7465646279746573u};
-    size_t left = n;
-    for (; left >= 8; left -= 8, s += 8) {
-        memcpy(&m, s, 8);
-        v[3] ^= m;
-        sip_round(v);
-        v[0] ^= m;
-    }
-    m = 0;
-    memcpy(&m, s, left);
-    m |= (uint64_t)n << 56;
-    v[3] ^= m;
-    sip_round(v);
-    v[0] ^= m;
-    v[2] ^= 0xff;
-    for (int i = 0; i < 3; i++) sip_round(v);
-    return (size_t)(v[0] ^ v[1] ^ v[2] ^ v[3]);
-}
-
 static bool key_is(const json *j, const char *key, size_t n)
 {
     return j->n_key == n && !memcmp(j->key, key, n);
@@ -136,7 +81,7 @@ static bool key_is(const json *j, const char *key, size_t n)
 /* The slot that holds key, or the free one where it belongs. */
 static size_t table_slot(const key_table *t, const char *key, size_t n)
 {
-    size_t i = hash_bytes(key, n) & t->mask;
+    size_t i = map_hash(key, n) & t->mask;
     while (t->slot[i] && !key_is(t->slot[i], key, n)) i = (i + 1) & t->mask;
     return i;
 }
@@ -169,7 +114,6 @@ static bool close_object(json_doc *d, json *o)
         if (!t) return false;
         t->mask = slots - 1;
         memset(t->slot, 0, slots * sizeof t->slot[0]);
-        pthread_once(&hash_once, draw_hash_key);
     }
     json *first = (json *)(uintptr_t)o->child, *prev = NULL;
     for (json *j = first; j; j = (json *)(uintptr_t)j->next) {
