@@ -1,0 +1,23 @@
+/* backend.h - how kernels.c opens and closes each backend; known only inside kernels/.
+ * An open returns a backend with op, kv_block, threads, isa, exact_f32 and state filled, or NULL
+ * with e saying which option this machine cannot honour; its close frees all that open made. */
+#ifndef QUERN_KERNELS_BACKEND_H
+#define QUERN_KERNELS_BACKEND_H
+
+#include "kernels/kernels.h"
+
+typedef struct {
+    const char *name;
+    backend *(*open)(const backend_options *o, err *e);
+    void (*close)(backend *be);
+} backend_entry;
+
+backend *ref_open(const backend_options *o, err *e);
+void ref_close(backend *be);
+/* ref_sample.c: the executable spec of sample_row, and ref's op of that name. */
+void ref_sample(backend *be, tensor logits, sample_row *rows, int n);
+
+/* Bytes of one quantised activation record: 32 k of a row (kernels/cpu/linear.h). */
+enum { ACT_Q8_BYTES = 64 };
+
+#endif

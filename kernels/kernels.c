@@ -1,0 +1,335 @@
+/* kernels.c - owns the list of backends, the scratch arena, the fault latch and the k_* wrappers.
+ * Refuses: shapes that do not fit together (an assert: they come from the model, never from a
+ * client), backends and counts this machine lacks.  Thread: as a backend, see kernels.h. */
+#include "kernels/kernels.h"
+#include "base/sysinfo.h"
+#include "kernels/backend.h"
+
+#include <assert.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The first entry is what "auto" means. */
+static const backend_entry backends[] = {
+    {"ref", ref_open, ref_close},
+};
+enum { N_BACKENDS = sizeof backends / sizeof *backends };
+
+backend *backend_open(const backend_options *o, err *e)
+{
+    const char *name = o->name && strcmp(o->name, "auto") ? o->name : backends[0].name;
+    for (int i = 0; i < N_BACKENDS; i++) {
+        if (strcmp(name, backends[i].name)) continue;
+        backend *be = backends[i].open(o, e);
+        if (be && o->scratch_bytes && k_scratch_reserve(be, o->scratch_bytes, e)) {
+            backend_close(be);
+            return NULL;
+        }
+        return be;
+    }
+    err_set(e, ERR_INVALID, "backend '%.40s' is unknown; accepted: auto, ref", name);
+    return NULL;
+}
+
+void backend_close(backend *be)
+{
+    if (!be) return;
+    if (be->scratch) be->op->release(be, be->scratch, be->scratch_cap);
+    for (int i = 0; i < N_BACKENDS; i++)
+        if (!strcmp(be->op->name, backends[i].name)) {
+            backends[i].close(be);
+            return;
+        }
+    assert(!"a listed backend");
+}
+
+int backend_cores(void)
+{
+    return sys_cpus();
+}
+
+/* ---- scratch ----------------------------------------------------------------------------------
+ */
+
+static size_t round_up(size_t n, size_t to)
+{
+    return (n + to - 1) / to * to;
+}
+
+int k_scratch_reserve(backend *be, size_t bytes, err *e)
+{
+    assert(be->scratch_used == 0);
+    if (bytes <= be->scratch_cap) return 0;
+    char *p = be->op->alloc(be, bytes);
+    if (!p) return err_set(e, ERR_NOMEM, "cannot allocate %zu MiB of scratch memory", bytes >> 20);
+    if (be->scratch) be->op->release(be, be->scratch, be->scratch_cap);
+    be->scratch = p;
+    be->scratch_cap = bytes;
+    return 0;
+}
+
+size_t k_scratch_mark(const backend *be)
+{
+    return be->scratch_used;
+}
+
+void k_scratch_release(backend *be, size_t mark)
+{
+    assert(mark <= be->scratch_used);
+    be->scratch_used = mark;
+}
+
+static void *scratch_take(backend *be, size_t bytes)
+{
+    size_t left = be->scratch_cap - be->scratch_used;
+    bytes = round_up(bytes, 64);
+    assert(bytes <= left && "scratch: model_scratch_bytes is too small");
+    void *p = be->scratch + be->scratch_used;
+    be->scratch_used += bytes;
+    if (be->scratch_used > be->scratch_peak) be->scratch_peak = be->scratch_used;
+    return p;
+}
+
+tensor k_scratch(backend *be, int rows, int cols)
+{
+    int ld = (int)round_up((size_t)cols, 16);
+    void *p = scratch_take(be, (size_t)rows * (size_t)ld * sizeof(float));
+    return (tensor){p, rows, cols, ld, ACT_F32};
+}
+
+/* Records lie [cols/32][rows], so ld is the distance between the blocks of a row. */
+tensor k_scratch_q8(backend *be, int rows, int cols)
+{
+    assert(cols % 32 == 0);
+    void *p = scratch_take(be, (size_t)rows * (size_t)(cols / 32) * ACT_Q8_BYTES);
+    return (tensor){p, rows, cols, rows, ACT_Q8};
+}
+
+/* ---- faults -----------------------------------------------------------------------------------
+ */
+
+void k_fault(backend *be, const char *op, const char *fmt, ...)
+{
+    if (be->fault[0]) return;
+    va_list ap;
+    int n = snprintf(be->fault, sizeof be->fault, "%s: ", op);
+    if (n < 0 || n >= (int)sizeof be->fault) return;
+    va_start(ap, fmt);
+    vsnprintf(be->fault + n, sizeof be->fault - (size_t)n, fmt, ap);
+    va_end(ap);
+}
+
+int k_sync(backend *be, err *e)
+{
+    int rc = be->op->sync(be, e);
+    if (be->fault[0]) return err_set(e, ERR_DEVICE, "%s", be->fault);
+    return rc;
+}
+
+/* ---- memory and weights -----------------------------------------------------------------------
+ */
+
+void *k_alloc(backend *be, size_t bytes)
+{
+    return be->op->alloc(be, bytes);
+}
+
+void k_free(backend *be, void *p, size_t bytes)
+{
+    if (p) be->op->release(be, p, bytes);
+}
+
+/* The checks every backend relies on: types, shapes and that nothing overflows an int. */
+static int check_parts(const weight_part *parts, int n_parts, int in, weight_join join, err *e)
+{
+    int64_t out = 0;
+    if (n_parts < 1 || n_parts > WEIGHT_MAX_SEG)
+        return err_set(e, ERR_INVALID, "a weight has %d parts; accepted: 1 to %d", n_parts,
+                       WEIGHT_MAX_SEG);
+    if (in < 1) return err_set(e, ERR_INVALID, "a weight has %d input features", in);
+    for (int i = 0; i < n_parts; i++) {
+        size_t bytes;
+        dtype_traits t = dtype_of(parts[i].type);
+        if (!t.name)
+            return err_set(e, ERR_UNSUPPORTED, "weight type %d is not supported", parts[i].type);
+        if (parts[i].rows < 1 || !dtype_row_bytes(parts[i].type, in, &bytes))
+            return err_set(e, ERR_INVALID,
+                           "a %s weight of %d x %d: rows must hold whole blocks of %d", t.name,
+                           parts[i].rows, in, t.elems);
+        out += parts[i].rows;
+    }
+    if (out > INT32_MAX - 64)
+        return err_set(e, ERR_LIMIT, "a weight has %lld rows", (long long)out);
+    if (join == JOIN_GLU && (n_parts != 2 || parts[0].rows != parts[1].rows))
+        return err_set(e, ERR_INVALID, "gate and up must be two matrices of equal shape");
+    return 0;
+}
+
+int k_upload_weight(backend *be, weight *w, const weight_part *parts, int n_parts, int in,
+                    weight_join join, err *e)
+{
+    int rc = check_parts(parts, n_parts, in, join, e);
+    return rc ? rc : be->op->upload_weight(be, w, parts, n_parts, in, join, e);
+}
+
+void k_release_weight(backend *be, weight *w)
+{
+    be->op->release_weight(be, w);
+}
+
+int k_upload_vec(backend *be, vec *v, const float *src, int n, err *e)
+{
+    size_t bytes = (size_t)n * sizeof *src;
+    assert(n > 0);
+    *v = (vec){be->op->alloc(be, bytes), n};
+    if (!v->v) {
+        *v = (vec){0};
+        return err_set(e, ERR_NOMEM, "cannot allocate a vector of %d values", n);
+    }
+    memcpy(v->v, src, bytes);
+    return 0;
+}
+
+void k_release_vec(backend *be, vec *v)
+{
+    if (v->v) be->op->release(be, v->v, (size_t)v->n * sizeof *v->v);
+    *v = (vec){0};
+}
+
+/* ---- ops --------------------------------------------------------------------------------------
+ */
+
+static bool is_f32(tensor t, int rows, int cols)
+{
+    return t.type == ACT_F32 && t.rows == rows && t.cols == cols && t.ld >= cols;
+}
+
+void k_embed(backend *be, tensor y, const int32_t *tok, const weight *w)
+{
+    assert(is_f32(y, y.rows, w->in));
+    be->op->embed(be, y, tok, w);
+}
+
+void k_gather_rows(backend *be, tensor y, tensor x, const int32_t *row)
+{
+    assert(is_f32(y, y.rows, x.cols) && is_f32(x, x.rows, x.cols));
+    be->op->gather_rows(be, y, x, row);
+}
+
+/* Quantised rows are read only by a weight that k_glu_out_q8 said yes for. */
+static bool is_input(backend *be, tensor x, const weight *w)
+{
+    if (x.type == ACT_Q8) return x.cols == w->in && k_glu_out_q8(be, w);
+    return is_f32(x, x.rows, w->in);
+}
+
+void k_linear(backend *be, tensor y, tensor x, const weight *w)
+{
+    assert(is_input(be, x, w) && is_f32(y, x.rows, w->out));
+    be->op->linear(be, y, x, w);
+}
+
+void k_rms_norm(backend *be, tensor y, tensor x, const vec *w, float eps)
+{
+    assert(is_f32(x, x.rows, w->n) && is_f32(y, x.rows, w->n));
+    be->op->rms_norm(be, y, x, w, eps);
+}
+
+void k_glu(backend *be, tensor y, tensor gate_up)
+{
+    assert(is_f32(gate_up, y.rows, 2 * y.cols) && is_f32(y, y.rows, y.cols));
+    be->op->glu(be, y, gate_up);
+}
+
+void k_add(backend *be, tensor y, tensor x)
+{
+    assert(is_f32(y, x.rows, x.cols) && is_f32(x, x.rows, x.cols));
+    be->op->add(be, y, x);
+}
+
+void k_rope_rows(backend *be, tensor cs, const int32_t *pos, const rope_spec *r)
+{
+    assert(r->dim > 0 && r->dim % 2 == 0 && is_f32(cs, cs.rows, r->dim));
+    be->op->rope_rows(be, cs, pos, r);
+}
+
+void k_rope_store(backend *be, tensor qkv, int heads, int kv_heads, int head_dim, const vec *q_norm,
+                  const vec *k_norm, float eps, tensor cs, kv_pages *kv, const batch *b)
+{
+    assert(is_f32(qkv, b->n_tok, (heads + 2 * kv_heads) * head_dim));
+    assert(is_f32(cs, b->n_tok, cs.cols) && cs.cols <= head_dim);
+    assert(!q_norm || q_norm->n == head_dim);
+    assert(!k_norm || k_norm->n == head_dim);
+    assert(kv->kv_heads == kv_heads && kv->head_dim == head_dim);
+    be->op->rope_store(be, qkv, heads, kv_heads, head_dim, q_norm, k_norm, eps, cs, kv, b);
+}
+
+void k_attn_paged(backend *be, tensor o, tensor qkv, int heads, const kv_pages *kv, const batch *b)
+{
+    assert(heads > 0 && kv->kv_heads > 0 && heads % kv->kv_heads == 0);
+    assert(is_f32(qkv, b->n_tok, (heads + 2 * kv->kv_heads) * kv->head_dim));
+    assert(is_f32(o, b->n_tok, heads * kv->head_dim));
+    be->op->attn_paged(be, o, qkv, heads, kv, b);
+}
+
+void k_norm_linear(backend *be, tensor y, tensor x, const vec *norm, float eps, const weight *w)
+{
+    assert(is_f32(x, x.rows, norm->n) && norm->n == w->in && is_f32(y, x.rows, w->out));
+    if (be->op->norm_linear) {
+        be->op->norm_linear(be, y, x, norm, eps, w);
+        return;
+    }
+    size_t mark = k_scratch_mark(be);
+    tensor t = k_scratch(be, x.rows, x.cols);
+    be->op->rms_norm(be, t, x, norm, eps);
+    be->op->linear(be, y, t, w);
+    k_scratch_release(be, mark);
+}
+
+void k_norm_glu(backend *be, tensor y, tensor x, const vec *norm, float eps, const weight *w)
+{
+    assert(w->join == JOIN_GLU && norm->n == w->in && is_f32(x, x.rows, w->in));
+    assert(y.rows == x.rows && y.cols == w->out / 2);
+    if (be->op->norm_glu) {
+        be->op->norm_glu(be, y, x, norm, eps, w);
+        return;
+    }
+    assert(y.type == ACT_F32);
+    size_t mark = k_scratch_mark(be);
+    tensor t = k_scratch(be, x.rows, x.cols), gate_up = k_scratch(be, x.rows, w->out);
+    be->op->rms_norm(be, t, x, norm, eps);
+    be->op->linear(be, gate_up, t, w);
+    be->op->glu(be, y, gate_up);
+    k_scratch_release(be, mark);
+}
+
+bool k_glu_out_q8(const backend *be, const weight *down)
+{
+    return be->op->glu_out_q8 && be->op->glu_out_q8(down);
+}
+
+void k_linear_add(backend *be, tensor y, tensor x, const weight *w)
+{
+    assert(is_input(be, x, w) && is_f32(y, x.rows, w->out));
+    if (be->op->linear_add) {
+        be->op->linear_add(be, y, x, w);
+        return;
+    }
+    size_t mark = k_scratch_mark(be);
+    tensor t = k_scratch(be, y.rows, y.cols);
+    be->op->linear(be, t, x, w);
+    be->op->add(be, y, t);
+    k_scratch_release(be, mark);
+}
+
+void k_sample(backend *be, tensor logits, sample_row *rows, int n)
+{
+    assert(logits.type == ACT_F32 && n <= logits.rows);
+    for (int i = 0; i < n; i++) {
+        assert(rows[i].n_vocab > 0 && rows[i].n_vocab <= logits.cols);
+        assert(rows[i].n_top <= 20 && rows[i].forced < rows[i].n_vocab);
+    }
+    be->op->sample(be, logits, rows, n);
+}
