@@ -44,6 +44,8 @@ int64_t model_n_params(const model *m);
 typedef struct {
     uint64_t body_bytes, head_bytes; /* packed bytes of all layers; of the output matrix */
     double body_macs, head_macs;     /* multiply-adds per row */
+    double tail_macs;                /* part of body_macs done only for rows that get logits */
+    double body_f32_macs, head_f32_macs, tail_f32_macs; /* parts on F32, F16, BF16 weights */
     double attn_macs_per_ctx;        /* multiply-adds per row and position of context */
     uint64_t kv_bytes_per_pos;
 } model_costs;

@@ -1,0 +1,248 @@
+/* model.c - one rank's model: owns its weights, its KV pages and the rope table.
+ * Refuses at load what weights.c and rope.c refuse; after that only memory can fail.
+ * Thread: loading by one thread, model_forward by the rank's. */
+#include "engine/model.h"
+#include "engine/blocks.h"
+#include "engine/rope.h"
+#include "engine/weights.h"
+
+#include <assert.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct model {
+    backend *be;
+    model_config conf;
+    weights w;
+    block_dims dims;
+    kv_type kv_type;
+    kv_pages *kv;          /* [n_layers] */
+    size_t kv_block_bytes; /* one block of one layer */
+    rope_spec rope;
+    float *inv_freq; /* [head_dim/2] owned */
+    int max_tok, max_out;
+    int64_t n_params;
+};
+
+static block_dims dims_of(const model_config *c)
+{
+    return (block_dims){.hidden = (int)c->hidden,
+                        .heads = (int)c->heads,
+                        .kv_heads = (int)c->kv_heads,
+                        .head_dim = (int)c->head_dim,
+                        .ff = (int)c->ff,
+                        .vocab = (int)c->vocab,
+                        .eps = (float)c->norm_eps};
+}
+
+/* Rows of fused weights are ints; each product below must fit. */
+static int check_sizes(const model_config *c, err *e)
+{
+    const int64_t most = INT_MAX / 4;
+    const struct {
+        const char *name;
+        int64_t v;
+    } n[] = {{"hidden_size", c->hidden},        {"num_hidden_layers", c->layers},
+             {"num_attention_heads", c->heads}, {"num_key_value_heads", c->kv_heads},
+             {"head_dim", c->head_dim},         {"intermediate_size", c->ff},
+             {"vocab_size", c->vocab}};
+    for (size_t i = 0; i < sizeof n / sizeof *n; i++)
+        if (n[i].v < 1 || n[i].v > most)
+            return err_set(e, ERR_INVALID, "%s is %lld; accepted: 1 to %lld", n[i].name,
+                           (long long)n[i].v, (long long)most);
+    if (c->heads > most / c->head_dim)
+        return err_set(e, ERR_INVALID, "%lld heads of %lld are too many", (long long)c->heads,
+                       (long long)c->head_dim);
+    if (c->kv_heads > c->heads || c->heads % c->kv_heads)
+        return err_set(e, ERR_INVALID,
+                       "num_attention_heads %lld must be a multiple of num_key_value_heads %lld",
+                       (long long)c->heads, (long long)c->kv_heads);
+    return 0;
+}
+
+static const arch *checked_arch(const checkpoint *c, err *e)
+{
+    const model_config *conf = checkpoint_config(c);
+    if (!conf) {
+        err_set(e, ERR_NOTFOUND,
+                "the checkpoint has no config.json: nothing says what model it is");
+        return NULL;
+    }
+    const arch *a = arch_find(conf, e);
+    return a && !check_sizes(conf, e) ? a : NULL;
+}
+
+/* A backend answers 0 bytes for a head size or cache type it has no kernel for. */
+static int kv_block_size(const backend *be, const model_config *c, kv_type t, size_t *out, err *e)
+{
+    static const char *const names[] = {"f32", "f16", "bf16", "q8_0"};
+    *out = be->op->kv_block_bytes(t, (int)c->kv_heads, (int)c->head_dim);
+    if (*out) return 0;
+    return err_set(e, ERR_UNSUPPORTED, "the %s backend cannot keep a %s KV cache for head_dim %lld",
+                   be->op->name, names[t], (long long)c->head_dim);
+}
+
+int model_plan_make(const checkpoint *c, const backend *be, const model_options *o, model_plan *p,
+                    err *e)
+{
+    *p = (model_plan){0};
+    const arch *a = checked_arch(c, e);
+    if (!a) return e ? e->code : ERR_INVALID;
+    const model_config *conf = checkpoint_config(c);
+    float *inv_freq = malloc((size_t)conf->head_dim * sizeof *inv_freq);
+    if (!inv_freq) return err_set(e, ERR_NOMEM, "out of memory");
+    rope_spec rope;
+    int rc = rope_init(&rope, inv_freq, conf, o->ctx, e);
+    free(inv_freq);
+    weights_summary s;
+    if (!rc) rc = weights_check(a, c, be, &s, e);
+    size_t block;
+    if (!rc) rc = kv_block_size(be, conf, o->kv, &block, e);
+    if (rc) return rc;
+    block_dims d = dims_of(conf);
+    p->n_params = s.n_params;
+    p->weight_bytes = s.device_bytes;
+    p->kv_block_bytes = block * (size_t)conf->layers;
+    p->scratch_bytes = blocks_scratch_bytes(be, &d, o->max_tok, o->max_out);
+    snprintf(p->quantization, sizeof p->quantization, "%s", s.quantization);
+    return 0;
+}
+
+model *model_load(const checkpoint *c, backend *be, const model_options *o, err *e)
+{
+    model_plan plan;
+    if (model_plan_make(c, be, o, &plan, e)) return NULL;
+    const model_config *conf = checkpoint_config(c);
+    model *m = calloc(1, sizeof *m);
+    if (!m) goto no_memory;
+    *m = (model){.be = be,
+                 .conf = *conf,
+                 .dims = dims_of(conf),
+                 .kv_type = o->kv,
+                 .max_tok = o->max_tok,
+                 .max_out = o->max_out,
+                 .n_params = plan.n_params,
+                 .kv_block_bytes = plan.kv_block_bytes / (size_t)conf->layers};
+    m->inv_freq = malloc((size_t)conf->head_dim * sizeof *m->inv_freq);
+    m->kv = calloc((size_t)conf->layers, sizeof *m->kv);
+    if (!m->inv_freq || !m->kv) goto no_memory;
+    if (rope_init(&m->rope, m->inv_freq, conf, o->ctx, e)) goto fail;
+    if (k_scratch_reserve(be, plan.scratch_bytes, e)) goto fail;
+    if (weights_load(&m->w, arch_find(conf, e), c, be, o->progress, e)) goto fail;
+    return m;
+no_memory:
+    err_set(e, ERR_NOMEM, "out of memory");
+fail:
+    model_free(m);
+    return NULL;
+}
+
+void model_free(model *m)
+{
+    if (!m) return;
+    for (int i = 0; m->kv && i < (int)m->conf.layers; i++)
+        k_free(m->be, m->kv[i].data, (size_t)m->kv[i].n_blocks * m->kv_block_bytes);
+    weights_free(&m->w, m->be);
+    free(m->kv);
+    free(m->inv_freq);
+    free(m);
+}
+
+int model_kv_alloc(model *m, int n_blocks, err *e)
+{
+    size_t bytes;
+    assert(n_blocks > 0 && !m->kv[0].data);
+    if (__builtin_mul_overflow((size_t)n_blocks, m->kv_block_bytes, &bytes))
+        return err_set(e, ERR_NOMEM, "%d KV blocks are more than memory can hold", n_blocks);
+    for (int i = 0; i < m->w.n_layers; i++) {
+        m->kv[i] = (kv_pages){k_alloc(m->be, bytes), m->kv_type, n_blocks, m->dims.kv_heads,
+                              m->dims.head_dim};
+        if (m->kv[i].data) continue;
+        while (i-- > 0) k_free(m->be, m->kv[i].data, bytes);
+        memset(m->kv, 0, (size_t)m->w.n_layers * sizeof *m->kv);
+        return err_set(e, ERR_NOMEM,
+                       "cannot allocate %d KV blocks (%zu MiB a layer): lower --kv-cache-memory, "
+                       "--max-model-len or --max-num-seqs",
+                       n_blocks, bytes >> 20);
+    }
+    return 0;
+}
+
+/* Rows whose logits are wanted, as a tensor of their own; h itself if that is all of them. */
+static tensor out_rows(const pass *p, tensor h)
+{
+    if (p->b->n_out == h.rows) return h;
+    tensor y = k_scratch(p->be, p->b->n_out, h.cols);
+    k_gather_rows(p->be, y, h, p->b->out_row);
+    return y;
+}
+
+/* After the last attention only rows that get logits matter: the last MLP runs on them alone. */
+void model_forward(model *m, const batch *b, tensor *logits)
+{
+    backend *be = m->be;
+    assert(b->n_tok > 0 && b->n_tok <= m->max_tok && b->n_out <= m->max_out);
+    k_scratch_release(be, 0);
+    *logits = k_scratch(be, b->n_out, m->dims.vocab);
+    pass p = {be, &m->dims, b, k_scratch(be, b->n_tok, m->rope.dim)};
+    tensor h = k_scratch(be, b->n_tok, m->dims.hidden); /* the residual stream */
+    k_rope_rows(be, p.cs, b->pos, &m->rope);
+    k_embed(be, h, b->tok, &m->w.g.embed);
+    for (int i = 0; i < m->w.n_layers; i++) {
+        attn_block(&p, &m->w.layers[i], &m->kv[i], h);
+        if (i + 1 == m->w.n_layers) {
+            if (b->n_out == 0) return;
+            h = out_rows(&p, h);
+        }
+        mlp_block(&p, &m->w.layers[i], h);
+    }
+    head_block(&p, &m->w.g.norm, weights_head(&m->w), *logits, h);
+}
+
+const model_config *model_conf(const model *m)
+{
+    return &m->conf;
+}
+
+int model_vocab_rows(const model *m)
+{
+    return m->dims.vocab;
+}
+
+int64_t model_n_params(const model *m)
+{
+    return m->n_params;
+}
+
+/* Multiply-adds of one row through w; f32: those done in floating point. */
+static double macs(const weight *w, double *f32)
+{
+    double all = (double)w->out * w->in;
+    for (int i = 0; i < w->n_seg; i++)
+        if (w->seg[i].type == DT_F32 || w->seg[i].type == DT_F16 || w->seg[i].type == DT_BF16)
+            *f32 += (double)w->seg[i].rows * w->in;
+    return all;
+}
+
+model_costs model_cost(const model *m)
+{
+    const weights *w = &m->w;
+    const weight *head = weights_head(w);
+    model_costs c = {.head_bytes = head->bytes};
+    for (int i = 0; i < w->n_layers; i++) {
+        const layer *l = &w->layers[i];
+        c.body_bytes += l->qkv.bytes + l->o.bytes + l->gate_up.bytes + l->down.bytes;
+        double mlp_f32 = 0, mlp = macs(&l->gate_up, &mlp_f32) + macs(&l->down, &mlp_f32);
+        c.body_macs += macs(&l->qkv, &c.body_f32_macs) + macs(&l->o, &c.body_f32_macs) + mlp;
+        c.body_f32_macs += mlp_f32;
+        if (i + 1 < w->n_layers) continue;
+        c.tail_macs = mlp;
+        c.tail_f32_macs = mlp_f32;
+    }
+    c.head_macs = macs(head, &c.head_f32_macs);
+    c.attn_macs_per_ctx = 2.0 * w->n_layers * m->dims.heads * m->dims.head_dim;
+    c.kv_bytes_per_pos = m->kv_block_bytes * (size_t)w->n_layers / (size_t)m->be->kv_block;
+    return c;
+}

@@ -1,0 +1,42 @@
+/* weights.h - from a checkpoint's tensors to a backend's weights, by the rule table of the
+ * architecture: find, check, fuse, upload, drop the source.
+ * Refuses, naming the tensor: missing, of another shape than the config implies, of a type we do
+ * not read, unknown to the architecture.  Thread: one, the loader's. */
+#ifndef QUERN_ENGINE_WEIGHTS_H
+#define QUERN_ENGINE_WEIGHTS_H
+
+#include "engine/models/models.h"
+
+#include <stdatomic.h>
+
+typedef struct {
+    globals g;
+    layer *layers; /* [n_layers] owned */
+    int n_layers;
+    bool tied; /* logits come from g.embed; g.head is empty */
+} weights;
+
+/* What a checkpoint holds, from names, shapes and types alone. */
+typedef struct {
+    int64_t n_params;
+    int64_t device_bytes; /* as upload_weight will take; 0 without a backend */
+    bool tied;
+    char quantization[48]; /* dominant types of the layers' matrices */
+} weights_summary;
+
+/* All checks; be may be NULL (no device_bytes). */
+int weights_check(const arch *a, const checkpoint *c, const backend *be, weights_summary *s,
+                  err *e);
+/* Checks, then uploads.  On failure nothing is left in *w.  Peak memory: what is uploaded so far
+ * plus the source of one fused weight; the large embedding goes first for that reason.
+ * progress (may be NULL) rises from 0 to 1. */
+int weights_load(weights *w, const arch *a, const checkpoint *c, backend *be,
+                 _Atomic double *progress, err *e);
+void weights_free(weights *w, backend *be);
+
+static inline const weight *weights_head(const weights *w)
+{
+    return w->tied ? &w->g.embed : &w->g.head;
+}
+
+#endif
