@@ -5,6 +5,7 @@
  * Thread: any. */
 #include "base/json.h"
 
+#include "base/file.h"
 #include "base/map.h"
 #include "base/utf8.h"
 
@@ -66,6 +67,35 @@ void json_free(json_doc *d)
     free(d);
 }
 
+/* ---- parser state ---- */
+
+typedef struct {
+    json *node, *last; /* the open container and its newest child */
+} frame;
+
+typedef struct {
+    json_doc *d;
+    char *base, *p, *end; /* the copy; *end is 0 */
+    char *term;           /* end of a number whose terminating 0 must wait until *term was read */
+    frame *stack;         /* [max_depth] */
+    int depth, max_depth;
+    size_t values, max_values;
+    bool unique; /* json_limits.unique_keys */
+    err *e;
+} parser;
+
+static int fail_at(parser *ps, const char *p, const char *what)
+{
+    if (p == ps->end)
+        return err_set(ps->e, ERR_FORMAT, "unexpected end at byte %zu", (size_t)(p - ps->base));
+    return err_set(ps->e, ERR_FORMAT, "%s at byte %zu", what, (size_t)(p - ps->base));
+}
+
+static int fail_memory(parser *ps)
+{
+    return err_set(ps->e, ERR_NOMEM, "out of memory reading JSON");
+}
+
 /* ---- member lookup ---- */
 
 typedef struct {
@@ -103,15 +133,15 @@ static json *find_before(json *first, const json *stop)
     return NULL;
 }
 
-/* Builds the index of a finished object and folds duplicate keys; false: out of memory. */
-static bool close_object(json_doc *d, json *o)
+/* Builds the index of a finished object and folds duplicate keys. */
+static int close_object(parser *ps, json *o)
 {
     key_table *t = NULL;
     if (o->len > LINEAR_MAX) {
         size_t slots = 64;
         while (slots < o->len * 2) slots *= 2;
-        t = arena_take(d, sizeof *t + slots * sizeof t->slot[0]);
-        if (!t) return false;
+        t = arena_take(ps->d, sizeof *t + slots * sizeof t->slot[0]);
+        if (!t) return fail_memory(ps);
         t->mask = slots - 1;
         memset(t->slot, 0, slots * sizeof t->slot[0]);
     }
@@ -129,52 +159,30 @@ static bool close_object(json_doc *d, json *o)
             prev = j;
             continue;
         }
+        if (ps->unique)
+            return err_set(ps->e, ERR_FORMAT,
+                           "member '%.64s' stands twice in the object before byte %zu", j->key,
+                           (size_t)(ps->p - ps->base));
         take_value(same, j);
         prev->next = j->next; /* a duplicate is never the first child */
         o->len--;
     }
     o->index = t;
-    return true;
+    return 0;
 }
 
-static bool close_array(json_doc *d, json *a)
+static int close_array(parser *ps, json *a)
 {
-    if (a->len <= LINEAR_MAX) return true;
-    const json **v = arena_take(d, a->len * sizeof *v);
-    if (!v) return false;
+    if (a->len <= LINEAR_MAX) return 0;
+    const json **v = arena_take(ps->d, a->len * sizeof *v);
+    if (!v) return fail_memory(ps);
     size_t i = 0;
     for (const json *j = a->child; j; j = j->next) v[i++] = j;
     a->index = v;
-    return true;
+    return 0;
 }
 
 /* ---- parser ---- */
-
-typedef struct {
-    json *node, *last; /* the open container and its newest child */
-} frame;
-
-typedef struct {
-    json_doc *d;
-    char *base, *p, *end; /* the copy; *end is 0 */
-    char *term;           /* end of a number whose terminating 0 must wait until *term was read */
-    frame *stack;         /* [max_depth] */
-    int depth, max_depth;
-    size_t values, max_values;
-    err *e;
-} parser;
-
-static int fail_at(parser *ps, const char *p, const char *what)
-{
-    if (p == ps->end)
-        return err_set(ps->e, ERR_FORMAT, "unexpected end at byte %zu", (size_t)(p - ps->base));
-    return err_set(ps->e, ERR_FORMAT, "%s at byte %zu", what, (size_t)(p - ps->base));
-}
-
-static int fail_memory(parser *ps)
-{
-    return err_set(ps->e, ERR_NOMEM, "out of memory reading JSON");
-}
 
 static inline void skip_space(parser *ps)
 {
@@ -418,8 +426,8 @@ static int after_value(parser *ps, bool *more)
             return fail_at(ps, ps->p, close == '}' ? "expected ',' or '}'" : "expected ',' or ']'");
         }
         ps->p++;
-        bool ok = close == '}' ? close_object(ps->d, f->node) : close_array(ps->d, f->node);
-        if (!ok) return fail_memory(ps);
+        int rc = close == '}' ? close_object(ps, f->node) : close_array(ps, f->node);
+        if (rc) return rc;
         ps->depth--;
     }
     *more = false;
@@ -455,7 +463,7 @@ json_doc *json_parse(const char *text, size_t n, const json_limits *limits, cons
     int depth = limits && limits->max_depth > 0 ? limits->max_depth : DEPTH_DEFAULT;
     if (depth > DEPTH_MAX) depth = DEPTH_MAX;
     err own = {0};
-    parser ps = {.max_depth = depth, .e = e ? e : &own};
+    parser ps = {.max_depth = depth, .unique = limits && limits->unique_keys, .e = e ? e : &own};
     ps.max_values = limits && limits->max_values ? limits->max_values : VALUES_DEFAULT;
     json_doc *d = ps.d = calloc(1, sizeof *d);
     if (!d) goto oom;
@@ -477,6 +485,23 @@ fail:
     free(ps.stack);
     json_free(d);
     return NULL;
+}
+
+json_doc *json_read(const char *path, size_t max, const json_limits *limits, const json **root,
+                    err *e)
+{
+    file_map m;
+    *root = NULL;
+    if (file_map_open(path, &m, e)) return NULL;
+    json_doc *d = NULL;
+    if (m.len > max) {
+        err_set(e, ERR_LIMIT, "'%s' has %zu bytes, more than the %zu accepted", path, m.len, max);
+    } else {
+        d = json_parse((const char *)m.v, m.len, limits, root, e);
+        if (!d) err_prefix(e, "cannot read '%s' as JSON", path);
+    }
+    file_unmap(&m);
+    return d;
 }
 
 /* ---- reading ---- */

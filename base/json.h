@@ -37,12 +37,16 @@ typedef struct json_doc json_doc; /* the arena */
 typedef struct {
     int max_depth;     /* containers inside containers; default 128 */
     size_t max_values; /* values in all; default 2,000,000 */
+    bool unique_keys;  /* a duplicate key is an error instead */
 } json_limits;
 
 /* Parses text[n].  On success *root borrows from the document; free with json_free.  On failure
  * NULL, and e says "... at byte N".  limits may be NULL. */
 json_doc *json_parse(const char *text, size_t n, const json_limits *limits, const json **root, err *e);
 void json_free(json_doc *d);
+/* The same from a file of at most max bytes; e begins with the path. */
+json_doc *json_read(const char *path, size_t max, const json_limits *limits, const json **root,
+                    err *e);
 
 /* Member by name (objects), NULL if absent or o is not an object.  O(1) for large objects. */
 const json *json_get(const json *o, const char *key);

@@ -315,7 +315,7 @@ static int take_header(cursor *c, uint64_t *n_tensors, uint64_t *n_kv)
 int gguf_part_read(gguf_part *p, const unsigned char *bytes, size_t n, err *e)
 {
     cursor c = {bytes, bytes, bytes + n, e};
-    uint64_t n_tensors, n_kv;
+    uint64_t n_tensors = 0, n_kv = 0;
     *p = (gguf_part){0};
     int rc = take_header(&c, &n_tensors, &n_kv);
     if (!rc) rc = take_metadata(&c, p, n_kv);
