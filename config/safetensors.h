@@ -24,8 +24,9 @@ typedef struct {
     int type;           /* dtype, or -1 */
     const char *dtype_name; /* as written: "BF16", "F8_E4M3", ... */
     int n_dims;
-    int64_t shape[4];   /* outermost first, missing ones are 1 (more than 4 dims are refused) */
-    const void *data;
+    int64_t shape[4];   /* outermost first, missing ones are 1; of more than 4 dims the first 4, and
+                           then type is -1 */
+    const void *data;   /* may be unaligned */
     size_t bytes;
     int file;
     size_t offset;
