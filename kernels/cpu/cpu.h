@@ -12,7 +12,7 @@
 typedef enum { ISA_PORTABLE, ISA_AVX2, ISA_AVXVNNI, ISA_AVX512, ISA_COUNT } cpu_isa;
 
 enum {
-    CPU_KV_BLOCK = 32,    /* positions per KV block */
+    CPU_KV_BLOCK = 32, /* positions per KV block */
     CPU_HEAD_DIM_MAX = 256
 };
 

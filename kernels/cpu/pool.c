@@ -38,8 +38,8 @@ typedef struct {
 
 struct pool {
     int n;
-    int n_started;             /* workers whose thread runs */
-    worker *workers;           /* [n], [0] unused: the caller */
+    int n_started;   /* workers whose thread runs */
+    worker *workers; /* [n], [0] unused: the caller */
     _Alignas(64) atomic_uint gate;
     _Alignas(64) atomic_uint bell;          /* bumped with every region; workers park on it */
     atomic_uint asleep;                     /* workers parked or about to */

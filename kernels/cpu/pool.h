@@ -17,6 +17,7 @@
 #include "base/err.h"
 
 #include <stdatomic.h>
+#include <stdbool.h>
 
 enum { POOL_MAX_THREADS = 256 };
 
@@ -51,6 +52,30 @@ static inline int pool_take(pool_queue *q, int n_items)
 {
     int i = atomic_fetch_add_explicit(&q->next, 1, memory_order_relaxed);
     return i < n_items ? i : -1;
+}
+
+/* Rows 0..n-1 cut into equal bands, for work that costs about the same on every row. */
+typedef struct {
+    pool_queue queue;
+    int n, band;
+} pool_bands;
+
+/* At least four bands a thread where there are rows enough, at most max_band rows each. */
+static inline void pool_bands_init(pool_bands *b, const pool *p, int n, int max_band)
+{
+    int band = n / (4 * pool_threads(p));
+    pool_queue_init(&b->queue);
+    b->n = n;
+    b->band = band < 1 ? 1 : band > max_band ? max_band : band;
+}
+/* Takes rows [*lo, *hi); false when none are left. */
+static inline bool pool_band(pool_bands *b, int *lo, int *hi)
+{
+    int i = pool_take(&b->queue, (b->n + b->band - 1) / b->band);
+    if (i < 0) return false;
+    *lo = i * b->band;
+    *hi = *lo + b->band < b->n ? *lo + b->band : b->n;
+    return true;
 }
 
 #endif
