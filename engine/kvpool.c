@@ -200,8 +200,9 @@ int32_t kvpool_publish(kvpool *p, int32_t block, int32_t parent, kv_salt salt, c
 {
     kv_block *b = &p->b[block];
     assert(b->refs == 1 && !b->published);
-    assert(parent < 0 || (p->b[parent].published && p->b[parent].refs > 0));
-    *published = true;
+    assert(parent < 0 || p->b[parent].refs > 0);
+    *published = parent < 0 || p->b[parent].published;
+    if (!*published) return block;
     XXH128_hash_t h = chain_hash(p, parent, salt, tok);
     int32_t twin = lookup(p, h, parent, salt, tok);
     if (twin >= 0) {

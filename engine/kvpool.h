@@ -42,10 +42,10 @@ typedef struct {
 /* The published block that follows parent (-1: at the start, under salt) and holds tok[block];
  * takes one ref.  -1 if there is none. */
 int32_t kvpool_find(kvpool *p, int32_t parent, kv_salt salt, const int32_t *tok);
-/* Makes a held, completely computed block findable after parent (-1 or a published block the caller
- * holds).  If an equal block is findable already the caller's ref moves to that one.  Returns the
- * block the caller now holds; when out of memory the block just stays private (returned as is, and
- * *published is false: nothing may be published after it). */
+/* Makes a held, completely computed block findable after parent (-1 or a block the caller holds).
+ * If an equal block is findable already the caller's ref moves to that one.  Returns the block the
+ * caller now holds; *published is false, and the block stays private, when out of memory or when
+ * the parent itself is private. */
 int32_t kvpool_publish(kvpool *p, int32_t block, int32_t parent, kv_salt salt, const int32_t *tok,
                        bool *published);
 

@@ -1,0 +1,99 @@
+/* step.c - owns the arrays of a step; see step.h.
+ * Refuses: nothing; a plan beyond the sizes given at step_init is a broken invariant.
+ * Thread: the engine thread only. */
+#include "engine/step.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+int step_init(step *t, const sched_options *o, int max_blocks)
+{
+    *t = (step){.max_tok = o->max_tok,
+                .max_seqs = o->max_seqs,
+                .max_out = o->max_out,
+                .max_blocks = max_blocks,
+                .kv_block = o->kv_block};
+    size_t tok = (size_t)o->max_tok, seqs = (size_t)o->max_seqs, out = (size_t)o->max_out;
+    t->tok = calloc(tok, sizeof *t->tok);
+    t->pos = calloc(tok, sizeof *t->pos);
+    t->slot = calloc(tok, sizeof *t->slot);
+    t->seq_start = calloc(seqs + 1, sizeof *t->seq_start);
+    t->ctx_len = calloc(seqs, sizeof *t->ctx_len);
+    t->block_table = calloc(seqs * (size_t)max_blocks, sizeof *t->block_table);
+    t->out_row = calloc(out, sizeof *t->out_row);
+    t->out = calloc(out, sizeof *t->out);
+    t->row = calloc(out, sizeof *t->row);
+    if (t->tok && t->pos && t->slot && t->seq_start && t->ctx_len && t->block_table && t->out_row &&
+        t->out && t->row)
+        return 0;
+    step_clear(t);
+    return ERR_NOMEM;
+}
+
+void step_clear(step *t)
+{
+    free(t->tok);
+    free(t->pos);
+    free(t->slot);
+    free(t->seq_start);
+    free(t->ctx_len);
+    free(t->block_table);
+    free(t->out_row);
+    free(t->out);
+    free(t->row);
+    *t = (step){0};
+}
+
+static void put_rows(step *t, const seq *q)
+{
+    batch *b = &t->b;
+    for (int p = q->n_cached; p < q->n_cached + q->n_planned; p++) {
+        int r = b->n_tok++;
+        t->tok[r] = seq_tok(q, p);
+        t->pos[r] = p;
+        t->slot[r] = q->block[p / t->kv_block] * t->kv_block + p % t->kv_block;
+    }
+}
+
+static void put_out(step *t, seq *q, int row0)
+{
+    for (int i = 0; i < q->n_scoring + q->drawing; i++) {
+        bool drawing = i == q->n_scoring;
+        int p = drawing ? seq_len(q) - 1 : q->score_from + i, k = t->b.n_out++;
+        t->out_row[k] = row0 + p - q->n_cached;
+        t->out[k] = (step_row){.q = q, .pos = p, .drawing = drawing};
+    }
+}
+
+void step_build(step *t, seq *const *plan, int n_plan)
+{
+    batch *b = &t->b;
+    /* Rows of the block table are as long as this step needs, so that little is uploaded. */
+    int width = 1;
+    for (int i = 0; i < n_plan; i++)
+        if (plan[i]->n_block > width) width = plan[i]->n_block;
+    assert(n_plan <= t->max_seqs && width <= t->max_blocks);
+    *b = (batch){.n_seq = n_plan, .max_blocks = width};
+    for (int i = 0; i < n_plan; i++) {
+        seq *q = plan[i];
+        int row0 = b->n_tok;
+        assert(q->n_planned >= 1 && row0 + q->n_planned <= t->max_tok);
+        assert(b->n_out + q->n_scoring + q->drawing <= t->max_out);
+        t->seq_start[i] = row0;
+        t->ctx_len[i] = q->n_cached + q->n_planned;
+        int32_t *table = t->block_table + (size_t)i * (size_t)width;
+        memcpy(table, q->block, (size_t)q->n_block * sizeof *table);
+        memset(table + q->n_block, 0, (size_t)(width - q->n_block) * sizeof *table);
+        put_rows(t, q);
+        put_out(t, q, row0);
+    }
+    t->seq_start[n_plan] = b->n_tok;
+    b->tok = t->tok;
+    b->pos = t->pos;
+    b->slot = t->slot;
+    b->seq_start = t->seq_start;
+    b->ctx_len = t->ctx_len;
+    b->block_table = t->block_table;
+    b->out_row = t->out_row;
+}

@@ -1,0 +1,33 @@
+/* step.h - a plan as the flat arrays a backend reads (`batch`), and which sequence each row of
+ * logits is for.  Allocated once for the largest step. Thread: the engine thread only. */
+#ifndef QUERN_ENGINE_STEP_H
+#define QUERN_ENGINE_STEP_H
+
+#include "engine/sched.h"
+#include "kernels/kernels.h"
+
+/* One row of logits. */
+typedef struct {
+    seq *q;
+    int pos;      /* its position */
+    bool drawing; /* draws the token at pos + 1; else scores prompt token pos + 1 */
+} step_row;
+
+typedef struct {
+    int max_tok, max_seqs, max_out, max_blocks, kv_block;
+    int32_t *tok, *pos, *slot; /* [max_tok] */
+    int32_t *seq_start;        /* [max_seqs + 1] */
+    int32_t *ctx_len;          /* [max_seqs] */
+    int32_t *block_table;      /* [max_seqs * max_blocks] */
+    int32_t *out_row;          /* [max_out] */
+    step_row *out;             /* [max_out] beside b.out_row */
+    sample_row *row;           /* [max_out] to be filled by the caller, results by the runner */
+    batch b;                   /* points into the arrays above */
+} step;
+
+/* max_blocks: of the longest sequence. */
+int step_init(step *t, const sched_options *o, int max_blocks);
+void step_clear(step *t);
+void step_build(step *t, seq *const *plan, int n_plan);
+
+#endif

@@ -1,0 +1,227 @@
+/* fake_runner.h - a pseudo-model that verifies paging (header only: each test is one file).  It
+ * keeps one value per KV slot, a hash of the value one position before (read through the block
+ * table, as attention would) and the token: a wrong table, slot, position or a foreign prefix
+ * changes the value or breaks the chain, and run fails saying where.  Logits are a hash of the
+ * value, so what it draws depends on the sequence's tokens alone; fake_value and fake_draw say what
+ * that must be. */
+#ifndef QUERN_TESTS_FAKE_RUNNER_H
+#define QUERN_TESTS_FAKE_RUNNER_H
+
+#include "engine/runner.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+typedef struct {
+    int n_vocab, kv_block, n_blocks;
+    int fail_after; /* run number that reports a device fault; 0 = never */
+    int delay_us;   /* per run */
+} fake_options;
+
+typedef struct {
+    uint64_t value, before; /* of this position and the one before it */
+    int32_t pos;            /* -1 = never written */
+    int32_t run;            /* number of the run that wrote it */
+} fake_slot;
+
+typedef struct {
+    runner r;
+    fake_options o;
+    fake_slot *kv; /* [n_blocks * kv_block] */
+    long rows, runs;
+    int max_rows;
+} fake_runner;
+
+static uint64_t mix(uint64_t a, uint64_t b)
+{
+    uint64_t x = a * 0x9e3779b97f4a7c15u ^ (b + 0x7f4a7c15u) * 0xbf58476d1ce4e5b9u;
+    x ^= x >> 29;
+    x *= 0x94d049bb133111ebu;
+    return x ^ x >> 32;
+}
+
+/* Value after tok[n]; what a slot holds. */
+static inline uint64_t fake_value(const int32_t *tok, int n)
+{
+    uint64_t v = 1;
+    for (int i = 0; i < n; i++) v = mix(v, (uint64_t)tok[i] + 1);
+    return v;
+}
+
+static float logit(uint64_t value, int id)
+{
+    return (float)(mix(value, (uint64_t)id) >> 48) / 8192.0f;
+}
+
+static bool allowed(const sample_row *w, int id)
+{
+    if (w->allow && !(w->allow[id / 32] >> (id % 32) & 1)) return false;
+    for (int i = 0; i < w->n_ban; i++)
+        if (w->ban[i] == id) return false;
+    for (int i = 0; i < w->n_bias; i++)
+        if (w->bias_id[i] == id && w->bias[i] <= -100.0f) return false;
+    return true;
+}
+
+static float adjusted(uint64_t value, const sample_row *w, int id)
+{
+    float l = logit(value, id);
+    for (int i = 0; i < w->n_bias; i++)
+        if (w->bias_id[i] == id) l += w->bias[i];
+    for (int i = 0; i < w->n_seen; i++) {
+        if (w->seen_id[i] != id) continue;
+        if (w->gen_count[i] >= 0) l = l < 0 ? l * w->repetition : l / w->repetition;
+        int n = abs(w->gen_count[i]);
+        if (n) l -= w->presence + w->frequency * (float)n;
+    }
+    return l;
+}
+
+static void report(uint64_t value, sample_row *w)
+{
+    double sum = 0;
+    for (int id = 0; id < w->n_vocab; id++) sum += exp((double)logit(value, id));
+    float lse = (float)log(sum);
+    w->logprob = logit(value, w->id) - lse;
+    w->rank = 1;
+    for (int id = 0; id < w->n_vocab; id++) w->rank += logit(value, id) > logit(value, w->id);
+    for (int k = 0; k < w->n_top; k++) {
+        int best = -1;
+        for (int id = 0; id < w->n_vocab; id++) {
+            bool taken = false;
+            for (int j = 0; j < k; j++) taken |= w->top_id[j] == id;
+            if (!taken && (best < 0 || logit(value, id) > logit(value, best))) best = id;
+        }
+        w->top_id[k] = best;
+        w->top_logprob[k] = logit(value, best) - lse;
+    }
+}
+
+/* Fills the results of a row from a value, by the rules of sample_row in plain words. */
+static inline void fake_draw(uint64_t value, sample_row *w)
+{
+    w->id = -1;
+    bool any = false;
+    for (int id = 0; id < w->n_vocab && !any; id++) any = allowed(w, id);
+    if (w->forced >= 0) {
+        w->id = w->forced;
+    } else if (w->temperature > 0) {
+        int id = (int)(mix(mix(value, w->seed), w->choice * 1000003 + w->position) %
+                       (uint64_t)w->n_vocab);
+        while (any && !allowed(w, id)) id = (id + 1) % w->n_vocab;
+        w->id = id;
+    } else {
+        float best = 0;
+        for (int id = 0; id < w->n_vocab; id++) {
+            if (any && !allowed(w, id)) continue;
+            float l = adjusted(value, w, id);
+            if (w->id < 0 || l > best) w->id = id, best = l;
+        }
+    }
+    if (w->n_top >= 0) report(value, w);
+}
+
+static int32_t slot_of(const fake_runner *f, const batch *b, int s, int pos)
+{
+    return b->block_table[s * b->max_blocks + pos / f->o.kv_block] * f->o.kv_block +
+           pos % f->o.kv_block;
+}
+
+/* Everything attention would read for the last row of sequence s. */
+static int check_chain(const fake_runner *f, const batch *b, int s, err *e)
+{
+    uint64_t before = 1;
+    for (int p = 0; p < b->ctx_len[s]; p++) {
+        int32_t at = slot_of(f, b, s, p);
+        if (at < 0 || at >= f->o.n_blocks * f->o.kv_block)
+            return err_set(e, ERR_DEVICE, "sequence %d: slot %d of position %d is out of range", s,
+                           at, p);
+        if (f->kv[at].pos != p || f->kv[at].before != before)
+            return err_set(e, ERR_DEVICE,
+                           "sequence %d: slot %d holds position %d of another text, not %d", s, at,
+                           f->kv[at].pos, p);
+        before = f->kv[at].value;
+    }
+    return 0;
+}
+
+static int run_seq(fake_runner *f, const batch *b, int s, err *e)
+{
+    int r0 = b->seq_start[s], r1 = b->seq_start[s + 1];
+    if (r1 <= r0) return err_set(e, ERR_DEVICE, "sequence %d has no rows", s);
+    if (b->pos[r1 - 1] + 1 != b->ctx_len[s])
+        return err_set(e, ERR_DEVICE, "sequence %d: wrong ctx_len", s);
+    for (int r = r0; r < r1; r++) {
+        int p = b->pos[r];
+        if (p != b->pos[r0] + r - r0) return err_set(e, ERR_DEVICE, "row %d: position %d", r, p);
+        if (b->tok[r] < 0 || b->tok[r] >= f->o.n_vocab)
+            return err_set(e, ERR_DEVICE, "row %d: token", r);
+        if (b->slot[r] != slot_of(f, b, s, p))
+            return err_set(e, ERR_DEVICE, "row %d: slot is not in the table", r);
+        fake_slot *at = &f->kv[b->slot[r]];
+        if (at->run == (int32_t)f->runs)
+            return err_set(e, ERR_DEVICE, "slot %d is written twice", b->slot[r]);
+        uint64_t before = p ? f->kv[slot_of(f, b, s, p - 1)].value : 1;
+        *at = (fake_slot){.value = mix(before, (uint64_t)b->tok[r] + 1),
+                          .before = before,
+                          .pos = p,
+                          .run = (int32_t)f->runs};
+    }
+    return 0;
+}
+
+static int fake_run(runner *r, const batch *b, sample_row *row, err *e)
+{
+    fake_runner *f = (fake_runner *)r;
+    f->runs++;
+    f->rows += b->n_tok;
+    if (b->n_tok > f->max_rows) f->max_rows = b->n_tok;
+    if (f->o.delay_us) usleep((useconds_t)f->o.delay_us);
+    if (f->o.fail_after && f->runs >= f->o.fail_after) return err_set(e, ERR_DEVICE, "fake fault");
+    for (int s = 0; s < b->n_seq; s++) {
+        int rc = run_seq(f, b, s, e);
+        if (rc) return rc;
+    }
+    for (int s = 0; s < b->n_seq; s++) {
+        int rc = check_chain(f, b, s, e);
+        if (rc) return rc;
+    }
+    for (int i = 0; i < b->n_out; i++) {
+        if (i && b->out_row[i] <= b->out_row[i - 1])
+            return err_set(e, ERR_DEVICE, "out rows do not rise");
+        fake_draw(f->kv[b->slot[b->out_row[i]]].value, &row[i]);
+    }
+    return 0;
+}
+
+static void fake_close(runner *r)
+{
+    fake_runner *f = (fake_runner *)r;
+    free(f->kv);
+    free(f);
+}
+
+static inline runner *fake_runner_new(const fake_options *o)
+{
+    fake_runner *f = calloc(1, sizeof *f);
+    size_t n = (size_t)o->n_blocks * (size_t)o->kv_block;
+    if (f) f->kv = malloc(n * sizeof *f->kv);
+    if (!f || !f->kv) abort();
+    for (size_t i = 0; i < n; i++) f->kv[i] = (fake_slot){.pos = -1, .run = -1};
+    f->o = *o;
+    f->r = (runner){.run = fake_run, .close = fake_close};
+    return &f->r;
+}
+
+/* Rows computed, steps run, largest step so far. */
+static inline void fake_runner_counts(const runner *r, long *rows, long *runs, int *max_rows)
+{
+    const fake_runner *f = (const fake_runner *)r;
+    *rows = f->rows;
+    *runs = f->runs;
+    *max_rows = f->max_rows;
+}
+
+#endif
