@@ -7,7 +7,6 @@
 #include "engine/weights.h"
 
 #include <assert.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,43 +36,6 @@ static block_dims dims_of(const model_config *c)
                         .eps = (float)c->norm_eps};
 }
 
-/* Rows of fused weights are ints; each product below must fit. */
-static int check_sizes(const model_config *c, err *e)
-{
-    const int64_t most = INT_MAX / 4;
-    const struct {
-        const char *name;
-        int64_t v;
-    } n[] = {{"hidden_size", c->hidden},        {"num_hidden_layers", c->layers},
-             {"num_attention_heads", c->heads}, {"num_key_value_heads", c->kv_heads},
-             {"head_dim", c->head_dim},         {"intermediate_size", c->ff},
-             {"vocab_size", c->vocab}};
-    for (size_t i = 0; i < sizeof n / sizeof *n; i++)
-        if (n[i].v < 1 || n[i].v > most)
-            return err_set(e, ERR_INVALID, "%s is %lld; accepted: 1 to %lld", n[i].name,
-                           (long long)n[i].v, (long long)most);
-    if (c->heads > most / c->head_dim)
-        return err_set(e, ERR_INVALID, "%lld heads of %lld are too many", (long long)c->heads,
-                       (long long)c->head_dim);
-    if (c->kv_heads > c->heads || c->heads % c->kv_heads)
-        return err_set(e, ERR_INVALID,
-                       "num_attention_heads %lld must be a multiple of num_key_value_heads %lld",
-                       (long long)c->heads, (long long)c->kv_heads);
-    return 0;
-}
-
-static const arch *checked_arch(const checkpoint *c, err *e)
-{
-    const model_config *conf = checkpoint_config(c);
-    if (!conf) {
-        err_set(e, ERR_NOTFOUND,
-                "the checkpoint has no config.json: nothing says what model it is");
-        return NULL;
-    }
-    const arch *a = arch_find(conf, e);
-    return a && !check_sizes(conf, e) ? a : NULL;
-}
-
 /* A backend answers 0 bytes for a head size or cache type it has no kernel for. */
 static int kv_block_size(const backend *be, const model_config *c, kv_type t, size_t *out, err *e)
 {
@@ -88,7 +50,7 @@ int model_plan_make(const checkpoint *c, const backend *be, const model_options 
                     err *e)
 {
     *p = (model_plan){0};
-    const arch *a = checked_arch(c, e);
+    const arch *a = weights_arch(c, e);
     if (!a) return e ? e->code : ERR_INVALID;
     const model_config *conf = checkpoint_config(c);
     float *inv_freq = malloc((size_t)conf->head_dim * sizeof *inv_freq);

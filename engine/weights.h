@@ -24,6 +24,9 @@ typedef struct {
     char quantization[48]; /* dominant types of the layers' matrices */
 } weights_summary;
 
+/* The architecture of a checkpoint after arch_find's refusals and a check that its sizes are sane;
+ * NULL with e filled otherwise. */
+const arch *weights_arch(const checkpoint *c, err *e);
 /* All checks; be may be NULL (no device_bytes). */
 int weights_check(const arch *a, const checkpoint *c, const backend *be, weights_summary *s,
                   err *e);
@@ -33,6 +36,8 @@ int weights_check(const arch *a, const checkpoint *c, const backend *be, weights
 int weights_load(weights *w, const arch *a, const checkpoint *c, backend *be,
                  _Atomic double *progress, err *e);
 void weights_free(weights *w, backend *be);
+/* Whether a checked checkpoint has a bias that counts at this rule. */
+bool weights_has_bias(const rule *r, const checkpoint *c, int at);
 
 static inline const weight *weights_head(const weights *w)
 {
