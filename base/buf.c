@@ -112,7 +112,8 @@ void buf_put_json(buf *b, const char *s, size_t n)
         else if (c == '\r') buf_puts(b, "\\r");
         else if (c == '\t') buf_puts(b, "\\t");
         else buf_put(b, (char[]){'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15]}, 6);
-        from = ++i;
+        i += seq <= 0 ? utf8_bad_run(s + i, n - i) : 1;
+        from = i;
     }
     buf_put(b, s + from, n - from);
     buf_putc(b, '"');

@@ -61,7 +61,9 @@ const char *engine_fault(const engine *g);
 int64_t engine_last_beat_us(const engine *g);
 /* Refuses new requests from now on; running ones go on. */
 void engine_drain(engine *g);
-/* Fails whatever is left with ERR_SHUTDOWN, joins the engine thread, frees everything.  All requests
+/* Fails whatever is left with ERR_SHUTDOWN and joins the engine thread; engine_info stays valid. */
+void engine_stop(engine *g);
+/* engine_stop, then frees everything; NULL is allowed.  All requests
  * must have been released or be released later (they stay valid). */
 void engine_close(engine *g);
 
@@ -118,8 +120,10 @@ typedef struct {
     bool cache_prompt;      /* false: reuse nothing */
     int64_t deadline_us;    /* clock_us() value; 0 = none */
     uint64_t choice_base;   /* draws are keyed by (seed, choice_base + index): 0 */
-    void (*notify)(void *); /* called when the outbox goes from empty to not empty */
+    void (*notify)(void *); /* called when the outbox goes from empty to not empty and when the request
+                               is first scheduled; never again once request_release returned */
     void *notify_arg;
+    bool notify_done_only;  /* notify only once every choice is finished (plain replies) */
 } request_spec;
 
 /* 0 and *out (one reference), or: ERR_LIMIT queue full, ERR_INVALID prompt empty or >= ctx (> ctx

@@ -1,0 +1,14 @@
+/* api.h - the handlers of routes.c, one file per family. */
+#ifndef QUERN_SERVER_API_H
+#define QUERN_SERVER_API_H
+
+#include "server/routes.h"
+
+route_fn api_chat;           /* api_chat.c */
+route_fn api_completions;    /* api_completions.c */
+route_fn api_models, api_model; /* api_models.c */
+route_fn api_tokenize, api_detokenize, api_apply_template; /* api_text.c */
+route_fn api_health, api_ready, api_version, api_root, api_not_built; /* api_status.c */
+route_fn api_metrics;        /* metrics.c */
+
+#endif

@@ -1,0 +1,264 @@
+/* api_chat.c - POST /v1/chat/completions: messages to prompt, and the chat shapes (API C1-C10, G12).
+ * Owns nothing of its own.  Thread: prep, then the call's HTTP thread. */
+#include "server/api.h"
+#include "server/chat_request.h"
+#include "server/gen.h"
+#include "server/reply.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- logprobs -------------------------------------------------------------------------------- */
+
+static void put_token(const gen *g, int32_t id, float lp, buf *out)
+{
+    size_t n = 0;
+    const char *s = tokenizer_piece(engine_info(g->a->eng)->tok, id, &n);
+    buf_puts(out, "{\"token\":");
+    put_token_text(g, id, out);
+    buf_puts(out, ",\"logprob\":");
+    put_logprob(lp, out);
+    buf_puts(out, ",\"bytes\":[");
+    for (size_t i = 0; i < n; i++) {
+        if (i) buf_putc(out, ',');
+        buf_put_int(out, (unsigned char)s[i]);
+    }
+    buf_putc(out, ']');
+}
+
+static void put_item(const gen *g, const token_info *t, buf *out)
+{
+    if (out->len) buf_putc(out, ',');
+    put_token(g, t->id, t->logprob, out);
+    buf_puts(out, ",\"top_logprobs\":[");
+    for (int i = 0; i < t->n_top; i++) {
+        if (i) buf_putc(out, ',');
+        put_token(g, t->top_id[i], t->top_logprob[i], out);
+        buf_putc(out, '}');
+    }
+    buf_puts(out, "]}");
+}
+
+/* The end token is no part of the answer (G12). */
+static bool is_end(const gen *g, const delta *d, int i)
+{
+    if (d->finish != FINISH_STOP || i != d->n_tok - 1 || d->stop_index >= 0) return false;
+    const engine_info_t *info = engine_info(g->a->eng);
+    if (d->stop_id >= 0) return true;
+    for (int k = 0; k < info->n_end; k++)
+        if (info->end_id[k] == d->tok[i].id) return true;
+    return false;
+}
+
+static void put_items(const gen *g, const delta *d, buf *content, buf *reasoning)
+{
+    for (int i = 0; i < d->n_tok; i++) {
+        if (is_end(g, d, i)) continue;
+        if (d->tok[i].kind == TOK_ANSWER) put_item(g, &d->tok[i], content);
+        else if (d->tok[i].kind == TOK_REASONING && g->p.show_reasoning) put_item(g, &d->tok[i], reasoning);
+    }
+}
+
+static void put_logprobs(const gen *g, const buf *content, const buf *reasoning, buf *out)
+{
+    if (!g->p.logprobs) {
+        buf_puts(out, ",\"logprobs\":null");
+        return;
+    }
+    buf_puts(out, ",\"logprobs\":{\"content\":[");
+    buf_put(out, buf_str(content), content->len);
+    buf_puts(out, "],\"refusal\":null");
+    if (reasoning->len) {
+        buf_puts(out, ",\"reasoning_content\":[");
+        buf_put(out, reasoning->v, reasoning->len);
+        buf_putc(out, ']');
+    }
+    buf_putc(out, '}');
+}
+
+/* R2: the thought under both names, or the one the operator chose. */
+static void put_reasoning(const gen *g, const char *s, size_t n, buf *out)
+{
+    const char *field = g->a->opt->reasoning_field;
+    bool both = !strcmp(field, "both");
+    if (strcmp(field, "reasoning")) {
+        buf_puts(out, "\"reasoning_content\":");
+        buf_put_json(out, s, n);
+    }
+    if (both) buf_putc(out, ',');
+    if (strcmp(field, "reasoning_content")) {
+        buf_puts(out, "\"reasoning\":");
+        buf_put_json(out, s, n);
+    }
+}
+
+/* ---- plain ----------------------------------------------------------------------------------- */
+
+static void chat_collect(gen *g, choice *c, const delta *d)
+{
+    buf_put(&c->content, buf_str(&d->content), d->content.len);
+    if (g->p.show_reasoning) buf_put(&c->reasoning, buf_str(&d->reasoning), d->reasoning.len);
+    if (g->p.logprobs) put_items(g, d, &c->logprobs, &c->logprobs_reasoning);
+}
+
+static void chat_plain(gen *g, buf *out)
+{
+    gen_head(g, "chat.completion", out);
+    buf_puts(out, ",\"choices\":[");
+    for (int i = 0; i < g->n_choice; i++) {
+        choice *c = &g->choice[i];
+        if (i) buf_putc(out, ',');
+        buf_puts(out, "{\"index\":");
+        buf_put_int(out, c->index);
+        buf_puts(out, ",\"message\":{\"role\":\"assistant\",\"content\":");
+        buf_put_json(out, buf_str(&c->content), c->content.len);
+        buf_puts(out, ",\"refusal\":null");
+        if (c->reasoning.len) {
+            buf_putc(out, ',');
+            put_reasoning(g, c->reasoning.v, c->reasoning.len, out);
+        }
+        buf_putc(out, '}');
+        put_logprobs(g, &c->logprobs, &c->logprobs_reasoning, out);
+        gen_finish(g, c, out);
+        if (g->p.return_token_ids) {
+            buf_puts(out, ",\"token_ids\":[");
+            buf_put(out, buf_str(&c->ids), c->ids.len);
+            buf_putc(out, ']');
+        }
+        buf_putc(out, '}');
+        if (!buf_ok(&c->content) || !buf_ok(&c->reasoning) || !buf_ok(&c->logprobs) || !buf_ok(&c->ids)) out->oom = true;
+    }
+    buf_puts(out, "],\"usage\":");
+    gen_usage(g, out);
+    if (g->p.return_token_ids) {
+        buf_puts(out, ",\"prompt_token_ids\":[");
+        gen_ids(g->prompt[0].v, g->prompt[0].n, out);
+        buf_putc(out, ']');
+    }
+    buf_puts(out, ",\"service_tier\":\"default\"");
+    gen_timings(g, out);
+    buf_putc(out, '}');
+}
+
+/* ---- stream ---------------------------------------------------------------------------------- */
+
+static void chunk_begin(gen *g, const choice *c, buf *out)
+{
+    sse_begin(out);
+    gen_head(g, "chat.completion.chunk", out);
+    buf_puts(out, ",\"choices\":[{\"index\":");
+    buf_put_int(out, c->index);
+    buf_puts(out, ",\"delta\":{");
+}
+
+/* Closes the choices array and the chunk. */
+static void chunk_end(gen *g, buf *out)
+{
+    buf_puts(out, g->p.include_usage ? "}],\"usage\":null" : "}]");
+}
+
+static void chat_open(gen *g, choice *c, buf *out)
+{
+    chunk_begin(g, c, out);
+    buf_puts(out, "\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,\"finish_reason\":null");
+    chunk_end(g, out);
+    if (g->p.return_token_ids && !c->index) {
+        buf_puts(out, ",\"prompt_token_ids\":[");
+        gen_ids(g->prompt[0].v, g->prompt[0].n, out);
+        buf_putc(out, ']');
+    }
+    buf_putc(out, '}');
+    sse_end(out);
+}
+
+static void put_chunk_ids(gen *g, const delta *d, bool *sent, buf *out)
+{
+    if (!g->p.return_token_ids || *sent) return;
+    buf ids = {0};
+    gen_delta_ids(d, &ids);
+    buf_puts(out, ",\"token_ids\":[");
+    buf_put(out, buf_str(&ids), ids.len);
+    buf_putc(out, ']');
+    buf_clear(&ids);
+    *sent = true;
+}
+
+static void chat_delta(gen *g, choice *c, const delta *d, buf *out)
+{
+    buf lp = {0}, lp_thought = {0};
+    bool sent = d->n_tok == 0;
+    if (g->p.logprobs) put_items(g, d, &lp, &lp_thought);
+    if (d->reasoning.len && g->p.show_reasoning) {
+        static const buf none;
+        chunk_begin(g, c, out);
+        put_reasoning(g, d->reasoning.v, d->reasoning.len, out);
+        buf_putc(out, '}');
+        put_logprobs(g, &none, &lp_thought, out);
+        buf_reset(&lp_thought);
+        buf_puts(out, ",\"finish_reason\":null");
+        if (!d->content.len) put_chunk_ids(g, d, &sent, out);
+        chunk_end(g, out);
+        buf_putc(out, '}');
+        sse_end(out);
+    }
+    /* Tokens whose text is still held back have logprobs and ids all the same. */
+    if (d->content.len || lp.len || lp_thought.len || (g->p.return_token_ids && !sent && d->finish == FINISH_NONE)) {
+        chunk_begin(g, c, out);
+        buf_puts(out, "\"content\":");
+        buf_put_json(out, buf_str(&d->content), d->content.len);
+        buf_putc(out, '}');
+        put_logprobs(g, &lp, &lp_thought, out);
+        buf_puts(out, ",\"finish_reason\":null");
+        put_chunk_ids(g, d, &sent, out);
+        chunk_end(g, out);
+        buf_putc(out, '}');
+        sse_end(out);
+    }
+    if (d->finish != FINISH_NONE) {
+        chunk_begin(g, c, out);
+        buf_puts(out, "},\"logprobs\":null");
+        gen_finish(g, c, out);
+        put_chunk_ids(g, d, &sent, out);
+        chunk_end(g, out);
+        if (gen_all_done(g)) gen_timings(g, out);
+        buf_putc(out, '}');
+        sse_end(out);
+    }
+    buf_clear(&lp);
+    buf_clear(&lp_thought);
+}
+
+static void chat_usage(gen *g, buf *out)
+{
+    sse_begin(out);
+    gen_head(g, "chat.completion.chunk", out);
+    buf_puts(out, ",\"choices\":[],\"usage\":");
+    gen_usage(g, out);
+    buf_putc(out, '}');
+    sse_end(out);
+}
+
+static const gen_format chat_shape = {"chatcmpl-", "messages", chat_plain, chat_collect, chat_open, chat_delta, chat_usage};
+
+void api_chat(http_call *c)
+{
+    reader r;
+    params p = {0};
+    chat_prompt prompt = {0};
+    gen *g = NULL;
+    if (!reader_open(&r, c, READ_CHAT)) goto out;
+    if (!ready_or_fail(&r) || !params_read(&p, &r)) goto out;
+    if (!chat_request_render(&r, &p, &prompt)) goto out;
+    g = gen_new(&r, &p, &chat_shape, 1);
+    if (!g || !chat_request_encode(&r, &prompt, &g->prompt[0])) {
+        if (!r.failed) reply_fail(c, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
+        gen_free(g);
+        goto out;
+    }
+    g->think = g->p.parse_reasoning ? prompt.think : THINK_NONE;
+    gen_start(g, &r);
+out:
+    chat_prompt_clear(&prompt);
+    params_clear(&p);
+    reader_close(&r);
+}

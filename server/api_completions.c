@@ -1,0 +1,375 @@
+/* api_completions.c - POST /v1/completions: raw prompts, echo, the four-array logprobs (API P1-P5).
+ * Owns nothing of its own.  Thread: prep, then the call's HTTP thread. */
+#include "server/api.h"
+#include "server/chat_request.h"
+#include "server/gen.h"
+#include "server/reply.h"
+
+#include "base/utf8.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- prompt (P1) ----------------------------------------------------------------------------- */
+
+static bool take_text(reader *r, const json *j, const char *param, token_list *out)
+{
+    err e = {0};
+    if (!j->len) {
+        reader_fail(r, "invalid_value", param, "'%s' must not be empty", param);
+        return false;
+    }
+    int rc = tokenizer_encode(engine_info(r->a->eng)->tok, j->str, j->len, true, NULL, 0, out, &e);
+    if (rc) reader_fail(r, "invalid_value", param, "%s", e.msg);
+    return !rc;
+}
+
+static bool take_ids(reader *r, const json *list, const char *param, token_list *out)
+{
+    int n_vocab = engine_info(r->a->eng)->n_vocab;
+    size_t i = 0;
+    if (!list->len) reader_fail(r, "invalid_value", param, "'%s' must not be empty", param);
+    for (const json *j = list->child; j && !r->failed; j = j->next, i++) {
+        int64_t id;
+        if (!json_int(j, &id))
+            reader_fail(r, "invalid_type", param, "'%s[%zu]' must be a token id, got %s", param, i, json_type_name(j));
+        else if (id < 0 || id >= n_vocab)
+            reader_fail(r, "invalid_value", param, "'%s[%zu]' must be a token id between 0 and %d, got %" PRId64, param, i, n_vocab - 1, id);
+        else if (!token_list_push(out, (int32_t)id))
+            reader_fail(r, "invalid_value", param, "'%s' is too long", param);
+    }
+    return !r->failed;
+}
+
+/* How many prompts the field holds; 0 after failing.  *lists: each member is a list of ids. */
+static int count_prompts(reader *r, const json *j)
+{
+    if (!j) {
+        reader_fail(r, "missing_required_parameter", "prompt", "'prompt' is required");
+        return 0;
+    }
+    if (j->type == JSON_STRING) return 1;
+    if (j->type != JSON_ARRAY) {
+        reader_fail(r, "invalid_type", "prompt", "'prompt' must be a string, an array of strings, or token ids, got %s", json_type_name(j));
+        return 0;
+    }
+    if (!j->len) {
+        reader_fail(r, "invalid_value", "prompt", "'prompt' must not be empty");
+        return 0;
+    }
+    json_type first = j->child->type;
+    for (const json *i = j->child; i; i = i->next)
+        if (i->type != first || (first != JSON_STRING && first != JSON_NUMBER && first != JSON_ARRAY)) {
+            reader_fail(r, "invalid_type", "prompt", "'prompt' must hold only strings, only token ids or only arrays of token ids");
+            return 0;
+        }
+    if (first == JSON_NUMBER) return 1;
+    if (j->len > 128) {
+        reader_fail(r, "invalid_value", "prompt", "'prompt' takes at most 128 prompts, got %zu", j->len);
+        return 0;
+    }
+    return (int)j->len;
+}
+
+static bool take_prompts(reader *r, gen *g, const json *j)
+{
+    if (j->type == JSON_STRING) return take_text(r, j, "prompt", &g->prompt[0]);
+    if (j->child->type == JSON_NUMBER) return take_ids(r, j, "prompt", &g->prompt[0]);
+    int i = 0;
+    for (const json *m = j->child; m; m = m->next, i++) {
+        char param[32];
+        snprintf(param, sizeof param, "prompt[%d]", i);
+        bool ok = m->type == JSON_STRING ? take_text(r, m, param, &g->prompt[i]) : take_ids(r, m, param, &g->prompt[i]);
+        if (!ok) return false;
+    }
+    return true;
+}
+
+/* ---- logprobs (P4) --------------------------------------------------------------------------- */
+
+/* A token as a key or list item: its text, or bytes:\xNN when it is not UTF-8 alone. */
+static void put_name(const gen *g, int32_t id, buf *out)
+{
+    size_t n = 0;
+    const char *s = tokenizer_piece(engine_info(g->a->eng)->tok, id, &n);
+    if (!s || utf8_valid(s, n)) {
+        buf_put_json(out, s ? s : "", s ? n : 0);
+        return;
+    }
+    buf_puts(out, "\"bytes:");
+    for (size_t i = 0; i < n; i++) buf_printf(out, "\\\\x%02x", (unsigned char)s[i]);
+    buf_putc(out, '"');
+}
+
+static void comma(buf *b)
+{
+    if (b->len) buf_putc(b, ',');
+}
+
+/* One row: the sampled token and the k best, each id once. */
+static void put_row(gen *g, choice *c, const token_info *t, bool scored)
+{
+    comma(&c->lp_token);
+    put_name(g, t->id, &c->lp_token);
+    comma(&c->lp_value);
+    comma(&c->lp_top);
+    comma(&c->lp_offset);
+    buf_put_int(&c->lp_offset, c->n_chars);
+    if (!scored) {
+        buf_puts(&c->lp_value, "null");
+        buf_puts(&c->lp_top, "{}");
+        return;
+    }
+    put_logprob(t->logprob, &c->lp_value);
+    bool seen = false;
+    buf_putc(&c->lp_top, '{');
+    for (int i = 0; i < t->n_top; i++) {
+        if (i) buf_putc(&c->lp_top, ',');
+        put_name(g, t->top_id[i], &c->lp_top);
+        buf_putc(&c->lp_top, ':');
+        put_logprob(t->top_logprob[i], &c->lp_top);
+        seen |= t->top_id[i] == t->id;
+    }
+    if (!seen) {
+        if (t->n_top) buf_putc(&c->lp_top, ',');
+        put_name(g, t->id, &c->lp_top);
+        buf_putc(&c->lp_top, ':');
+        put_logprob(t->logprob, &c->lp_top);
+    }
+    buf_putc(&c->lp_top, '}');
+}
+
+/* Code points that a token adds to the text: lead bytes. */
+static int64_t chars_of(const gen *g, int32_t id)
+{
+    size_t n = 0;
+    int64_t k = 0;
+    const char *s = tokenizer_piece(engine_info(g->a->eng)->tok, id, &n);
+    for (size_t i = 0; s && i < n; i++) k += ((unsigned char)s[i] & 0xC0) != 0x80;
+    return k;
+}
+
+static bool visible(const gen *g, int32_t id)
+{
+    return g->p.s.keep_special || !tokenizer_is_special(engine_info(g->a->eng)->tok, id);
+}
+
+static void put_rows(gen *g, choice *c, const delta *d)
+{
+    if (!g->p.logprobs) return;
+    /* The prompt is scored once, for all its choices. */
+    for (int k = 0; d->n_prompt_lp && k < g->p.n; k++) {
+        choice *each = &g->choice[c->prompt * g->p.n + k];
+        for (int i = 0; i < d->n_prompt_lp; i++) {
+            put_row(g, each, &d->prompt[i], i > 0);
+            each->n_chars += chars_of(g, d->prompt[i].id);
+        }
+    }
+    for (int i = 0; i < d->n_tok; i++) {
+        if (!visible(g, d->tok[i].id)) continue;
+        put_row(g, c, &d->tok[i], true);
+        c->n_chars += chars_of(g, d->tok[i].id);
+    }
+}
+
+static void put_logprobs(gen *g, choice *c, buf *out)
+{
+    if (!g->p.logprobs) {
+        buf_puts(out, ",\"logprobs\":null");
+        return;
+    }
+    const struct { const char *name; buf *b; } part[] = {{",\"logprobs\":{\"tokens\":[", &c->lp_token},
+                                                         {"],\"token_logprobs\":[", &c->lp_value},
+                                                         {"],\"top_logprobs\":[", &c->lp_top},
+                                                         {"],\"text_offset\":[", &c->lp_offset}};
+    for (int i = 0; i < 4; i++) {
+        buf_puts(out, part[i].name);
+        buf_put(out, buf_str(part[i].b), part[i].b->len);
+        if (!buf_ok(part[i].b)) out->oom = true;
+        buf_reset(part[i].b);
+    }
+    buf_puts(out, "]}");
+}
+
+/* ---- shapes (P3) ----------------------------------------------------------------------------- */
+
+static void completions_collect(gen *g, choice *c, const delta *d)
+{
+    if (!c->opened && g->prompt_text) buf_put(&c->content, buf_str(&g->prompt_text[c->prompt]), g->prompt_text[c->prompt].len);
+    c->opened = true;
+    put_rows(g, c, d);
+    buf_put(&c->content, buf_str(&d->content), d->content.len);
+}
+
+static void put_prompt_ids(const gen *g, const choice *c, buf *out)
+{
+    buf_puts(out, ",\"prompt_token_ids\":[");
+    gen_ids(g->prompt[c->prompt].v, g->prompt[c->prompt].n, out);
+    buf_putc(out, ']');
+}
+
+static void completions_plain(gen *g, buf *out)
+{
+    gen_head(g, "text_completion", out);
+    buf_puts(out, ",\"choices\":[");
+    for (int i = 0; i < g->n_choice; i++) {
+        choice *c = &g->choice[i];
+        if (i) buf_putc(out, ',');
+        buf_puts(out, "{\"index\":");
+        buf_put_int(out, c->index);
+        buf_puts(out, ",\"text\":");
+        buf_put_json(out, buf_str(&c->content), c->content.len);
+        put_logprobs(g, c, out);
+        gen_finish(g, c, out);
+        if (g->p.return_token_ids) {
+            put_prompt_ids(g, c, out);
+            buf_puts(out, ",\"token_ids\":[");
+            buf_put(out, buf_str(&c->ids), c->ids.len);
+            buf_putc(out, ']');
+        }
+        buf_putc(out, '}');
+        if (!buf_ok(&c->content) || !buf_ok(&c->ids)) out->oom = true;
+    }
+    buf_puts(out, "],\"usage\":");
+    gen_usage(g, out);
+    gen_timings(g, out);
+    buf_putc(out, '}');
+}
+
+static void chunk_begin(gen *g, const choice *c, const char *text, size_t n, buf *out)
+{
+    sse_begin(out);
+    gen_head(g, "text_completion", out);
+    buf_puts(out, ",\"choices\":[{\"index\":");
+    buf_put_int(out, c->index);
+    buf_puts(out, ",\"text\":");
+    buf_put_json(out, text, n);
+}
+
+static void chunk_end(gen *g, bool last, buf *out)
+{
+    buf_puts(out, g->p.include_usage ? "}],\"usage\":null" : "}]");
+    if (last) gen_timings(g, out);
+    buf_putc(out, '}');
+    sse_end(out);
+}
+
+/* With echo the first chunk of a choice holds the whole prompt; it is written with the first delta,
+ * which brings the prompt's logprobs. */
+static void completions_open(gen *g, choice *c, buf *out)
+{
+    (void)g, (void)c, (void)out;
+}
+
+static void completions_delta(gen *g, choice *c, const delta *d, buf *out)
+{
+    bool first = !c->collected;
+    c->collected = true;
+    bool echo = first && g->prompt_text;
+    put_rows(g, c, d);
+    if (d->content.len || c->lp_token.len || echo || (first && g->p.return_token_ids) || (g->p.return_token_ids && d->n_tok)) {
+        buf text = {0};
+        if (echo) buf_put(&text, buf_str(&g->prompt_text[c->prompt]), g->prompt_text[c->prompt].len);
+        buf_put(&text, buf_str(&d->content), d->content.len);
+        chunk_begin(g, c, buf_str(&text), text.len, out);
+        buf_clear(&text);
+        put_logprobs(g, c, out);
+        buf_puts(out, ",\"finish_reason\":null");
+        if (first && g->p.return_token_ids) put_prompt_ids(g, c, out);
+        if (g->p.return_token_ids) {
+            buf ids = {0};
+            gen_delta_ids(d, &ids);
+            buf_puts(out, ",\"token_ids\":[");
+            buf_put(out, buf_str(&ids), ids.len);
+            buf_putc(out, ']');
+            buf_clear(&ids);
+        }
+        chunk_end(g, false, out);
+    }
+    if (d->finish == FINISH_NONE) return;
+    chunk_begin(g, c, "", 0, out);
+    buf_puts(out, ",\"logprobs\":null");
+    gen_finish(g, c, out);
+    chunk_end(g, gen_all_done(g), out);
+}
+
+static void completions_usage(gen *g, buf *out)
+{
+    sse_begin(out);
+    gen_head(g, "text_completion", out);
+    buf_puts(out, ",\"choices\":[],\"usage\":");
+    gen_usage(g, out);
+    buf_putc(out, '}');
+    sse_end(out);
+}
+
+static const gen_format completions_shape = {"cmpl-", "prompt", completions_plain, completions_collect,
+                                             completions_open, completions_delta, completions_usage};
+
+/* The prompt's text, specials included: what echo shows. */
+static bool decode_prompts(reader *r, gen *g)
+{
+    g->prompt_text = calloc((size_t)g->n_prompt, sizeof *g->prompt_text);
+    for (int i = 0; i < g->n_prompt && g->prompt_text; i++) {
+        err e = {0};
+        if (tokenizer_decode(engine_info(r->a->eng)->tok, g->prompt[i].v, g->prompt[i].n, false, &g->prompt_text[i], &e)) {
+            reader_fail(r, "invalid_value", "prompt", "%s", e.msg);
+            return false;
+        }
+    }
+    return g->prompt_text != NULL;
+}
+
+/* Stage S2 fields that only this route has. */
+static void read_route_fields(reader *r, params *p)
+{
+    int64_t best = 0;
+    const json *suffix = rd_any(r, "suffix");
+    rd_bool(r, "echo", &p->echo);
+    if (suffix && suffix->len && !r->failed) {
+        r->failed = true;
+        reply_not_built(r->call, "suffix");
+    }
+    if (rd_int(r, "best_of", 1, 20, &best)) {
+        if (best < p->n) reader_fail(r, "invalid_value", "best_of", "'best_of' must not be below 'n'");
+        if (best > p->n && !r->failed) {
+            r->failed = true;
+            reply_not_built(r->call, "best_of");
+        }
+    }
+    if (p->echo && p->logprobs) p->s.n_prompt_logprobs = p->s.n_logprobs;
+}
+
+void api_completions(http_call *c)
+{
+    reader r;
+    params p = {0};
+    gen *g = NULL;
+    if (!reader_open(&r, c, READ_COMPLETIONS)) goto out;
+    if (!ready_or_fail(&r) || !params_read(&p, &r)) goto out;
+    read_route_fields(&r, &p);
+    const json *prompt = rd_any(&r, "prompt");
+    int n = r.failed ? 0 : count_prompts(&r, prompt);
+    if (!n) goto out;
+    if ((int64_t)n * p.n > 128) {
+        reader_fail(&r, "unsupported_value", "n", "'n' times the number of prompts must not be above 128, got %d", n * p.n);
+        goto out;
+    }
+    g = gen_new(&r, &p, &completions_shape, n);
+    if (!g) {
+        reply_fail(c, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
+        goto out;
+    }
+    g->think = THINK_NONE;
+    if (!take_prompts(&r, g, prompt) || (g->p.echo && !decode_prompts(&r, g))) {
+        if (!r.failed) reply_fail(c, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
+        gen_free(g);
+        goto out;
+    }
+    gen_start(g, &r);
+out:
+    params_clear(&p);
+    reader_close(&r);
+}

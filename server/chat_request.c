@@ -1,0 +1,109 @@
+/* chat_request.c - messages to prompt text to ids; see chat_request.h.  Any prep thread. */
+#include "server/chat_request.h"
+
+#include "server/reply.h"
+
+#include <string.h>
+
+bool ready_or_fail(reader *r)
+{
+    const char *code, *msg;
+    if (r->failed) return false;
+    int status = app_not_ready(r->a, &code, &msg);
+    if (!status) return true;
+    r->failed = true;
+    http_add_header(r->call, "Retry-After", "%d", status == 503 ? 5 : 1);
+    if (!strcmp(code, "shutting_down")) http_close(r->call);
+    reply_fail(r->call, status, status == 500 ? "server_error" : "unavailable_error", code, NULL, "%s", msg);
+    return false;
+}
+
+static int tristate(reader *r, const char *name)
+{
+    bool v = false;
+    return rd_bool(r, name, &v) ? v : -1;
+}
+
+static const json *typed(reader *r, const char *name, json_type t, const char *words)
+{
+    const json *j = rd_any(r, name);
+    if (j && j->type != t) {
+        reader_fail(r, "invalid_type", name, "'%s' must be %s, got %s", name, words, json_type_name(j));
+        return NULL;
+    }
+    return j;
+}
+
+/* --allow-request-template: the request's own template for this one prompt. */
+static chat_format *request_format(reader *r)
+{
+    const char *text = NULL;
+    size_t n = 0;
+    err e = {0};
+    if (!rd_str(r, "chat_template", 1, 1 << 20, &text, &n)) return NULL;
+    const tokenizer *tok = engine_info(r->a->eng)->tok;
+    chat_format *f = chat_format_open(text, n, tokenizer_bos_text(tok), tokenizer_eos_text(tok), NULL, &e);
+    if (!f) reader_fail(r, "template_error", "chat_template", "%s", e.msg);
+    return f;
+}
+
+bool chat_request_render(reader *r, const params *p, chat_prompt *out)
+{
+    chat_input in = {.messages = typed(r, "messages", JSON_ARRAY, "an array"),
+                     .tools = typed(r, "tools", JSON_ARRAY, "an array"),
+                     .documents = typed(r, "documents", JSON_ARRAY, "an array"),
+                     .kwargs = typed(r, "chat_template_kwargs", JSON_OBJECT, "an object"),
+                     .tool_choice = rd_any(r, "tool_choice"),
+                     .add_generation_prompt = tristate(r, "add_generation_prompt"),
+                     .continue_final = tristate(r, "continue_final_message"),
+                     .thinking = p->thinking,
+                     .effort = p->effort};
+    bool echo = false;
+    if (r->kind == READ_CHAT && rd_bool(r, "echo", &echo) && echo && !r->failed) {
+        r->failed = true;
+        reply_not_built(r->call, "echo");
+    }
+    const json *mm = rd_any(r, "mm_processor_kwargs");
+    if (mm && mm->len && !r->failed) {
+        r->failed = true;
+        reply_not_built(r->call, "mm_processor_kwargs");
+    }
+    if (!r->failed && (!in.messages || !in.messages->len))
+        reader_fail(r, in.messages ? "invalid_value" : "missing_required_parameter", "messages",
+                    "'messages' must be an array of at least one message");
+    if (r->failed) return false;
+    chat_format *own = request_format(r);
+    if (r->failed) return false;
+    chat_fault fault = {0};
+    err e = {0};
+    int rc = chat_render(own ? own : engine_info(r->a->eng)->chat, &in, out, &fault, &e);
+    chat_format_free(own);
+    if (rc == ERR_NOMEM) {
+        r->failed = true;
+        reply_fail(r->call, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
+    } else if (rc) {
+        reader_fail(r, fault.code ? fault.code : "template_error", fault.param[0] ? fault.param : NULL, "%s", e.msg);
+    } else {
+        /* The renderer lists what it ignored comma-separated. */
+        for (const char *s = buf_str(&out->ignored); *s;) {
+            size_t n = strcspn(s, ",");
+            reader_ignore(r, s, n);
+            s += n + (s[n] == ',');
+        }
+    }
+    return !r->failed;
+}
+
+bool chat_request_encode(reader *r, const chat_prompt *prompt, token_list *out)
+{
+    err e = {0};
+    const template_output *t = &prompt->prompt;
+    int rc = tokenizer_encode(engine_info(r->a->eng)->tok, buf_str(&t->text), t->text.len, true, t->closed, t->n_closed, out, &e);
+    if (rc == ERR_NOMEM && !r->failed) {
+        r->failed = true;
+        reply_fail(r->call, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
+    } else if (rc) {
+        reader_fail(r, "invalid_value", "messages", "%s", e.msg);
+    }
+    return !rc;
+}

@@ -1,0 +1,16 @@
+/* chat_request.h - the part of a chat body that becomes a prompt: shared by chat, /tokenize and
+ * /apply-template.  Failures set the reader's reply. */
+#ifndef QUERN_SERVER_CHAT_REQUEST_H
+#define QUERN_SERVER_CHAT_REQUEST_H
+
+#include "server/request.h"
+
+/* False after replying 503 while loading, draining or failed (H11, H18, H19). */
+bool ready_or_fail(reader *r);
+/* Renders messages (tools, documents, kwargs, switches) of r->body.  p gives thinking and effort;
+ * NULL when the route has no params (they are read here). */
+bool chat_request_render(reader *r, const params *p, chat_prompt *out);
+/* The rendered prompt to ids, client text closed to control tokens (G19). */
+bool chat_request_encode(reader *r, const chat_prompt *prompt, token_list *out);
+
+#endif

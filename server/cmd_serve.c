@@ -1,0 +1,209 @@
+/* cmd_serve.c - `quern serve`: start-up, signals, drain (API H18, H19).  Owns the app.
+ * Thread: main; weights are loaded on a thread of their own so that the socket already answers. */
+#include "server/cmd.h"
+#include "server/cmd_model.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "server/app.h"
+#include "server/http.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+typedef struct {
+    app *a;
+    err e;
+    int rc;
+    int64_t us;
+} loader;
+
+static void *load_main(void *v)
+{
+    loader *l = v;
+    int64_t t0 = clock_us();
+    l->rc = engine_load(l->a->eng, &l->e);
+    l->us = clock_us() - t0;
+    kill(getpid(), SIGUSR1); /* main waits in sigtimedwait */
+    return NULL;
+}
+
+/* More descriptors than the soft limit, and never more connections than descriptors (H4). */
+static int fit_descriptors(int want)
+{
+    enum { OWN = 64 }; /* model files, epoll, pipes, logs */
+    struct rlimit r;
+    if (getrlimit(RLIMIT_NOFILE, &r)) return want;
+    r.rlim_cur = r.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &r);
+    getrlimit(RLIMIT_NOFILE, &r);
+    if (r.rlim_cur >= (rlim_t)want + OWN) return want;
+    int fit = r.rlim_cur > 2 * OWN ? (int)r.rlim_cur - OWN : OWN;
+    log_warn("--max-conn %d is lowered to %d: the limit of open files is %llu (ulimit -n)", want, fit, (unsigned long long)r.rlim_cur);
+    return fit;
+}
+
+static int name_list(app *a, const options *o)
+{
+    const engine_info_t *info = engine_info(a->eng);
+    if (o->served_model_name.n) {
+        a->names = o->served_model_name;
+        return 0;
+    }
+    static char *one[1];
+    one[0] = (char *)(uintptr_t)info->name;
+    a->names = (str_list){one, 1};
+    return 0;
+}
+
+static void greet(const app *a, const model_setup *m, const loader *l)
+{
+    const engine_info_t *i = engine_info(a->eng);
+    const options *o = a->opt;
+    log_info("quern %s (%s) serves %s%s", QUERN_VERSION, QUERN_COMMIT, a->names.v[0],
+             m->is_demo ? ": a tiny demo model for trying the server; give quern serve your own Qwen" : "");
+    log_info("  model      %s, %.2f B parameters, %s, %.1f MB of weights, loaded in %.2f s", i->arch, (double)i->n_params * 1e-9,
+             i->quantization, (double)i->weight_bytes * 1e-6, (double)l->us * 1e-6);
+    log_info("  context    %lld tokens (trained for %lld)", (long long)i->ctx, (long long)i->ctx_train);
+    log_info("  KV cache   %.1f MB %s, %d blocks of %d: %s", (double)i->kv_bytes * 1e-6, i->kv_dtype, i->n_kv_blocks, i->kv_block, i->kv_reason);
+    log_info("  batch      %d sequences, %d tokens a step, queue of %lld", i->max_num_seqs, i->max_batched, (long long)o->max_queue);
+    log_info("  backend    %s, %s kernels, %d thread%s", i->backend, i->isa, i->threads, i->threads == 1 ? "" : "s");
+    log_info("  listening  http://%s%s%s:%d/v1 %s", strchr(o->host, ':') ? "[" : "", o->host, strchr(o->host, ':') ? "]" : "",
+             http_port(a->http), gate_has_keys(a->gate) ? "(API key needed)" : "(no API key: anyone who reaches it may use it)");
+}
+
+static void show_progress(const app *a)
+{
+    double p = engine_progress(a->eng);
+    char bar[41];
+    int n = (int)(p * 40);
+    memset(bar, ' ', 40);
+    memset(bar, '#', (size_t)(n < 0 ? 0 : n > 40 ? 40 : n));
+    bar[40] = 0;
+    fprintf(stderr, "\rloading [%s] %3.0f%%", bar, p * 100);
+    fflush(stderr);
+}
+
+/* Waits for a signal for at most ms; 0 if none came. */
+static int wait_signal(const sigset_t *set, int ms)
+{
+    struct timespec t = {ms / 1000, ms % 1000 * 1000000L};
+    int s = sigtimedwait(set, NULL, &t);
+    return s > 0 ? s : 0;
+}
+
+static void reload_keys(app *a)
+{
+    err e = {0};
+    if (gate_reload_keys(a->gate, &e)) log_error("the API keys were kept as they are: %s", e.msg);
+    else log_info("API keys read again");
+}
+
+/* First SIGTERM: finish what runs within --drain-timeout; a later signal ends it at once. */
+static void drain(app *a, const sigset_t *set)
+{
+    int64_t start = clock_us(), limit = (int64_t)(a->opt->drain_timeout * 1e6);
+    log_info("shutting down: %d requests have %.0f s to finish (a second signal ends them)", http_active(a->http), a->opt->drain_timeout);
+    atomic_store(&a->draining, true);
+    engine_drain(a->eng);
+    while (http_active(a->http) && clock_us() - start < limit) {
+        int s = wait_signal(set, 50);
+        if ((s == SIGTERM || s == SIGINT) && clock_us() - start > 1000000) break;
+    }
+    engine_stop(a->eng);
+    /* The last errors are on their way to their clients. */
+    for (int i = 0; i < 40 && http_active(a->http); i++) wait_signal(set, 50);
+}
+
+/* Until a signal or a failure; the exit code. */
+static int run(app *a, const model_setup *m, const sigset_t *set)
+{
+    loader l = {.a = a};
+    pthread_t th;
+    bool loading = true, bar = isatty(STDERR_FILENO);
+    int code = 0;
+    if (pthread_create(&th, NULL, load_main, &l)) {
+        log_error("cannot start a thread: %s", strerror(errno));
+        return 1;
+    }
+    for (;;) {
+        int s = wait_signal(set, loading && bar ? 100 : 1000);
+        if (s == SIGUSR1 && loading) {
+            loading = false;
+            pthread_join(th, NULL);
+            if (bar) fprintf(stderr, "\r%60s\r", "");
+            if (l.rc) {
+                log_error("%s", l.e.msg);
+                code = exit_code(&l.e);
+                break;
+            }
+            a->load_unix = clock_unix();
+            a->load_seconds = (double)l.us * 1e-6;
+            snprintf(a->fingerprint, sizeof a->fingerprint, "fp_%010llx", (unsigned long long)(engine_info(a->eng)->fingerprint & 0xFFFFFFFFFFull));
+            greet(a, m, &l);
+        } else if (s == SIGHUP) {
+            reload_keys(a);
+        } else if (s == SIGTERM || s == SIGINT) {
+            if (loading) {
+                /* Nothing runs yet, and a load cannot be cut short cleanly: leave at once. */
+                log_info("stopped while loading");
+                _exit(0);
+            }
+            drain(a, set);
+            break;
+        }
+        if (loading && bar) show_progress(a);
+        if (!loading && engine_status(a->eng) == ENGINE_FAILED) {
+            log_error("the engine failed: %s", engine_fault(a->eng));
+            for (int i = 0; i < 40 && http_active(a->http); i++) wait_signal(set, 50);
+            code = 1;
+            break;
+        }
+    }
+    return code;
+}
+
+int cmd_serve(const options *o)
+{
+    err e = {0};
+    model_setup m;
+    app a = {.opt = o, .start_unix = clock_unix()};
+    int code = 0;
+    sigset_t set;
+
+    signal(SIGPIPE, SIG_IGN);
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    sigaddset(&set, SIGUSR1);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+
+    snprintf(a.fingerprint, sizeof a.fingerprint, "fp_0000000000");
+    gate_options go = {.key = o->api_key.v, .n_key = o->api_key.n, .key_file = o->api_key_file,
+                       .allowed_host = o->allowed_hosts.v, .n_allowed_host = o->allowed_hosts.n, .cors = o->cors_origins};
+    http_options ho = {.host = o->host, .port = (int)o->port, .max_body = o->max_body, .max_body_total = o->max_body_total,
+                       .ping_s = o->sse_ping, .trace = o->trace_http};
+    if (model_setup_init(&m, o, &e)) goto failed;
+    if (!(a.gate = gate_new(&go, &e))) goto failed;
+    if (!(a.eng = engine_open(&m.o, &e))) goto failed;
+    name_list(&a, o);
+    ho.max_conn = fit_descriptors((int)o->max_conn);
+    if (!(a.http = http_start(&a, &ho, &e))) goto failed;
+    code = run(&a, &m, &set);
+    http_stop(a.http);
+    goto out;
+failed:
+    code = fail(&e);
+out:
+    engine_close(a.eng);
+    gate_free(a.gate);
+    model_setup_clear(&m);
+    return code;
+}

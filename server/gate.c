@@ -1,0 +1,502 @@
+/* gate.c - framing, Host, Origin and key checks; see gate.h.  Owns the key digests.
+ * Thread: any; the key table is guarded by its lock. */
+#include "server/gate.h"
+
+#include "base/file.h"
+#include "base/utf8.h"
+
+#include <ctype.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/random.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+enum { MAX_KEYS = 4096 };
+
+/* A key is compared as a 256-bit digest so that time does not depend on where it differs. */
+typedef struct {
+    uint64_t d[4];
+} digest;
+
+struct gate {
+    pthread_rwlock_t mu; /* guards key, n_key */
+    digest *key;         /* [n_key] */
+    int n_key;
+    uint64_t secret;     /* seed of the digests, random per process */
+    char **fixed;        /* [n_fixed] keys of the command line, owned */
+    int n_fixed;
+    char *key_file;
+    char **host;         /* [n_host] --allowed-hosts */
+    int n_host;
+    char own_name[256];
+    char *cors;          /* NULL = default set */
+};
+
+/* ---- keys ------------------------------------------------------------------------------------ */
+
+static digest digest_of(const gate *g, const char *s, size_t n)
+{
+    digest d;
+    for (uint64_t i = 0; i < 4; i++) d.d[i] = XXH3_64bits_withSeed(s, n, g->secret + i);
+    return d;
+}
+
+static int add_key(const gate *g, digest **v, int *n, const char *s, size_t len, err *e)
+{
+    if (*n >= MAX_KEYS) return err_set(e, ERR_LIMIT, "more than %d API keys", MAX_KEYS);
+    digest *grown = realloc(*v, sizeof **v * (size_t)(*n + 1));
+    if (!grown) return err_set(e, ERR_NOMEM, "out of memory reading the API keys");
+    *v = grown;
+    grown[(*n)++] = digest_of(g, s, len);
+    return 0;
+}
+
+/* One key a line; '#' comments; "name:" in front is for people. */
+static int read_key_file(const gate *g, digest **v, int *n, err *e)
+{
+    buf text = {0};
+    int rc = file_read(g->key_file, 1 << 20, &text, e);
+    if (rc) {
+        buf_clear(&text);
+        return err_prefix(e, "--api-key-file");
+    }
+    int found = 0;
+    for (char *line = text.v, *next; line && *line && !rc; line = next) {
+        next = strchr(line, '\n');
+        if (next) *next++ = 0;
+        char *end = line + strlen(line);
+        while (end > line && isspace((unsigned char)end[-1])) *--end = 0;
+        while (isspace((unsigned char)*line)) line++;
+        if (!*line || *line == '#') continue;
+        char *colon = strchr(line, ':');
+        const char *key = colon ? colon + 1 : line;
+        while (*key == ' ') key++;
+        if (!*key) rc = err_set(e, ERR_INVALID, "--api-key-file: a line holds a name but no key");
+        else rc = add_key(g, v, n, key, strlen(key), e), found++;
+    }
+    if (!rc && !found) rc = err_set(e, ERR_INVALID, "--api-key-file '%s' holds no key", g->key_file);
+    buf_clear(&text);
+    return rc;
+}
+
+int gate_reload_keys(gate *g, err *e)
+{
+    digest *v = NULL;
+    int n = 0, rc = 0;
+    for (int i = 0; i < g->n_fixed && !rc; i++)
+        rc = add_key(g, &v, &n, g->fixed[i], strlen(g->fixed[i]), e);
+    if (!rc && g->key_file) rc = read_key_file(g, &v, &n, e);
+    if (rc) {
+        free(v);
+        return rc;
+    }
+    pthread_rwlock_wrlock(&g->mu);
+    digest *old = g->key;
+    g->key = v;
+    g->n_key = n;
+    pthread_rwlock_unlock(&g->mu);
+    free(old);
+    return 0;
+}
+
+bool gate_has_keys(const gate *g)
+{
+    return g->n_fixed || g->key_file;
+}
+
+static char **copy_list(char *const *v, int n)
+{
+    char **c = calloc((size_t)n + 1, sizeof *c);
+    for (int i = 0; c && i < n; i++)
+        if (!(c[i] = strdup(v[i]))) {
+            while (i--) free(c[i]);
+            free(c);
+            return NULL;
+        }
+    return c;
+}
+
+static void free_list(char **v, int n)
+{
+    for (int i = 0; v && i < n; i++) free(v[i]);
+    free(v);
+}
+
+gate *gate_new(const gate_options *o, err *e)
+{
+    gate *g = calloc(1, sizeof *g);
+    if (!g) goto oom;
+    pthread_rwlock_init(&g->mu, NULL);
+    if (getrandom(&g->secret, sizeof g->secret, 0) != sizeof g->secret) {
+        err_set(e, ERR_IO, "the system gives no random bytes");
+        goto fail;
+    }
+    if (!(g->fixed = copy_list(o->key, o->n_key))) goto oom;
+    g->n_fixed = o->n_key;
+    if (!(g->host = copy_list(o->allowed_host, o->n_allowed_host))) goto oom;
+    g->n_host = o->n_allowed_host;
+    if (o->key_file && !(g->key_file = strdup(o->key_file))) goto oom;
+    if (o->cors && !(g->cors = strdup(o->cors))) goto oom;
+    if (gethostname(g->own_name, sizeof g->own_name - 1)) g->own_name[0] = 0;
+    for (int i = 0; i < o->n_key; i++)
+        if (!*o->key[i]) {
+            err_set(e, ERR_INVALID, "--api-key must not be empty");
+            goto fail;
+        }
+    if (gate_reload_keys(g, e)) goto fail;
+    return g;
+oom:
+    err_set(e, ERR_NOMEM, "out of memory");
+fail:
+    gate_free(g);
+    return NULL;
+}
+
+void gate_free(gate *g)
+{
+    if (!g) return;
+    free_list(g->fixed, g->n_fixed);
+    free_list(g->host, g->n_host);
+    free(g->key_file);
+    free(g->cors);
+    free(g->key);
+    pthread_rwlock_destroy(&g->mu);
+    free(g);
+}
+
+const gate_field *gate_find(const gate_request *r, const char *name)
+{
+    for (size_t i = 0; i < r->n_field; i++)
+        if (!strcasecmp(r->field[i].name, name)) return &r->field[i];
+    return NULL;
+}
+
+void gate_key(const gate *g, const gate_request *r, uint64_t *hash, gate_fault *f)
+{
+    *hash = 0;
+    if (!gate_has_keys(g)) return;
+    bool ok = false;
+    for (size_t i = 0; i < r->n_field; i++) {
+        const gate_field *h = &r->field[i];
+        const char *v = h->value;
+        if (!strcasecmp(h->name, "authorization")) {
+            if (strncasecmp(v, "Bearer ", 7)) continue;
+            v += 7;
+            while (*v == ' ') v++;
+        } else if (strcasecmp(h->name, "x-api-key")) {
+            continue;
+        }
+        digest d = digest_of(g, v, strlen(v));
+        pthread_rwlock_rdlock((pthread_rwlock_t *)&g->mu);
+        uint64_t hit = 0;
+        for (int k = 0; k < g->n_key; k++) {
+            uint64_t diff = 0;
+            for (int j = 0; j < 4; j++) diff |= d.d[j] ^ g->key[k].d[j];
+            hit |= (uint64_t)(diff == 0);
+        }
+        pthread_rwlock_unlock((pthread_rwlock_t *)&g->mu);
+        if (hit) {
+            ok = true;
+            *hash = d.d[0] | 1;
+        }
+    }
+    if (ok) return;
+    f->status = 401;
+    f->type = "authentication_error";
+    f->code = "invalid_api_key";
+    snprintf(f->msg, sizeof f->msg, "missing or invalid API key");
+}
+
+/* ---- framing --------------------------------------------------------------------------------- */
+
+static void frame_fault(gate_fault *f, int status, const char *code, const char *msg)
+{
+    f->status = status;
+    f->type = "invalid_request_error";
+    f->code = code;
+    f->close = true;
+    snprintf(f->msg, sizeof f->msg, "%s", msg);
+}
+
+static bool is_token(const char *s, size_t n)
+{
+    if (!n) return false;
+    for (size_t i = 0; i < n; i++)
+        if (!isalnum((unsigned char)s[i]) && !strchr("!#$%&'*+-.^_`|~", s[i])) return false;
+    return strlen(s) == n;
+}
+
+static const char *const methods[] = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT"};
+
+static void take_request_id(const gate_request *r, gate_pass *p)
+{
+    const gate_field *h = gate_find(r, "x-request-id");
+    size_t n = h ? h->n_value : 0;
+    bool ok = n >= 1 && n <= 128;
+    for (size_t i = 0; ok && i < n; i++)
+        ok = isalnum((unsigned char)h->value[i]) || (h->value[i] && strchr("._:-", h->value[i]));
+    if (ok) {
+        memcpy(p->request_id, h->value, n);
+        p->request_id[n] = 0;
+        return;
+    }
+    uint64_t v[2] = {0};
+    if (getrandom(v, sizeof v, 0) != sizeof v) v[0] = (uint64_t)(uintptr_t)r;
+    snprintf(p->request_id, sizeof p->request_id, "req-%016llx%016llx", (unsigned long long)v[0],
+             (unsigned long long)v[1]);
+}
+
+static bool parse_length(const gate_field *h, uint64_t *out)
+{
+    uint64_t v = 0;
+    if (!h->n_value || h->n_value > 18) return false;
+    for (size_t i = 0; i < h->n_value; i++) {
+        if (!isdigit((unsigned char)h->value[i])) return false;
+        v = v * 10 + (uint64_t)(h->value[i] - '0');
+    }
+    *out = v;
+    return true;
+}
+
+/* Length, coding, Host and Expect. */
+static void frame_fields(const gate_request *r, gate_pass *p, gate_fault *f)
+{
+    int n_length = 0, n_coding = 0, n_host = 0;
+    const gate_field *length = NULL, *coding = NULL, *expect = gate_find(r, "expect");
+    for (size_t i = 0; i < r->n_field; i++) {
+        const gate_field *h = &r->field[i];
+        if (!strcasecmp(h->name, "content-length")) n_length++, length = h;
+        else if (!strcasecmp(h->name, "transfer-encoding")) n_coding++, coding = h;
+        else if (!strcasecmp(h->name, "host")) n_host++;
+    }
+    if (n_length && n_coding) {
+        frame_fault(f, 400, "invalid_framing", "both Content-Length and Transfer-Encoding were sent");
+    } else if (n_length > 1) {
+        frame_fault(f, 400, "invalid_framing", "Content-Length was sent more than once");
+    } else if (length && !parse_length(length, &p->length)) {
+        frame_fault(f, 400, "invalid_framing", "Content-Length must be decimal digits");
+    } else if (n_coding > 1 || (coding && strcasecmp(coding->value, "chunked"))) {
+        frame_fault(f, 501, "not_implemented", "the only transfer coding supported is chunked");
+        f->type = "not_implemented_error";
+    } else if (n_host > 1 || (!n_host && !strcmp(r->version, "HTTP/1.1"))) {
+        frame_fault(f, 400, "invalid_framing", "exactly one Host header is needed");
+    } else if (expect && strcasecmp(expect->value, "100-continue")) {
+        frame_fault(f, 417, "expectation_failed", "the only expectation supported is 100-continue");
+    }
+    p->chunked = n_coding > 0;
+    p->has_length = n_length > 0;
+}
+
+void gate_frame(const gate_request *r, gate_pass *p, gate_fault *f)
+{
+    take_request_id(r, p);
+    bool known = false;
+    for (size_t i = 0; i < sizeof methods / sizeof *methods; i++) known |= !strcmp(r->method, methods[i]);
+    if (strcmp(r->version, "HTTP/1.1") && strcmp(r->version, "HTTP/1.0")) {
+        frame_fault(f, 505, "http_version_not_supported", "only HTTP/1.0 and HTTP/1.1 are spoken");
+        return;
+    }
+    if (strlen(r->target) > GATE_MAX_TARGET - 32) {
+        frame_fault(f, 414, "uri_too_long", "the request line is longer than 8192 bytes");
+        return;
+    }
+    for (const char *t = r->target; *t; t++)
+        if ((unsigned char)*t < 0x21 || (unsigned char)*t > 0x7E) {
+            frame_fault(f, 400, "invalid_framing", "the request target holds a byte outside 0x21-0x7E");
+            return;
+        }
+    size_t total = 0;
+    for (size_t i = 0; i < r->n_field; i++) {
+        const gate_field *h = &r->field[i];
+        total += h->n_name + h->n_value + 4;
+        if (!is_token(h->name, h->n_name)) {
+            frame_fault(f, 400, "invalid_framing", "a header name holds a byte that is not allowed");
+            return;
+        }
+        for (size_t k = 0; k < h->n_value; k++) {
+            unsigned char c = (unsigned char)h->value[k];
+            if ((c < 0x20 && c != '\t') || c == 0x7F) {
+                frame_fault(f, 400, "invalid_framing", "a header value holds a control byte");
+                return;
+            }
+        }
+    }
+    if (r->n_field > GATE_MAX_FIELDS || total > GATE_MAX_HEADERS) {
+        frame_fault(f, 431, "headers_too_large", "more than 100 header fields or 32768 bytes of headers");
+        return;
+    }
+    frame_fields(r, p, f);
+    if (!f->status && !known) {
+        frame_fault(f, 501, "not_implemented", "unknown method");
+        f->type = "not_implemented_error";
+    }
+}
+
+/* ---- Host and Origin ------------------------------------------------------------------------- */
+
+/* Host part of an authority, lower case, brackets of IPv6 dropped. */
+static bool host_part(const char *authority, char *out, size_t cap, bool *v6)
+{
+    const char *end;
+    *v6 = false;
+    if (*authority == '[') {
+        end = strchr(++authority, ']');
+        if (!end || (end[1] && end[1] != ':')) return false;
+        *v6 = true;
+    } else {
+        end = authority + strcspn(authority, ":");
+    }
+    size_t n = (size_t)(end - authority);
+    if (!n || n >= cap) return false;
+    for (size_t i = 0; i < n; i++) out[i] = (char)tolower((unsigned char)authority[i]);
+    out[n] = 0;
+    return true;
+}
+
+static bool is_ipv4(const char *h)
+{
+    int dots = 0;
+    for (const char *c = h; *c; c++) {
+        if (*c == '.') dots++;
+        else if (!isdigit((unsigned char)*c)) return false;
+    }
+    return dots == 3;
+}
+
+static bool ends_with(const char *s, const char *tail)
+{
+    size_t n = strlen(s), k = strlen(tail);
+    return n > k && !strcmp(s + n - k, tail);
+}
+
+void gate_host(const gate *g, const gate_request *r, gate_fault *f)
+{
+    if (gate_has_keys(g) && !g->n_host) return;
+    const gate_field *h = gate_find(r, "host");
+    char host[256] = "";
+    bool v6 = false, ok = !h; /* HTTP/1.0 without Host: no browser sends that */
+    if (h && host_part(h->value, host, sizeof host, &v6)) {
+        ok = v6 || is_ipv4(host) || !strchr(host, '.') || ends_with(host, ".localhost") ||
+             ends_with(host, ".local") || ends_with(host, ".internal") || !strcasecmp(host, g->own_name);
+        for (int i = 0; i < g->n_host && !ok; i++) ok = !strcasecmp(host, g->host[i]);
+    }
+    if (ok) return;
+    f->status = 403;
+    f->type = "permission_error";
+    f->code = "host_not_allowed";
+    snprintf(f->msg, sizeof f->msg, "this Host is not allowed; name it in --allowed-hosts");
+}
+
+static bool is_loopback(const char *host, bool v6)
+{
+    if (v6) return !strcmp(host, "::1");
+    return !strcmp(host, "localhost") || (is_ipv4(host) && !strncmp(host, "127.", 4));
+}
+
+static bool origin_allowed(const gate *g, const gate_request *r, const char *origin)
+{
+    if (g->cors && !strcmp(g->cors, "*")) return true;
+    if (g->cors && !strcmp(g->cors, "none")) return false;
+    if (g->cors) {
+        size_t n = strlen(origin);
+        for (const char *at = g->cors; *at;) {
+            size_t k = strcspn(at, ",");
+            if (k == n && !strncasecmp(at, origin, n)) return true;
+            at += k + (at[k] == ',');
+            while (*at == ' ') at++;
+        }
+        return false;
+    }
+    if (!strcmp(origin, "tauri://localhost") || !strncmp(origin, "app://", 6) ||
+        !strncmp(origin, "vscode-webview://", 17))
+        return true;
+    const char *rest = strstr(origin, "://");
+    if (!rest || (strncmp(origin, "http://", 7) && strncmp(origin, "https://", 8))) return false;
+    char host[256];
+    bool v6;
+    rest += 3;
+    if (!host_part(rest, host, sizeof host, &v6)) return false;
+    if (is_loopback(host, v6)) return true;
+    const gate_field *h = gate_find(r, "host");
+    return h && !strcasecmp(rest, h->value);
+}
+
+void gate_origin(const gate *g, const gate_request *r, gate_pass *p, gate_fault *f)
+{
+    const gate_field *h = gate_find(r, "origin");
+    if (!h) return;
+    if (h->n_value >= sizeof p->origin || !origin_allowed(g, r, h->value)) {
+        f->status = 403;
+        f->type = "permission_error";
+        f->code = "origin_not_allowed";
+        snprintf(f->msg, sizeof f->msg, "this Origin is not allowed; name it in --cors-origins");
+        return;
+    }
+    snprintf(p->origin, sizeof p->origin, "%s", g->cors && !strcmp(g->cors, "*") ? "*" : h->value);
+    p->is_preflight = !strcmp(r->method, "OPTIONS");
+}
+
+/* ---- media type and path --------------------------------------------------------------------- */
+
+void gate_media(const gate_request *r, bool any_type, gate_fault *f)
+{
+    const gate_field *enc = gate_find(r, "content-encoding"), *h = gate_find(r, "content-type");
+    f->type = "invalid_request_error";
+    f->code = "unsupported_media_type";
+    if (enc && strcasecmp(enc->value, "identity")) {
+        f->status = 415;
+        snprintf(f->msg, sizeof f->msg, "Content-Encoding is not supported; send the body as it is");
+        return;
+    }
+    if (!h || any_type) return;
+    size_t n = strcspn(h->value, "; \t");
+    bool ok = (n == 16 && !strncasecmp(h->value, "application/json", n)) ||
+              (n == 9 && !strncasecmp(h->value, "text/json", n)) ||
+              (n > 17 && !strncasecmp(h->value, "application/", 12) &&
+               !strncasecmp(h->value + n - 5, "+json", 5));
+    const char *cs = strcasestr(h->value + n, "charset=");
+    if (cs) {
+        cs += 8 + (cs[8] == '"');
+        ok = ok && (!strncasecmp(cs, "utf-8", 5) || !strncasecmp(cs, "utf8", 4));
+    }
+    if (ok) return;
+    f->status = 415;
+    snprintf(f->msg, sizeof f->msg, "Content-Type must be application/json (charset utf-8)");
+}
+
+static int hex_of(char c)
+{
+    if (c >= '0' && c <= '9') return c - '0';
+    c = (char)(c | 32);
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+bool gate_path(const char *target, char *out, size_t cap)
+{
+    size_t n = 0;
+    if (!strncasecmp(target, "http://", 7)) { /* absolute form */
+        target = strchr(target + 7, '/');
+        if (!target) target = "/";
+    }
+    for (; *target && *target != '?' && *target != '#'; target++) {
+        int c = (unsigned char)*target;
+        if (c == '%') {
+            int hi = hex_of(target[1]), lo = hi < 0 ? -1 : hex_of(target[2]);
+            if (lo < 0) return false;
+            c = hi * 16 + lo;
+            target += 2;
+        }
+        if (c < 0x20 || c == 0x7F || n + 1 >= cap) return false;
+        out[n++] = (char)c;
+    }
+    out[n] = 0;
+    if (n > 1 && out[n - 1] == '/') out[--n] = 0;
+    if (out[0] != '/' || !utf8_valid(out, n)) return false;
+    for (const char *s = strstr(out, ".."); s; s = strstr(s + 2, ".."))
+        if ((s == out || s[-1] == '/') && (!s[2] || s[2] == '/')) return false;
+    return true;
+}

@@ -1,0 +1,74 @@
+/* gate.h - what is checked before a byte of the body is looked at: framing, Host, Origin, key, and
+ * the request id (API H2, H3, H6-H10).  Pure functions over a header list: tested without a socket.
+ * Thread: gate_config is const after start-up except keys, which gate_reload_keys swaps under its
+ * own lock (SIGHUP). */
+#ifndef QUERN_SERVER_GATE_H
+#define QUERN_SERVER_GATE_H
+
+#include "base/buf.h"
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { GATE_MAX_FIELDS = 100, GATE_MAX_HEADERS = 32768, GATE_MAX_TARGET = 8192 };
+
+typedef struct {
+    const char *name, *value;
+    size_t n_name, n_value; /* bytes */
+} gate_field;
+
+typedef struct {
+    const char *method, *target, *version; /* target: raw, with query */
+    const gate_field *field;               /* [n_field] */
+    size_t n_field;
+} gate_request;
+
+typedef struct gate gate;
+
+typedef struct {
+    char *const *key; int n_key;       /* --api-key */
+    const char *key_file;              /* or NULL */
+    char *const *allowed_host; int n_allowed_host;
+    const char *cors;                  /* NULL = default set, "none", "*", or a comma list */
+} gate_options;
+
+gate *gate_new(const gate_options *o, err *e);
+void gate_free(gate *g);
+int gate_reload_keys(gate *g, err *e);
+bool gate_has_keys(const gate *g);
+
+/* A refusal: status 0 = none. */
+typedef struct {
+    int status;
+    const char *type, *code; /* API E3, static */
+    char msg[256];
+    bool close;              /* framing: answer and close, interpret nothing */
+} gate_fault;
+
+typedef struct {
+    char request_id[132];
+    char origin[256];        /* to echo in Access-Control-Allow-Origin; "" = no CORS headers */
+    bool chunked;            /* body comes by Transfer-Encoding */
+    bool has_length;
+    uint64_t length;
+    bool is_preflight;       /* OPTIONS with an allowed Origin */
+} gate_pass;
+
+/* Framing, limits, request id. */
+void gate_frame(const gate_request *r, gate_pass *p, gate_fault *f);
+/* Host and Origin. */
+void gate_host(const gate *g, const gate_request *r, gate_fault *f);
+void gate_origin(const gate *g, const gate_request *r, gate_pass *p, gate_fault *f);
+/* Key; *hash = a hash of the key that matched, 0 when none is configured. */
+void gate_key(const gate *g, const gate_request *r, uint64_t *hash, gate_fault *f);
+/* Content-Type and Content-Encoding of a POST with a body (H3, H5). */
+void gate_media(const gate_request *r, bool any_type, gate_fault *f);
+/* First field of that name (any case) or NULL. */
+const gate_field *gate_find(const gate_request *r, const char *name);
+/* Path part of a target, percent-decoded once, one trailing / dropped.  False (404): .., NUL or
+ * control bytes, bad escapes, too long. */
+bool gate_path(const char *target, char *out, size_t cap);
+
+#endif

@@ -1,0 +1,478 @@
+/* gen.c - life of a generation reply; see gen.h.  Owns the gen, its requests and the document. */
+#include "server/gen.h"
+
+#include "base/clock.h"
+#include "base/utf8.h"
+#include "server/reply.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+gen *gen_new(reader *r, params *p, const gen_format *f, int n_prompt)
+{
+    gen *g = calloc(1, sizeof *g);
+    if (!g) return NULL;
+    g->a = r->a;
+    g->call = r->call;
+    g->format = f;
+    g->p = *p;
+    *p = (params){0};
+    g->doc = r->doc;
+    g->body = r->body;
+    r->doc = NULL;
+    g->n_prompt = n_prompt;
+    g->n_choice = n_prompt * g->p.n;
+    g->prompt = calloc((size_t)n_prompt, sizeof *g->prompt);
+    g->req = calloc((size_t)n_prompt, sizeof *g->req);
+    g->choice = calloc((size_t)g->n_choice, sizeof *g->choice);
+    if (!g->prompt || !g->req || !g->choice) {
+        gen_free(g);
+        return NULL;
+    }
+    for (int i = 0; i < g->n_choice; i++) {
+        g->choice[i].index = i;
+        g->choice[i].prompt = i / g->p.n;
+        g->choice[i].stop_index = -1;
+        g->choice[i].stop_id = -1;
+    }
+    reply_id(g->id, sizeof g->id, f->id_prefix);
+    g->created = clock_unix();
+    return g;
+}
+
+void gen_free(gen *g)
+{
+    if (!g) return;
+    for (int i = 0; i < g->n_prompt; i++) {
+        if (g->req && g->req[i]) request_release(g->req[i]);
+        if (g->prompt) token_list_clear(&g->prompt[i]);
+        if (g->prompt_text) buf_clear(&g->prompt_text[i]);
+    }
+    for (int i = 0; g->choice && i < g->n_choice; i++) {
+        choice *c = &g->choice[i];
+        buf *b[] = {&c->content, &c->reasoning, &c->logprobs, &c->logprobs_reasoning, &c->lp_token,
+                    &c->lp_value, &c->lp_top, &c->lp_offset, &c->ids};
+        for (size_t k = 0; k < sizeof b / sizeof *b; k++) buf_clear(b[k]);
+    }
+    for (int i = 0; i < g->n_held; i++) delta_free(g->held[i].head);
+    free(g->held);
+    free(g->prompt);
+    free(g->prompt_text);
+    free(g->req);
+    free(g->choice);
+    params_clear(&g->p);
+    json_free(g->doc);
+    free(g);
+}
+
+/* ---- errors ---------------------------------------------------------------------------------- */
+
+typedef struct {
+    int status;
+    const char *type, *code, *msg;
+} fail_words;
+
+static fail_words words_of(int code)
+{
+    switch (code) {
+    case ERR_DEADLINE: return (fail_words){504, "timeout_error", "deadline_exceeded", "the deadline passed before the reply was complete"};
+    case ERR_SHUTDOWN: return (fail_words){503, "unavailable_error", "shutting_down", "the server is shutting down"};
+    case ERR_BUSY: return (fail_words){503, "unavailable_error", "model_loading", "the model is still loading"};
+    case ERR_NOMEM: return (fail_words){503, "unavailable_error", "out_of_memory", "not enough KV cache for this request now"};
+    default: return (fail_words){500, "server_error", "internal_error", "internal error, see log"};
+    }
+}
+
+static int retry_after(const gen *g)
+{
+    engine_counters k;
+    engine_stats(g->a->eng, &k);
+    double s = k.tok_per_s > 0 ? (double)k.waiting * 64 / k.tok_per_s : 5;
+    return s < 1 ? 1 : s > 60 ? 60 : (int)ceil(s);
+}
+
+static void too_long(gen *g, int prompt)
+{
+    long long ctx = engine_info(g->a->eng)->ctx, n = (long long)g->prompt[prompt].n;
+    char param[32];
+    buf b = {0};
+    if (g->n_prompt > 1) snprintf(param, sizeof param, "%s[%d]", g->format->param_prompt, prompt);
+    else snprintf(param, sizeof param, "%s", g->format->param_prompt);
+    buf_printf(&b,
+               "{\"error\":{\"message\":\"This model's maximum context length is %lld tokens. However, your "
+               "prompt has %lld tokens. Please shorten the prompt.\",\"type\":\"invalid_request_error\","
+               "\"param\":\"%s\",\"code\":\"context_length_exceeded\",\"n_prompt_tokens\":%lld,\"n_ctx\":%lld}}",
+               ctx, n, param, n, ctx);
+    http_reply(g->call, 400, "application/json", &b);
+}
+
+static void submit_failed(gen *g, int rc, const err *e)
+{
+    if (rc == ERR_LIMIT) {
+        http_add_header(g->call, "Retry-After", "%d", retry_after(g));
+        reply_fail(g->call, 429, "rate_limit_error", "rate_limit_exceeded", NULL, "the queue is full; try again later");
+        return;
+    }
+    if (rc == ERR_INVALID) {
+        reply_fail(g->call, 400, "invalid_request_error", "invalid_value", g->format->param_prompt, "%s", e->msg);
+        return;
+    }
+    fail_words w = words_of(rc);
+    if (w.status == 503) http_add_header(g->call, "Retry-After", "%d", rc == ERR_SHUTDOWN ? 30 : 5);
+    if (rc == ERR_SHUTDOWN) http_close(g->call);
+    reply_fail(g->call, w.status, w.type, w.code, NULL, "%s", rc == ERR_NOMEM && e->msg[0] ? e->msg : w.msg);
+}
+
+/* ---- taking deltas --------------------------------------------------------------------------- */
+
+static choice *choice_of(gen *g, int req, const delta *d)
+{
+    return &g->choice[req * g->p.n + d->index];
+}
+
+static void note_finish(gen *g, choice *c, const delta *d)
+{
+    if (d->finish == FINISH_NONE || c->finish != FINISH_NONE) return;
+    c->finish = d->finish;
+    c->stop_index = d->stop_index;
+    c->stop_id = d->stop_id;
+    g->n_finished++;
+    if (d->finish == FINISH_ERROR && !g->error) g->error = d->error ? d->error : ERR_DEVICE;
+    if (d->finish == FINISH_ABORT && !g->error) g->error = ERR_CANCELLED;
+}
+
+/* Plain replies: everything is folded into the choices as it comes. */
+static void collect_all(gen *g)
+{
+    for (int i = 0; i < g->n_prompt; i++) {
+        delta *list = request_take(g->req[i]);
+        for (const delta *d = list; d; d = d->next) {
+            choice *c = choice_of(g, i, d);
+            g->format->collect(g, c, d);
+            if (g->p.return_token_ids) gen_delta_ids(d, &c->ids);
+            note_finish(g, c, d);
+        }
+        delta_free(list);
+    }
+}
+
+/* Streams before their first byte: kept until the status is decided (H13). */
+static bool hold(gen *g, bool *scheduled)
+{
+    for (int i = 0; i < g->n_prompt; i++) {
+        if (request_usage(g->req[i]).scheduled) *scheduled = true;
+        delta *list = request_take(g->req[i]);
+        if (!list) continue;
+        for (const delta *d = list; d; d = d->next)
+            if (d->finish == FINISH_ERROR && !g->error) g->error = d->error ? d->error : ERR_DEVICE;
+        if (g->n_held == g->cap_held) {
+            int cap = g->cap_held ? g->cap_held * 2 : 8;
+            void *v = realloc(g->held, sizeof *g->held * (size_t)cap);
+            if (!v) {
+                delta_free(list);
+                g->error = ERR_NOMEM;
+                return false;
+            }
+            g->held = v;
+            g->cap_held = cap;
+        }
+        g->held[g->n_held].head = list;
+        g->held[g->n_held++].req = i;
+    }
+    return !g->error;
+}
+
+static void cancel_all(gen *g)
+{
+    for (int i = 0; i < g->n_prompt; i++)
+        if (g->req[i]) request_cancel(g->req[i]);
+}
+
+/* ---- the waiter ------------------------------------------------------------------------------ */
+
+static void fail_plain(gen *g)
+{
+    fail_words w = words_of(g->error);
+    cancel_all(g);
+    if (w.status == 503) http_add_header(g->call, "Retry-After", "%d", 5);
+    reply_fail(g->call, w.status, w.type, w.code, NULL, "%s%s%s", w.msg, w.status == 500 ? ", request id " : "",
+               w.status == 500 ? http_request_id(g->call) : "");
+}
+
+static void on_step(void *ctx, http_call *call, bool tick)
+{
+    gen *g = ctx;
+    if (g->p.stream) {
+        bool scheduled = tick;
+        if (!hold(g, &scheduled)) fail_plain(g);
+        else if (g->n_held || scheduled) http_stream(call, "text/event-stream; charset=utf-8");
+        return;
+    }
+    collect_all(g);
+    if (g->error) {
+        fail_plain(g);
+    } else if (gen_all_done(g)) {
+        buf out = {0};
+        g->format->plain(g, &out);
+        if (buf_ok(&out)) {
+            http_reply(call, 200, "application/json", &out);
+        } else {
+            buf_clear(&out);
+            g->error = ERR_NOMEM;
+            fail_plain(g);
+        }
+    }
+}
+
+static void stream_error(gen *g, buf *out)
+{
+    fail_words w = words_of(g->error);
+    cancel_all(g);
+    sse_begin(out);
+    reply_error(out, DIALECT_OPENAI, http_request_id(g->call), w.status, w.type, w.code, NULL, w.msg);
+    sse_end(out);
+    g->error_sent = true;
+}
+
+static void write_list(gen *g, int req, const delta *list, buf *out)
+{
+    for (const delta *d = list; d && !g->error; d = d->next) {
+        choice *c = choice_of(g, req, d);
+        note_finish(g, c, d);
+        if (g->error) break;
+        if (!c->opened) {
+            c->opened = true;
+            g->format->open(g, c, out);
+        }
+        g->format->delta(g, c, d, out);
+    }
+}
+
+static int on_fill(void *ctx, http_call *call, buf *out, bool tick)
+{
+    gen *g = ctx;
+    (void)call;
+    size_t before = out->len;
+    for (int i = 0; i < g->n_held; i++) {
+        write_list(g, g->held[i].req, g->held[i].head, out);
+        delta_free(g->held[i].head);
+    }
+    g->n_held = 0;
+    for (int i = 0; i < g->n_prompt && !g->error; i++) {
+        delta *list = request_take(g->req[i]);
+        write_list(g, i, list, out);
+        delta_free(list);
+    }
+    if (g->error) {
+        stream_error(g, out);
+        return HTTP_END;
+    }
+    if (gen_all_done(g)) {
+        if (g->p.include_usage) g->format->usage(g, out);
+        buf_puts(out, "data: [DONE]\n\n");
+        return HTTP_END;
+    }
+    if (tick && out->len == before) buf_puts(out, ": ping\n\n");
+    return HTTP_MORE;
+}
+
+static void on_gone(void *ctx)
+{
+    cancel_all(ctx);
+}
+
+static void on_release(void *ctx)
+{
+    gen_free(ctx);
+}
+
+static const http_waiter waiter = {on_step, on_fill, on_gone, on_release};
+
+static void on_news(void *call)
+{
+    http_wake(call);
+}
+
+void gen_start(gen *g, reader *r)
+{
+    const engine_info_t *info = engine_info(g->a->eng);
+    int64_t smallest = 0;
+    if ((int64_t)g->n_prompt * g->p.n > 128) {
+        reader_fail(r, "unsupported_value", "n", "'n' times the number of prompts must not be above 128, got %d", g->n_choice);
+        gen_free(g);
+        return;
+    }
+    bool prefill_only = g->p.s.max_tokens == 0;
+    for (int i = 0; i < g->n_prompt; i++)
+        if ((int64_t)g->prompt[i].n > info->ctx || ((int64_t)g->prompt[i].n == info->ctx && !prefill_only)) {
+            too_long(g, i);
+            gen_free(g);
+            return;
+        }
+    char salt[160];
+    const char *use_salt = g->p.cache_salt;
+    if (g->a->opt->cache_per_key && http_key_hash(g->call)) {
+        snprintf(salt, sizeof salt, "%016llx:%s", (unsigned long long)http_key_hash(g->call), use_salt ? use_salt : "");
+        use_salt = salt;
+    }
+    if (g->p.ping != 0) http_set_ping(g->call, g->p.ping);
+    for (int i = 0; i < g->n_prompt; i++) {
+        request_spec spec = {.prompt = g->prompt[i].v,
+                             .n_prompt = (int)g->prompt[i].n,
+                             .n = g->p.n,
+                             .s = g->p.s,
+                             .think = g->think,
+                             .priority = g->p.priority,
+                             .cache_salt = use_salt,
+                             .cache_prompt = g->p.cache_prompt,
+                             .deadline_us = g->p.deadline_us,
+                             .notify = on_news,
+                             .notify_arg = g->call,
+                             .notify_done_only = !g->p.stream};
+        int64_t clamped = 0;
+        err e = {0};
+        int rc = engine_submit(g->a->eng, &spec, &g->req[i], &clamped, &e);
+        if (rc) {
+            submit_failed(g, rc, &e);
+            gen_free(g);
+            return;
+        }
+        if (clamped > 0 && (!smallest || clamped < smallest)) smallest = clamped;
+    }
+    params_headers(&g->p, r, smallest);
+    http_wait(g->call, &waiter, g);
+}
+
+/* ---- pieces ---------------------------------------------------------------------------------- */
+
+void sse_begin(buf *out)
+{
+    buf_put(out, "data: ", 6);
+}
+
+void sse_end(buf *out)
+{
+    buf_put(out, "\n\n", 2);
+}
+
+void gen_head(const gen *g, const char *object, buf *out)
+{
+    buf_puts(out, "{\"id\":\"");
+    buf_puts(out, g->id);
+    buf_puts(out, "\",\"object\":\"");
+    buf_puts(out, object);
+    buf_puts(out, "\",\"created\":");
+    buf_put_int(out, g->created);
+    buf_puts(out, ",\"model\":");
+    buf_put_json(out, g->p.model, strlen(g->p.model));
+    buf_puts(out, ",\"system_fingerprint\":\"");
+    buf_puts(out, g->a->fingerprint);
+    buf_puts(out, "\"");
+}
+
+typedef struct {
+    int64_t prompt, cached, generated, reasoning;
+    double queue_us, prompt_us, predicted_us;
+} totals;
+
+static totals total(const gen *g)
+{
+    totals t = {0};
+    for (int i = 0; i < g->n_prompt; i++) {
+        request_stats u = request_usage(g->req[i]);
+        t.prompt += u.n_prompt;
+        t.cached += u.n_cached;
+        t.generated += u.n_generated;
+        t.reasoning += u.n_reasoning;
+        int64_t end = u.finished_us ? u.finished_us : clock_us();
+        int64_t first = u.first_token_us ? u.first_token_us : end;
+        if (!u.scheduled_us) continue;
+        t.queue_us += (double)(u.scheduled_us - u.arrival_us);
+        t.prompt_us += (double)(first - u.scheduled_us);
+        t.predicted_us += (double)(end - first);
+    }
+    return t;
+}
+
+void gen_usage(const gen *g, buf *out)
+{
+    totals t = total(g);
+    buf_printf(out,
+               "{\"prompt_tokens\":%lld,\"completion_tokens\":%lld,\"total_tokens\":%lld,"
+               "\"prompt_tokens_details\":{\"cached_tokens\":%lld,\"cache_write_tokens\":0,\"audio_tokens\":0,"
+               "\"text_tokens\":%lld,\"image_tokens\":0},\"completion_tokens_details\":{\"reasoning_tokens\":%lld,"
+               "\"audio_tokens\":0,\"text_tokens\":%lld,\"accepted_prediction_tokens\":0,"
+               "\"rejected_prediction_tokens\":0}}",
+               (long long)t.prompt, (long long)t.generated, (long long)(t.prompt + t.generated), (long long)t.cached,
+               (long long)t.prompt, (long long)t.reasoning, (long long)(t.generated - t.reasoning));
+}
+
+static void put_rate(buf *out, const char *name, double n, double us)
+{
+    buf_printf(out, ",\"%s_n\":%lld,\"%s_ms\":", name, (long long)n, name);
+    buf_put_num(out, round(us) / 1e3);
+    buf_printf(out, ",\"%s_per_token_ms\":", name);
+    buf_put_num(out, n > 0 ? round(us / n * 100) / 1e5 : 0);
+    buf_printf(out, ",\"%s_per_second\":", name);
+    buf_put_num(out, us > 0 ? round(n * 1e8 / us) / 1e2 : 0);
+}
+
+void gen_timings(const gen *g, buf *out)
+{
+    if (g->a->opt->no_timings) return;
+    totals t = total(g);
+    buf_printf(out, ",\"timings\":{\"cache_n\":%lld", (long long)t.cached);
+    put_rate(out, "prompt", (double)(t.prompt - t.cached), t.prompt_us);
+    put_rate(out, "predicted", (double)t.generated, t.predicted_us);
+    buf_puts(out, ",\"queue_ms\":");
+    buf_put_num(out, round(t.queue_us) / 1e3);
+    buf_puts(out, "}");
+}
+
+void gen_finish(const gen *g, const choice *c, buf *out)
+{
+    if (c->finish == FINISH_NONE) {
+        buf_puts(out, ",\"finish_reason\":null");
+        return;
+    }
+    buf_puts(out, c->finish == FINISH_LENGTH ? ",\"finish_reason\":\"length\"" : ",\"finish_reason\":\"stop\"");
+    buf_puts(out, ",\"stop_reason\":");
+    if (c->stop_index >= 0) buf_put_json(out, g->p.stop[c->stop_index], g->p.stop_len[c->stop_index]);
+    else if (c->stop_id >= 0) buf_put_int(out, c->stop_id);
+    else buf_puts(out, "null");
+}
+
+void gen_ids(const int32_t *id, size_t n, buf *out)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (i) buf_putc(out, ',');
+        buf_put_int(out, id[i]);
+    }
+}
+
+void gen_delta_ids(const delta *d, buf *out)
+{
+    for (int i = 0; i < d->n_tok; i++) {
+        if (out->len) buf_putc(out, ',');
+        buf_put_int(out, d->tok[i].id);
+    }
+}
+
+void put_token_text(const gen *g, int32_t id, buf *out)
+{
+    size_t n = 0;
+    const char *s = tokenizer_piece(engine_info(g->a->eng)->tok, id, &n);
+    buf_put_json(out, s ? s : "", s ? n : 0);
+}
+
+void put_logprob(float lp, buf *out)
+{
+    char t[32];
+    if (!isfinite(lp)) lp = -9999.0f;
+    if (lp > 0) lp = 0;
+    /* Nine digits give the float back: equal bits stay equal text. */
+    snprintf(t, sizeof t, "%.9g", (double)lp);
+    buf_puts(out, t);
+}

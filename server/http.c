@@ -1,0 +1,639 @@
+/* http.c - libmicrohttpd glue; the only file that includes microhttpd.h.  See http.h.
+ * Owns the daemon, the connection list and every http_call.
+ * Thread: MHD's pool runs on_request, on_fill and the notify callbacks. */
+#include "server/http_internal.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "server/app.h"
+#include "server/metrics.h"
+#include "server/reply.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <microhttpd.h>
+#include <netdb.h>
+#include <netinet/tcp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* ---- calls ----------------------------------------------------------------------------------- */
+
+/* MHD's first word about a request: the raw target.  The call is born here. */
+static void *on_target(void *cls, const char *target, struct MHD_Connection *mhd)
+{
+    http_server *s = cls;
+    const union MHD_ConnectionInfo *ci =
+        MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    http_call *c = calloc(1, sizeof *c);
+    if (!c || !ci || !ci->socket_context || !(c->target = strdup(target))) {
+        free(c);
+        return NULL;
+    }
+    c->srv = s;
+    c->mhd = mhd;
+    c->cn = ci->socket_context;
+    c->start_us = clock_us();
+    c->ping_us = (int64_t)(s->opt.ping_s * 1e6);
+    c->tail = "";
+    pthread_mutex_init(&c->mu, NULL);
+    pthread_mutex_lock(&s->mu);
+    c->cn->call = c;
+    pthread_mutex_unlock(&s->mu);
+    return c;
+}
+
+static void call_free(http_call *c)
+{
+    if (c->waiter) c->waiter->release(c->ctx);
+    for (int i = 0; i < c->n_header; i++) free(c->header[i].value);
+    buf_clear(&c->body);
+    buf_clear(&c->reply);
+    buf_clear(&c->out);
+    atomic_fetch_sub(&c->srv->body_bytes, c->reserved);
+    pthread_mutex_destroy(&c->mu);
+    free(c->target);
+    free(c);
+}
+
+static void on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
+                         enum MHD_RequestTerminationCode why)
+{
+    http_server *s = cls;
+    http_call *c = *con_cls;
+    (void)mhd;
+    if (!c) return;
+    *con_cls = NULL;
+    pthread_mutex_lock(&s->mu);
+    c->cn->call = NULL;
+    c->cn->since_us = clock_us();
+    c->cn->served = true;
+    pthread_mutex_unlock(&s->mu);
+    if (c->waiter) {
+        if (why != MHD_REQUEST_TERMINATED_COMPLETED_OK) c->waiter->gone(c->ctx);
+        atomic_fetch_sub(&s->n_active, 1);
+    }
+    if (c->status) {
+        metrics_http(c->route ? c->route->pattern : "other", c->method, c->status,
+                     (double)(clock_us() - c->start_us) * 1e-6);
+        if (s->opt.trace)
+            log_info("http %s %s -> %d, %lld us, id %s", c->method, c->path, c->status,
+                     (long long)(clock_us() - c->start_us), c->pass.request_id);
+    }
+    call_free(c);
+}
+
+void call_wake(http_call *c, wake_kind k)
+{
+    pthread_mutex_lock(&c->mu);
+    if (k == WAKE_NEWS) c->woken = true;
+    else if (k == WAKE_TICK) c->tick = true;
+    else if (!c->left) c->left = c->left_new = true;
+    if (c->suspended) {
+        c->suspended = false;
+        MHD_resume_connection(c->mhd);
+    }
+    pthread_mutex_unlock(&c->mu);
+}
+
+void http_wake(http_call *c)
+{
+    call_wake(c, WAKE_NEWS);
+}
+
+/* Takes the pending flags and the phase; if there is no news suspends the connection and returns
+ * false. */
+static bool take_flags(http_call *c, bool *tick, bool *left, call_phase *phase)
+{
+    pthread_mutex_lock(&c->mu);
+    if (atomic_load(&c->srv->stopping) && !c->left) c->left = c->left_new = true;
+    bool any = c->woken || c->tick || c->left_new;
+    *tick = c->tick;
+    *left = c->left;
+    *phase = c->phase;
+    c->woken = c->tick = c->left_new = false;
+    if (!any) {
+        c->suspended = true;
+        MHD_suspend_connection(c->mhd);
+    }
+    pthread_mutex_unlock(&c->mu);
+    return any;
+}
+
+static void set_phase(http_call *c, call_phase p)
+{
+    pthread_mutex_lock(&c->mu);
+    c->phase = p;
+    pthread_mutex_unlock(&c->mu);
+}
+
+/* ---- replies --------------------------------------------------------------------------------- */
+
+static void add(struct MHD_Response *r, const char *name, const char *value)
+{
+    MHD_add_response_header(r, name, value);
+}
+
+static void common_headers(http_call *c, struct MHD_Response *r)
+{
+    add(r, "server", "quern/" QUERN_VERSION);
+    add(r, "x-request-id", c->pass.request_id);
+    if (c->type) add(r, "Content-Type", c->type);
+    if (c->pass.origin[0]) {
+        add(r, "Access-Control-Allow-Origin", c->pass.origin);
+        if (strcmp(c->pass.origin, "*")) add(r, "Vary", "Origin");
+        add(r, "Access-Control-Expose-Headers",
+            "x-request-id, x-quern-ignored, x-quern-seed, x-quern-relaxed, x-quern-truncated, "
+            "x-quern-clamped");
+    }
+    for (int i = 0; i < c->n_header; i++) add(r, c->header[i].name, c->header[i].value);
+    if (c->close_after || c->pass.chunked) add(r, "Connection", "close");
+}
+
+static enum MHD_Result send_plain(http_call *c)
+{
+    size_t n = c->reply.len;
+    char *v = buf_take(&c->reply, NULL);
+    struct MHD_Response *r = MHD_create_response_from_buffer(n, v, MHD_RESPMEM_MUST_FREE);
+    if (!r) {
+        free(v);
+        return MHD_NO;
+    }
+    common_headers(c, r);
+    char ms[24];
+    snprintf(ms, sizeof ms, "%lld", (long long)((clock_us() - c->start_us) / 1000));
+    add(r, "openai-processing-ms", ms);
+    set_phase(c, CALL_DONE);
+    enum MHD_Result ok = MHD_queue_response(c->mhd, (unsigned)c->status, r);
+    MHD_destroy_response(r);
+    return ok;
+}
+
+/* Feeds a stream: what is left in c->out, else what the waiter has, else sleep. */
+static ssize_t on_fill(void *cls, uint64_t pos, char *dst, size_t max)
+{
+    http_call *c = cls;
+    (void)pos;
+    for (;;) {
+        size_t left_bytes = c->out.len - c->out_at;
+        if (left_bytes) {
+            size_t n = left_bytes < max ? left_bytes : max;
+            memcpy(dst, c->out.v + c->out_at, n);
+            c->out_at += n;
+            atomic_store(&c->out_us, clock_us());
+            if (c->out_at == c->out.len) {
+                buf_reset(&c->out);
+                c->out_at = 0;
+            }
+            return (ssize_t)n;
+        }
+        if (c->out_end) {
+            set_phase(c, CALL_DONE);
+            return c->out_cut ? MHD_CONTENT_READER_END_WITH_ERROR : MHD_CONTENT_READER_END_OF_STREAM;
+        }
+        bool tick, gone;
+        call_phase phase;
+        if (!take_flags(c, &tick, &gone, &phase)) return 0;
+        if (gone) return MHD_CONTENT_READER_END_WITH_ERROR;
+        int rc = c->waiter->fill(c->ctx, c, &c->out, tick);
+        if (!buf_ok(&c->out)) rc = HTTP_CUT;
+        c->out_end = rc != HTTP_MORE;
+        c->out_cut = rc == HTTP_CUT;
+    }
+}
+
+static enum MHD_Result send_stream(http_call *c)
+{
+    struct MHD_Response *r =
+        MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 16384, on_fill, c, NULL);
+    if (!r) return MHD_NO;
+    common_headers(c, r);
+    add(r, "Cache-Control", "no-cache");
+    add(r, "X-Accel-Buffering", "no");
+    /* The socket must not hold small events back. */
+    int one = 1;
+    setsockopt(c->cn->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    pthread_mutex_lock(&c->mu);
+    c->phase = CALL_STREAM;
+    c->woken = true;
+    atomic_store(&c->out_us, clock_us());
+    pthread_mutex_unlock(&c->mu);
+    enum MHD_Result ok = MHD_queue_response(c->mhd, 200, r);
+    MHD_destroy_response(r);
+    return ok;
+}
+
+/* ---- the request's way ----------------------------------------------------------------------- */
+
+static enum MHD_Result collect_field(void *cls, enum MHD_ValueKind kind, const char *name,
+                                     size_t n_name, const char *value, size_t n_value)
+{
+    gate_request *r = cls;
+    (void)kind;
+    if (r->n_field > GATE_MAX_FIELDS) return MHD_NO;
+    ((gate_field *)(uintptr_t)r->field)[r->n_field++] =
+        (gate_field){name, value ? value : "", n_name, value ? n_value : 0};
+    return MHD_YES;
+}
+
+static void refuse(gate_fault *f, int status, const char *type, const char *code, const char *msg)
+{
+    *f = (gate_fault){.status = status, .type = type, .code = code};
+    snprintf(f->msg, sizeof f->msg, "%s", msg);
+}
+
+/* Everything that is decided from the headers alone, in the order of H2. */
+static void judge(http_call *c, const gate_request *r)
+{
+    http_server *s = c->srv;
+    gate_fault *f = &c->fault;
+    char allow[64] = "";
+    gate_frame(r, &c->pass, f);
+    if (f->status) return;
+    bool path_ok = gate_path(c->target, c->path, sizeof c->path);
+    const route *rt = path_ok ? route_find(c->method, c->path, &c->tail, allow) : NULL;
+    if (c->cn->over_limit) {
+        refuse(f, 503, "unavailable_error", "too_many_connections", "too many connections");
+        f->close = true;
+        http_add_header(c, "Retry-After", "5");
+        return;
+    }
+    if (!rt || !(rt->flags & ROUTE_ANY_HOST)) gate_host(s->app->gate, r, f);
+    if (!f->status) gate_origin(s->app->gate, r, &c->pass, f);
+    if (f->status) return;
+    if (!strcmp(c->method, "OPTIONS")) return;
+    bool open = rt && ((rt->flags & ROUTE_OPEN) ||
+                       ((rt->flags & ROUTE_METRICS) && s->app->opt->open_metrics));
+    if (!open) gate_key(s->app->gate, r, &c->key_hash, f);
+    if (f->status) {
+        if (f->status == 401) http_add_header(c, "WWW-Authenticate", "Bearer");
+        return;
+    }
+    if (!rt && allow[0]) {
+        refuse(f, 405, "invalid_request_error", "method_not_allowed", "this route does not take this method");
+        http_add_header(c, "Allow", "%s", allow);
+        return;
+    }
+    if (!rt) {
+        refuse(f, 404, "not_found_error", "route_not_found", "no such route");
+        return;
+    }
+    c->route = rt;
+    if (!strcmp(c->method, "POST")) {
+        gate_media(r, rt->flags & ROUTE_ANY_TYPE, f);
+        if (f->status) return;
+    }
+    if ((rt->flags & ROUTE_BODY) && !c->pass.has_length && !c->pass.chunked)
+        refuse(f, 411, "invalid_request_error", "length_required", "a body with Content-Length or chunked coding is needed");
+    else if (c->pass.length > s->opt.max_body)
+        refuse(f, 413, "invalid_request_error", "request_too_large", "the body is larger than --max-body");
+    else *f = (gate_fault){0};
+}
+
+static enum MHD_Result send_fault(http_call *c)
+{
+    const gate_fault *f = &c->fault;
+    buf b = {0};
+    reply_error(&b, route_dialect(c->path), c->pass.request_id, f->status, f->type, f->code, NULL, f->msg);
+    if (f->close) c->close_after = true;
+    http_reply(c, f->status, "application/json", &b);
+    return send_plain(c);
+}
+
+static void preflight(http_call *c)
+{
+    buf none = {0};
+    if (c->pass.is_preflight) {
+        const char *want = http_header(c, "Access-Control-Request-Headers");
+        http_add_header(c, "Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS, HEAD");
+        if (want) http_add_header(c, "Access-Control-Allow-Headers", "%s", want);
+        http_add_header(c, "Access-Control-Max-Age", "600");
+        if (http_header(c, "Access-Control-Request-Private-Network"))
+            http_add_header(c, "Access-Control-Allow-Private-Network", "true");
+    } else {
+        http_add_header(c, "Allow", "GET, POST, DELETE, OPTIONS, HEAD");
+    }
+    http_reply(c, 204, NULL, &none);
+}
+
+/* First sight of a request: headers are complete, no body byte was read. */
+static enum MHD_Result on_headers(http_call *c, const char *method, const char *version)
+{
+    http_server *s = c->srv;
+    gate_field field[GATE_MAX_FIELDS + 1];
+    gate_request r = {.method = method, .target = c->target, .version = version, .field = field};
+    c->started = true;
+    c->headers_us = clock_us();
+    atomic_store(&c->body_us, c->headers_us);
+    snprintf(c->method, sizeof c->method, "%s", method);
+    MHD_get_connection_values_n(c->mhd, MHD_HEADER_KIND, collect_field, &r);
+    judge(c, &r);
+    bool body = c->pass.chunked || c->pass.length > 0;
+    if (c->fault.status) {
+        /* Reading a small body away first lets a client that writes headers and body apart see the
+         * answer instead of a reset. */
+        if (!body || c->fault.close || c->pass.length > DISCARD_MAX) {
+            c->close_after = c->close_after || body;
+            return send_fault(c);
+        }
+    } else if (!strcmp(c->method, "OPTIONS") && !body) {
+        preflight(c);
+        return send_plain(c);
+    } else if (c->pass.length) {
+        uint64_t total = atomic_fetch_add(&s->body_bytes, c->pass.length) + c->pass.length;
+        c->reserved = c->pass.length;
+        if (total > s->opt.max_body_total) {
+            refuse(&c->fault, 503, "unavailable_error", "out_of_memory", "too many request bodies in flight");
+            c->close_after = true;
+            http_add_header(c, "Retry-After", "1");
+            return send_fault(c);
+        }
+    }
+    set_phase(c, CALL_BODY);
+    return MHD_YES;
+}
+
+/* A piece of the body. */
+static enum MHD_Result on_body(http_call *c, const char *data, size_t *n)
+{
+    http_server *s = c->srv;
+    atomic_store(&c->body_us, clock_us());
+    size_t got = *n;
+    *n = 0;
+    uint64_t came = atomic_fetch_add(&c->n_got, got) + got;
+    if (c->fault.status) return came > 2 * s->opt.max_body ? MHD_NO : MHD_YES;
+    if (c->body.len + got > s->opt.max_body) {
+        refuse(&c->fault, 413, "invalid_request_error", "request_too_large", "the body is larger than --max-body");
+        buf_clear(&c->body);
+        return MHD_YES;
+    }
+    if (!c->pass.length) { /* chunked: reserve as it grows */
+        uint64_t total = atomic_fetch_add(&s->body_bytes, got) + got;
+        c->reserved += got;
+        if (total > s->opt.max_body_total) {
+            refuse(&c->fault, 503, "unavailable_error", "out_of_memory", "too many request bodies in flight");
+            buf_clear(&c->body);
+            return MHD_YES;
+        }
+    }
+    buf_put(&c->body, data, got);
+    if (!buf_ok(&c->body)) {
+        buf_clear(&c->body);
+        refuse(&c->fault, 503, "unavailable_error", "out_of_memory", "out of memory for the request body");
+    }
+    return MHD_YES;
+}
+
+/* The body is complete: the handler's turn, here or on a prep thread. */
+static enum MHD_Result run_handler(http_call *c)
+{
+    set_phase(c, CALL_PREP);
+    if (c->route->flags & ROUTE_PREP) return prep_push(c->srv, c) ? MHD_YES : MHD_NO;
+    c->route->fn(c);
+    pthread_mutex_lock(&c->mu);
+    c->phase = CALL_WAIT;
+    c->woken = true;
+    pthread_mutex_unlock(&c->mu);
+    return MHD_YES;
+}
+
+/* The request is complete, or a waiting one was resumed. */
+static enum MHD_Result on_ready(http_call *c)
+{
+    bool tick, gone;
+    call_phase phase;
+    if (!c->body_done) {
+        c->body_done = true;
+        if (c->fault.status) return send_fault(c);
+        if (!strcmp(c->method, "OPTIONS")) {
+            preflight(c);
+            return send_plain(c);
+        }
+        if (run_handler(c) == MHD_NO) return MHD_NO;
+    }
+    while (take_flags(c, &tick, &gone, &phase)) {
+        if (phase != CALL_WAIT) continue; /* the prep thread is still at it */
+        if (gone) return MHD_NO;
+        if (!c->status && c->waiter) c->waiter->step(c->ctx, c, tick);
+        if (c->status) return c->streaming ? send_stream(c) : send_plain(c);
+    }
+    return MHD_YES;
+}
+
+static enum MHD_Result on_request(void *cls, struct MHD_Connection *mhd, const char *url,
+                                  const char *method, const char *version, const char *data,
+                                  size_t *n, void **con_cls)
+{
+    http_call *c = *con_cls;
+    (void)cls, (void)mhd, (void)url;
+    if (!c) return MHD_NO;
+    if (!c->started) return on_headers(c, method, version);
+    if (*n) return on_body(c, data, n);
+    return on_ready(c);
+}
+
+/* ---- connections ----------------------------------------------------------------------------- */
+
+static void on_connection(void *cls, struct MHD_Connection *mhd, void **socket_context,
+                          enum MHD_ConnectionNotificationCode what)
+{
+    http_server *s = cls;
+    if (what == MHD_CONNECTION_NOTIFY_STARTED) {
+        const union MHD_ConnectionInfo *ci = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
+        conn *cn = calloc(1, sizeof *cn);
+        *socket_context = cn;
+        if (!cn || !ci) return;
+        cn->fd = ci->connect_fd;
+        cn->since_us = clock_us();
+        cn->over_limit = atomic_fetch_add(&s->n_conn, 1) >= s->opt.max_conn;
+        pthread_mutex_lock(&s->mu);
+        cn->next = s->conns;
+        if (s->conns) s->conns->prev = cn;
+        s->conns = cn;
+        pthread_mutex_unlock(&s->mu);
+        return;
+    }
+    conn *cn = *socket_context;
+    if (!cn) return;
+    pthread_mutex_lock(&s->mu);
+    if (cn->prev) cn->prev->next = cn->next;
+    else s->conns = cn->next;
+    if (cn->next) cn->next->prev = cn->prev;
+    pthread_mutex_unlock(&s->mu);
+    atomic_fetch_sub(&s->n_conn, 1);
+    free(cn);
+    *socket_context = NULL;
+}
+
+static void on_mhd_log(void *cls, const char *fmt, va_list ap)
+{
+    char text[512];
+    (void)cls;
+    vsnprintf(text, sizeof text, fmt, ap);
+    text[strcspn(text, "\n")] = 0;
+    log_debug("http library: %s", text);
+}
+
+/* Percent-decoding is gate_path's: the library must leave the target alone. */
+static size_t no_unescape(void *cls, struct MHD_Connection *mhd, char *s)
+{
+    (void)cls, (void)mhd;
+    return strlen(s);
+}
+
+/* A bound, listening socket for host:port. */
+static int listen_on(const http_options *o, int *port, err *e)
+{
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV}, *list = NULL;
+    char service[16];
+    snprintf(service, sizeof service, "%d", o->port);
+    int rc = getaddrinfo(o->host, service, &hints, &list);
+    if (rc) return err_set(e, ERR_INVALID, "--host '%s': %s", o->host, gai_strerror(rc));
+    int fd = socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), one = 1;
+    if (fd >= 0) setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (fd < 0 || bind(fd, list->ai_addr, list->ai_addrlen) || listen(fd, 1024)) {
+        err_set(e, ERR_IO, "cannot listen on %s port %d: %s (choose another with --port)", o->host, o->port, strerror(errno));
+        if (fd >= 0) close(fd);
+        fd = -1;
+    } else {
+        struct sockaddr_storage ss;
+        socklen_t len = sizeof ss;
+        getsockname(fd, (struct sockaddr *)&ss, &len);
+        *port = ntohs(ss.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&ss)->sin6_port
+                                               : ((struct sockaddr_in *)&ss)->sin_port);
+    }
+    freeaddrinfo(list);
+    return fd;
+}
+
+http_server *http_start(struct app *a, const http_options *o, err *e)
+{
+    http_server *s = calloc(1, sizeof *s);
+    if (!s) {
+        err_set(e, ERR_NOMEM, "out of memory");
+        return NULL;
+    }
+    s->app = a;
+    s->opt = *o;
+    pthread_mutex_init(&s->mu, NULL);
+    int fd = listen_on(o, &s->port, e);
+    if (fd < 0 || prep_start(s, e) || watch_start(s, e)) {
+        if (fd >= 0) close(fd);
+        http_stop(s);
+        return NULL;
+    }
+    /* 16 connections above the limit exist just long enough to be told so (H4). */
+    s->daemon = MHD_start_daemon(
+        MHD_USE_EPOLL | MHD_USE_INTERNAL_POLLING_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL,
+        NULL, on_request, s, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_THREAD_POOL_SIZE, (unsigned)N_HTTP,
+        MHD_OPTION_CONNECTION_LIMIT, (unsigned)o->max_conn + 16 * N_HTTP, MHD_OPTION_CONNECTION_TIMEOUT, 60u,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)(96 << 10), MHD_OPTION_STRICT_FOR_CLIENT, 1,
+        MHD_OPTION_URI_LOG_CALLBACK, on_target, s, MHD_OPTION_NOTIFY_COMPLETED, on_completed, s,
+        MHD_OPTION_NOTIFY_CONNECTION, on_connection, s, MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, NULL,
+        MHD_OPTION_UNESCAPE_CALLBACK, no_unescape, NULL, MHD_OPTION_END);
+    if (!s->daemon) {
+        err_set(e, ERR_IO, "the HTTP library could not start (too few file descriptors?)");
+        close(fd);
+        http_stop(s);
+        return NULL;
+    }
+    return s;
+}
+
+void http_stop(http_server *s)
+{
+    if (!s) return;
+    atomic_store(&s->stopping, true);
+    prep_stop(s);
+    watch_stop(s);
+    if (s->daemon) {
+        /* Every suspended connection must be resumed before the daemon may stop. */
+        pthread_mutex_lock(&s->mu);
+        for (conn *cn = s->conns; cn; cn = cn->next)
+            if (cn->call) call_wake(cn->call, WAKE_LEFT);
+        pthread_mutex_unlock(&s->mu);
+        MHD_stop_daemon(s->daemon);
+    }
+    pthread_mutex_destroy(&s->mu);
+    free(s);
+}
+
+/* ---- what handlers see ----------------------------------------------------------------------- */
+
+int http_port(const http_server *s) { return s->port; }
+int http_connections(const http_server *s) { return atomic_load(&s->n_conn); }
+int http_active(const http_server *s) { return atomic_load(&s->n_active); }
+struct app *http_app(const http_call *c) { return c->srv->app; }
+const char *http_method(const http_call *c) { return c->method; }
+const char *http_path(const http_call *c) { return c->path; }
+const char *http_tail(const http_call *c) { return c->tail; }
+const char *http_request_id(const http_call *c) { return c->pass.request_id; }
+uint64_t http_key_hash(const http_call *c) { return c->key_hash; }
+int64_t http_arrival_us(const http_call *c) { return c->headers_us; }
+
+const char *http_header(const http_call *c, const char *name)
+{
+    return MHD_lookup_connection_value(c->mhd, MHD_HEADER_KIND, name);
+}
+
+const char *http_body(const http_call *c, size_t *n)
+{
+    *n = c->body.len;
+    return buf_str(&c->body);
+}
+
+void http_add_header(http_call *c, const char *name, const char *fmt, ...)
+{
+    char text[1024];
+    va_list ap;
+    if (c->n_header == (int)(sizeof c->header / sizeof *c->header)) return;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    char *copy = strdup(text);
+    if (!copy) return;
+    c->header[c->n_header].name = name;
+    c->header[c->n_header++].value = copy;
+}
+
+void http_reply(http_call *c, int status, const char *type, buf *body)
+{
+    if (c->status) {
+        buf_clear(body);
+        return;
+    }
+    c->status = status;
+    c->type = type;
+    c->reply = *body;
+    *body = (buf){0};
+    if (!c->reply.v) buf_put(&c->reply, "", 0);
+}
+
+void http_wait(http_call *c, const http_waiter *w, void *ctx)
+{
+    c->waiter = w;
+    c->ctx = ctx;
+    atomic_fetch_add(&c->srv->n_active, 1);
+}
+
+void http_set_ping(http_call *c, double seconds)
+{
+    c->ping_us = seconds < 0 ? -1 : (int64_t)(seconds * 1e6);
+}
+
+void http_stream(http_call *c, const char *type)
+{
+    if (c->status) return;
+    c->status = 200;
+    c->type = type;
+    c->streaming = true;
+}
+
+void http_close(http_call *c)
+{
+    c->close_after = true;
+}

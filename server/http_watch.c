@@ -1,0 +1,113 @@
+/* http_watch.c - the watchdog: late headers, slow bodies, silent hang-ups, keep-alive ticks (API H4,
+ * H14, H16).  A suspended connection is invisible to the HTTP library, so its socket is polled here.
+ * Owns the watch thread.  It never closes a descriptor: it shuts the socket down and lets the library
+ * find that out. */
+#include "server/http_internal.h"
+
+#include "base/clock.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+
+static const char timeout_reply[] =
+    "HTTP/1.1 408 Request Timeout\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    "Content-Length: 123\r\n\r\n"
+    "{\"error\":{\"message\":\"the body came too slowly\",\"type\":\"invalid_request_error\",\"param\":null,"
+    "\"code\":\"request_timeout\"}}      ";
+
+static void hang_up(conn *cn)
+{
+    shutdown(cn->fd, SHUT_RDWR);
+}
+
+/* Body silent too long, or slower than the average asked for. */
+static bool body_late(http_call *c, int64_t now)
+{
+    int64_t age = now - c->headers_us;
+    uint64_t got = atomic_load(&c->n_got);
+    if (now - atomic_load(&c->body_us) > BODY_IDLE_US) return true;
+    return age > BODY_AVERAGE_US && got < (uint64_t)(age / 1000000) * BODY_AVERAGE_RATE;
+}
+
+/* Called with server.mu held, so the call cannot be freed meanwhile. */
+static void watch_call(conn *cn, http_call *c, int64_t now)
+{
+    pthread_mutex_lock(&c->mu);
+    call_phase phase = c->phase;
+    bool quiet = phase == CALL_STREAM || phase == CALL_WAIT;
+    int64_t last = atomic_load(&c->out_us);
+    bool ping = quiet && c->ping_us > 0 && c->suspended && now - (last ? last : c->start_us) >= c->ping_us;
+    if (ping) atomic_store(&c->out_us, now);
+    pthread_mutex_unlock(&c->mu);
+    if (phase == CALL_HEADERS && now - c->start_us > CONN_HEADERS_US) {
+        hang_up(cn);
+    } else if (phase == CALL_BODY && body_late(c, now)) {
+        ssize_t w = send(cn->fd, timeout_reply, sizeof timeout_reply - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+        (void)w; /* a client that does not read either just sees the end */
+        hang_up(cn);
+    } else if (ping) {
+        call_wake(c, WAKE_TICK);
+    }
+}
+
+static bool has_left(int fd)
+{
+    struct pollfd p = {.fd = fd, .events = POLLRDHUP};
+    return poll(&p, 1, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR | POLLNVAL));
+}
+
+static void watch_conn(conn *cn, int64_t now)
+{
+    http_call *c = cn->call;
+    if (!c) {
+        int64_t limit = cn->served ? CONN_IDLE_US : CONN_HEADERS_US;
+        if (now - cn->since_us > limit) hang_up(cn);
+        return;
+    }
+    pthread_mutex_lock(&c->mu);
+    bool alive = c->phase == CALL_PREP || c->phase == CALL_WAIT || c->phase == CALL_STREAM;
+    bool told = c->left;
+    call_phase phase = c->phase;
+    pthread_mutex_unlock(&c->mu);
+    if (alive && (told || has_left(cn->fd))) {
+        if (phase != CALL_PREP) {
+            if (c->waiter) c->waiter->gone(c->ctx);
+            hang_up(cn);
+        }
+        call_wake(c, WAKE_LEFT);
+        return;
+    }
+    watch_call(cn, c, now);
+}
+
+static void *watch_main(void *v)
+{
+    http_server *s = v;
+    struct timespec nap = {0, WATCH_PERIOD_MS * 1000000L};
+    while (!atomic_load(&s->stopping)) {
+        nanosleep(&nap, NULL);
+        int64_t now = clock_us();
+        pthread_mutex_lock(&s->mu);
+        for (conn *cn = s->conns; cn; cn = cn->next) watch_conn(cn, now);
+        pthread_mutex_unlock(&s->mu);
+    }
+    return NULL;
+}
+
+int watch_start(http_server *s, err *e)
+{
+    if (pthread_create(&s->watch, NULL, watch_main, s))
+        return err_set(e, ERR_NOMEM, "cannot start a thread: %s", strerror(errno));
+    s->watch_on = true;
+    return 0;
+}
+
+void watch_stop(http_server *s)
+{
+    if (s->watch_on) pthread_join(s->watch, NULL);
+    s->watch_on = false;
+}

@@ -1,0 +1,525 @@
+/* params.c - every generation field of API G1 (with V6, V7, V9, R3-R6) read and checked; see
+ * request.h.  Owns the arrays of params.  Thread: one owner. */
+#include "server/request.h"
+
+#include "base/clock.h"
+#include "server/reply.h"
+
+#include <inttypes.h>
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+/* ---- field names (V6, V10) ------------------------------------------------------------------- */
+
+/* Read somewhere in this file or by the route itself. */
+static const char *const known_all[] = {
+    "model", "stream", "stop", "sse_ping_interval", "temperature", "top_p", "top_k", "min_p",
+    "presence_penalty", "frequency_penalty", "repetition_penalty", "repeat_penalty", "repeat_last_n",
+    "seed", "max_completion_tokens", "max_tokens", "n_predict", "min_tokens", "stop_token_ids",
+    "include_stop_str_in_output", "ignore_eos", "skip_special_tokens", "logit_bias", "allowed_token_ids",
+    "bad_words", "n", "return_token_ids", "priority", "cache_salt", "cache_prompt", "enable_thinking",
+    "reasoning_effort", "reasoning", "thinking", "think", "include_reasoning", "separate_reasoning",
+    "reasoning_format", "stream_options", "logprobs", "chat_template_kwargs", "tool_choice", "tools",
+    "parallel_tool_calls", "response_format",
+    /* refused, V7 */
+    "use_beam_search", "functions", "function_call", "modalities", "audio", "background", "conversation",
+    "chat_template", "post_sampling_probs"};
+static const char *const known_chat[] = {"messages", "top_logprobs", "add_generation_prompt",
+                                         "continue_final_message", "documents", "echo", "mm_processor_kwargs"};
+static const char *const known_completions[] = {"prompt", "suffix", "echo", "best_of", "add_special_tokens"};
+static const char *const known_text[] = {"content", "prompt", "messages", "add_special", "parse_special",
+                                         "with_pieces", "return_token_strs", "tokens", "add_generation_prompt",
+                                         "continue_final_message", "documents", "add_special_tokens"};
+/* Later stages: 501 unless neutral. */
+static const char *const later[] = {
+    "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar", "grammar", "ebnf",
+    "regex", "json_schema", "structural_tag", "format", "thinking_budget", "thinking_token_budget",
+    "thinking_budget_tokens", "reasoning_budget_tokens", "prompt_logprobs", "truncate_prompt_tokens",
+    "truncation_side", "timings_per_token", "return_progress", "return_tokens_as_token_ids"};
+/* Without meaning here and never listed. */
+static const char *const inert[] = {
+    "user", "safety_identifier", "metadata", "store", "service_tier", "prompt_cache_key",
+    "prompt_cache_retention", "prompt_cache_options", "verbosity", "moderation", "cache_control", "keep_alive",
+    "ttl", "draft_model", "spaces_between_special_tokens", "request_id", "session_id"};
+
+static bool in_list(const char *name, const char *const *v, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!strcmp(name, v[i])) return true;
+    return false;
+}
+#define IN(name, list) in_list(name, list, sizeof list / sizeof *list)
+
+/* Neutral values count as absent. */
+static bool neutral(const json *j)
+{
+    if (j->type == JSON_NULL || j->type == JSON_FALSE) return true;
+    if (j->type == JSON_STRING || j->type == JSON_ARRAY || j->type == JSON_OBJECT) {
+        if (!j->len) return true;
+        const json *t = json_get(j, "type");
+        return j->type == JSON_OBJECT && j->len == 1 && json_is(t, JSON_STRING) && !strcmp(t->str, "text");
+    }
+    return j->type == JSON_NUMBER && json_num(j) == -1;
+}
+
+void read_unknown(reader *r)
+{
+    for (const json *j = r->body->child; j && !r->failed; j = j->next) {
+        const char *k = j->key;
+        if (j->type == JSON_NULL || IN(k, inert)) continue;
+        if (IN(k, later)) {
+            if (neutral(j)) continue;
+            if (r->kind != READ_TEXT) {
+                r->failed = true;
+                reply_not_built(r->call, k);
+                return;
+            }
+        }
+        if (IN(k, known_all)) continue;
+        if (r->kind == READ_CHAT && IN(k, known_chat)) continue;
+        if (r->kind == READ_COMPLETIONS && IN(k, known_completions)) continue;
+        if (r->kind == READ_TEXT && IN(k, known_text)) continue;
+        if (!neutral(j) || j->type == JSON_NUMBER) reader_ignore(r, k, j->n_key);
+    }
+}
+
+/* ---- refusals -------------------------------------------------------------------------------- */
+
+static void refused(reader *r, const char *name, const char *why)
+{
+    reader_fail(r, "unsupported_value", name, "'%s' is not supported%s", name, why);
+}
+
+/* V7: these would change what the client gets, so they are never ignored. */
+static void read_refused(reader *r)
+{
+    bool on = false;
+    if (rd_bool(r, "use_beam_search", &on) && on) refused(r, "use_beam_search", "; use n or sampling");
+    if (rd_any(r, "functions")) refused(r, "functions", "; use tools");
+    if (rd_any(r, "function_call")) refused(r, "function_call", "; use tools and tool_choice");
+    if (rd_any(r, "audio")) refused(r, "audio", "");
+    if (rd_bool(r, "background", &on) && on) refused(r, "background", "");
+    if (rd_any(r, "conversation")) refused(r, "conversation", "; send the messages");
+    if (rd_any(r, "chat_template") && (!r->a->opt->allow_request_template || r->kind == READ_COMPLETIONS))
+        refused(r, "chat_template", "; the server allows it with --allow-request-template");
+    if (rd_bool(r, "post_sampling_probs", &on) && on) refused(r, "post_sampling_probs", "");
+    const json *m = rd_any(r, "modalities");
+    if (m && m->type != JSON_ARRAY) reader_fail(r, "invalid_type", "modalities", "'modalities' must be an array");
+    for (const json *j = m && m->type == JSON_ARRAY ? m->child : NULL; j; j = j->next)
+        if (json_is(j, JSON_STRING) && !strcmp(j->str, "audio")) refused(r, "modalities", " with audio output");
+}
+
+/* Tools, structured output: later stages, refused while not neutral. */
+static void read_later(reader *r)
+{
+    const json *t = rd_any(r, "tools"), *c = rd_any(r, "tool_choice"), *f = rd_any(r, "response_format");
+    if (r->kind == READ_TEXT || r->failed) return;
+    if (t && t->type != JSON_ARRAY) {
+        reader_fail(r, "invalid_type", "tools", "'tools' must be an array, got %s", json_type_name(t));
+    } else if (t && t->len) {
+        r->failed = true;
+        reply_not_built(r->call, "tools");
+    } else if (c && !(json_is(c, JSON_STRING) && (!strcmp(c->str, "none") || !strcmp(c->str, "auto")))) {
+        r->failed = true;
+        reply_not_built(r->call, "tool_choice");
+    } else if (f && f->type != JSON_OBJECT) {
+        reader_fail(r, "invalid_type", "response_format", "'response_format' must be an object, got %s", json_type_name(f));
+    } else if (f && !neutral(f)) {
+        r->failed = true;
+        reply_not_built(r->call, "response_format");
+    }
+    bool flag;
+    rd_bool(r, "parallel_tool_calls", &flag);
+}
+
+/* ---- sampling -------------------------------------------------------------------------------- */
+
+static void read_numbers(params *p, reader *r)
+{
+    sampling *s = &p->s;
+    double v;
+    int64_t i;
+    if (rd_num(r, "temperature", 0, 2, &v)) s->temperature = (float)v;
+    if (rd_num(r, "top_p", 0, 1, &v)) s->top_p = (float)v;
+    if (rd_num(r, "min_p", 0, 1, &v)) s->min_p = (float)v;
+    if (rd_int(r, "top_k", -1, INT32_MAX, &i)) s->top_k = (int)i;
+    if (rd_num(r, "presence_penalty", -2, 2, &v)) s->presence = (float)v;
+    if (rd_num(r, "frequency_penalty", -2, 2, &v)) s->frequency = (float)v;
+    if (rd_num(r, "repeat_penalty", 0.01, 10, &v)) s->repetition = (float)v;
+    if (rd_num(r, "repetition_penalty", 0.01, 10, &v)) s->repetition = (float)v;
+    if (rd_int(r, "repeat_last_n", -1, engine_info(r->a->eng)->ctx, &i)) s->repeat_last_n = i;
+    if (rd_int(r, "seed", INT64_MIN, INT64_MAX, &i)) {
+        s->seed = (uint64_t)i;
+    } else if (!r->failed) {
+        uint64_t u = 0;
+        if (getrandom(&u, sizeof u, 0) != sizeof u) u = (uint64_t)clock_us();
+        s->seed = u >> 1; /* non-negative: it is reported and can be sent back */
+        p->drawn_seed = true;
+    }
+    rd_bool(r, "ignore_eos", &s->ignore_eos);
+    rd_bool(r, "include_stop_str_in_output", &s->include_stop);
+    bool skip = true;
+    if (rd_bool(r, "skip_special_tokens", &skip)) s->keep_special = !skip;
+}
+
+/* G5: max_completion_tokens > max_tokens > n_predict; -1 = no limit. */
+static void read_limits(params *p, reader *r)
+{
+    static const char *const name[] = {"n_predict", "max_tokens", "max_completion_tokens"};
+    int64_t v, lo = r->kind == READ_COMPLETIONS ? 0 : 1;
+    p->s.max_tokens = r->kind == READ_COMPLETIONS ? 16 : -1;
+    for (int i = 0; i < 3; i++) {
+        const json *j = rd_any(r, name[i]);
+        if (!j || !rd_int(r, name[i], -1, INT64_MAX, &v)) continue;
+        if (v != -1 && v < lo)
+            reader_fail(r, "invalid_value", name[i], "'%s' must be at least %" PRId64 ", or -1 for no limit, got %" PRId64,
+                        name[i], lo, v);
+        p->s.max_tokens = v;
+    }
+    if (rd_int(r, "min_tokens", 0, INT64_MAX, &v)) p->s.min_tokens = v;
+    if (!r->failed && p->s.max_tokens >= 0 && p->s.min_tokens > p->s.max_tokens)
+        reader_fail(r, "invalid_value", "min_tokens", "'min_tokens' (%" PRId64 ") must not be above the token limit (%" PRId64 ")",
+                    p->s.min_tokens, p->s.max_tokens);
+}
+
+static void *array_of(reader *r, size_t n, size_t size)
+{
+    void *v = calloc(n + 1, size);
+    if (!v && !r->failed) {
+        r->failed = true;
+        reply_fail(r->call, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
+    }
+    return v;
+}
+
+static void read_stops(params *p, reader *r)
+{
+    const json *j = rd_any(r, "stop");
+    if (!j) return;
+    const json *first = j->type == JSON_ARRAY ? j->child : j;
+    size_t n = j->type == JSON_ARRAY ? j->len : 1;
+    if (j->type != JSON_ARRAY && j->type != JSON_STRING) {
+        reader_fail(r, "invalid_type", "stop", "'stop' must be a string or an array of strings, got %s", json_type_name(j));
+        return;
+    }
+    if (n > 16) {
+        reader_fail(r, "invalid_value", "stop", "'stop' takes at most 16 strings, got %zu", n);
+        return;
+    }
+    p->stop = array_of(r, n, sizeof *p->stop);
+    p->stop_len = array_of(r, n, sizeof *p->stop_len);
+    if (r->failed) return;
+    for (size_t i = 0; i < n; i++, first = first->next) {
+        char param[32] = "stop";
+        if (j->type == JSON_ARRAY) snprintf(param, sizeof param, "stop[%zu]", i);
+        if (first->type != JSON_STRING) {
+            reader_fail(r, "invalid_type", param, "'%s' must be a string, got %s", param, json_type_name(first));
+        } else if (!first->len || first->len > 1024) {
+            reader_fail(r, "invalid_value", param, "'%s' must have 1 to 1024 bytes, got %zu", param, first->len);
+        }
+        if (r->failed) return;
+        p->stop[i] = first->str;
+        p->stop_len[i] = first->len;
+    }
+    p->s.stop = p->stop;
+    p->s.stop_len = p->stop_len;
+    p->s.n_stop = (int)n;
+}
+
+/* An array of token ids inside the vocabulary. */
+static int32_t *read_ids(reader *r, const char *name, size_t lo, size_t hi, int *n)
+{
+    const json *j = rd_any(r, name);
+    int n_vocab = engine_info(r->a->eng)->n_vocab;
+    *n = 0;
+    if (!j) return NULL;
+    if (j->type != JSON_ARRAY) {
+        reader_fail(r, "invalid_type", name, "'%s' must be an array of token ids, got %s", name, json_type_name(j));
+        return NULL;
+    }
+    if (j->len < lo || j->len > hi) {
+        reader_fail(r, "invalid_value", name, "'%s' takes %zu to %zu token ids, got %zu", name, lo, hi, j->len);
+        return NULL;
+    }
+    int32_t *v = array_of(r, j->len, sizeof *v);
+    for (const json *i = j->child; i && v; i = i->next) {
+        int64_t id;
+        char param[64];
+        snprintf(param, sizeof param, "%s[%d]", name, *n);
+        if (!json_int(i, &id)) reader_fail(r, "invalid_type", param, "'%s' must be a token id", param);
+        else if (id < 0 || id >= n_vocab)
+            reader_fail(r, "invalid_value", param, "'%s' must be a token id between 0 and %d, got %" PRId64, param, n_vocab - 1, id);
+        if (r->failed) break;
+        v[(*n)++] = (int32_t)id;
+    }
+    return v;
+}
+
+static void read_bias(params *p, reader *r)
+{
+    const json *j = rd_any(r, "logit_bias");
+    int n_vocab = engine_info(r->a->eng)->n_vocab;
+    if (!j) return;
+    if (j->type != JSON_OBJECT) {
+        reader_fail(r, "invalid_type", "logit_bias", "'logit_bias' must be an object of token id to number, got %s", json_type_name(j));
+        return;
+    }
+    if (j->len > 4096) {
+        reader_fail(r, "invalid_value", "logit_bias", "'logit_bias' takes at most 4096 tokens, got %zu", j->len);
+        return;
+    }
+    p->bias_id = array_of(r, j->len, sizeof *p->bias_id);
+    p->bias = array_of(r, j->len, sizeof *p->bias);
+    int n = 0;
+    for (const json *i = j->child; i && !r->failed; i = i->next) {
+        char param[80], *end;
+        snprintf(param, sizeof param, "logit_bias.%.60s", i->key);
+        long long id = strtoll(i->key, &end, 10);
+        bool digits = i->n_key && i->n_key <= 10 && !*end && i->key[0] >= '0' && i->key[0] <= '9';
+        if (!digits || id < 0 || id >= n_vocab)
+            reader_fail(r, "invalid_value", param, "'%s' must name a token id between 0 and %d", param, n_vocab - 1);
+        else if (i->type != JSON_NUMBER)
+            reader_fail(r, "invalid_type", param, "'%s' must be a number between -100 and 100, got %s", param, json_type_name(i));
+        else if (!(json_num(i) >= -100 && json_num(i) <= 100))
+            reader_fail(r, "invalid_value", param, "'%s' must be a number between -100 and 100, got %.64s", param, i->str);
+        if (r->failed) return;
+        p->bias_id[n] = (int32_t)id;
+        p->bias[n++] = (float)json_num(i);
+    }
+    p->s.bias_id = p->bias_id;
+    p->s.bias = p->bias;
+    p->s.n_bias = n;
+}
+
+static void read_bad_words(params *p, reader *r)
+{
+    const json *j = rd_any(r, "bad_words");
+    if (!j) return;
+    if (j->type != JSON_ARRAY) {
+        reader_fail(r, "invalid_type", "bad_words", "'bad_words' must be an array of strings, got %s", json_type_name(j));
+        return;
+    }
+    if (j->len > 256) {
+        reader_fail(r, "invalid_value", "bad_words", "'bad_words' takes at most 256 strings, got %zu", j->len);
+        return;
+    }
+    p->bad_word = array_of(r, j->len, sizeof *p->bad_word);
+    int n = 0;
+    for (const json *i = j->child; i && !r->failed; i = i->next) {
+        char param[32];
+        snprintf(param, sizeof param, "bad_words[%d]", n);
+        if (i->type != JSON_STRING)
+            reader_fail(r, "invalid_type", param, "'%s' must be a string, got %s", param, json_type_name(i));
+        else if (!i->len || i->len > 256)
+            reader_fail(r, "invalid_value", param, "'%s' must have 1 to 256 bytes, got %zu", param, i->len);
+        if (r->failed) return;
+        p->bad_word[n++] = i->str;
+    }
+    p->s.bad_word = p->bad_word;
+    p->s.n_bad_word = n;
+}
+
+static void read_arrays(params *p, reader *r)
+{
+    read_stops(p, r);
+    p->stop_id = read_ids(r, "stop_token_ids", 0, 64, &p->s.n_stop_id);
+    p->s.stop_id = p->stop_id;
+    p->allowed = read_ids(r, "allowed_token_ids", 1, 262144, &p->s.n_allowed);
+    p->s.allowed = p->allowed;
+    read_bias(p, r);
+    read_bad_words(p, r);
+}
+
+/* G12, P2. */
+static void read_logprobs(params *p, reader *r)
+{
+    int64_t v = 0;
+    p->s.n_logprobs = -1;
+    p->s.n_prompt_logprobs = -1;
+    if (r->kind == READ_COMPLETIONS) {
+        if (rd_int(r, "logprobs", 0, 20, &v)) {
+            p->logprobs = true;
+            p->s.n_logprobs = (int)v;
+        }
+        return;
+    }
+    rd_bool(r, "logprobs", &p->logprobs);
+    bool top = rd_int(r, "top_logprobs", 0, 20, &v);
+    if (top && v > 0 && !p->logprobs)
+        reader_fail(r, "invalid_value", "top_logprobs", "'top_logprobs' needs 'logprobs': true");
+    if (p->logprobs) p->s.n_logprobs = (int)v;
+}
+
+/* ---- reasoning (R3, R4, R6) ------------------------------------------------------------------ */
+
+static const char *const efforts[] = {"none", "minimal", "low", "medium", "high", "xhigh", "max"};
+
+static void take_effort(params *p, reader *r, const char *param, const json *j)
+{
+    if (!j || j->type == JSON_NULL || r->failed) return;
+    if (j->type != JSON_STRING || !IN(j->str, efforts)) {
+        reader_fail(r, j->type == JSON_STRING ? "invalid_value" : "invalid_type", param,
+                    "'%s' must be one of none, minimal, low, medium, high, xhigh, max", param);
+        return;
+    }
+    if (p->effort) return;
+    p->effort = j->str;
+    if (p->thinking < 0) p->thinking = strcmp(j->str, "none") != 0;
+}
+
+static void take_switch(params *p, reader *r, const char *param, const json *j)
+{
+    if (!j || j->type == JSON_NULL || r->failed) return;
+    if (!json_is_bool(j)) reader_fail(r, "invalid_type", param, "'%s' must be true or false, got %s", param, json_type_name(j));
+    else if (p->thinking < 0) p->thinking = j->type == JSON_TRUE;
+}
+
+static void read_thinking_object(params *p, reader *r, const json *j)
+{
+    const json *t = json_get(j, "type"), *budget = json_get(j, "budget_tokens");
+    if (j->type != JSON_OBJECT) {
+        take_switch(p, r, "thinking", j);
+    } else if (!json_is(t, JSON_STRING) || (strcmp(t->str, "enabled") && strcmp(t->str, "disabled") && strcmp(t->str, "adaptive"))) {
+        reader_fail(r, "invalid_value", "thinking.type", "'thinking.type' must be enabled, disabled or adaptive");
+    } else {
+        if (p->thinking < 0) p->thinking = strcmp(t->str, "disabled") != 0;
+        if (budget && budget->type != JSON_NULL && p->thinking == 1) {
+            r->failed = true;
+            reply_not_built(r->call, "thinking.budget_tokens");
+        }
+    }
+}
+
+void read_reasoning_fields(params *p, reader *r)
+{
+    const json *j;
+    bool v;
+    take_switch(p, r, "enable_thinking", rd_any(r, "enable_thinking"));
+    take_effort(p, r, "reasoning_effort", rd_any(r, "reasoning_effort"));
+    if ((j = rd_any(r, "reasoning"))) {
+        if (j->type != JSON_OBJECT) {
+            reader_fail(r, "invalid_type", "reasoning", "'reasoning' must be an object, got %s", json_type_name(j));
+            return;
+        }
+        take_effort(p, r, "reasoning.effort", json_get(j, "effort"));
+        take_switch(p, r, "reasoning.enabled", json_get(j, "enabled"));
+        const json *x = json_get(j, "exclude"), *m = json_get(j, "max_tokens");
+        if (x && x->type == JSON_TRUE) p->show_reasoning = false;
+        if (m && !neutral(m) && !r->failed) {
+            r->failed = true;
+            reply_not_built(r->call, "reasoning.max_tokens");
+        }
+    }
+    if ((j = rd_any(r, "thinking"))) read_thinking_object(p, r, j);
+    if ((j = rd_any(r, "think"))) {
+        if (j->type == JSON_STRING) take_effort(p, r, "think", j);
+        else take_switch(p, r, "think", j);
+    }
+    if (rd_bool(r, "include_reasoning", &v) && !v) p->show_reasoning = false;
+    if (rd_bool(r, "separate_reasoning", &v) && !v) p->parse_reasoning = false;
+    const char *f;
+    if (rd_str(r, "reasoning_format", 0, 64, &f, NULL)) {
+        static const char *const formats[] = {"none", "auto", "deepseek", "deepseek-legacy"};
+        if (!IN(f, formats))
+            reader_fail(r, "invalid_value", "reasoning_format", "'reasoning_format' must be none, auto, deepseek or deepseek-legacy");
+        else if (!strcmp(f, "none")) p->parse_reasoning = false;
+    }
+}
+
+/* ---- the rest -------------------------------------------------------------------------------- */
+
+static void read_delivery(params *p, reader *r)
+{
+    int64_t v;
+    rd_bool(r, "stream", &p->stream);
+    const json *o = rd_any(r, "stream_options");
+    if (o && o->type != JSON_OBJECT) {
+        reader_fail(r, "invalid_type", "stream_options", "'stream_options' must be an object, got %s", json_type_name(o));
+    } else if (o && !p->stream) {
+        reader_fail(r, "invalid_value", "stream_options", "'stream_options' needs 'stream': true");
+    } else if (o) {
+        const json *u = json_get(o, "include_usage"), *k = json_get(o, "continuous_usage_stats");
+        if (u && u->type != JSON_NULL && !json_is_bool(u))
+            reader_fail(r, "invalid_type", "stream_options.include_usage", "'stream_options.include_usage' must be true or false");
+        p->include_usage = u && u->type == JSON_TRUE;
+        if (k && !neutral(k) && !r->failed) {
+            r->failed = true;
+            reply_not_built(r->call, "stream_options.continuous_usage_stats");
+        }
+    }
+    if (rd_int(r, "sse_ping_interval", -1, 3600, &v)) {
+        if (v == 0) reader_fail(r, "invalid_value", "sse_ping_interval", "'sse_ping_interval' must be -1 or at least 1");
+        p->ping = (double)v;
+    }
+    const json *n = rd_any(r, "n");
+    if (n && rd_int(r, "n", 1, INT64_MAX, &v)) {
+        if (v > 128) reader_fail(r, "unsupported_value", "n", "'n' above 128 is not supported");
+        else p->n = (int)v;
+    }
+    rd_bool(r, "return_token_ids", &p->return_token_ids);
+    if (rd_int(r, "priority", INT32_MIN, INT32_MAX, &v)) {
+        if (r->a->opt->allow_priority) p->priority = (int)v;
+        else reader_ignore(r, "priority", 8);
+    }
+    rd_str(r, "cache_salt", 1, 128, &p->cache_salt, NULL);
+    rd_bool(r, "cache_prompt", &p->cache_prompt);
+}
+
+/* H12: the smaller of --request-timeout and x-quern-timeout-ms, from arrival. */
+static void read_deadline(params *p, reader *r)
+{
+    double limit = r->a->opt->request_timeout;
+    const char *h = http_header(r->call, "x-quern-timeout-ms");
+    if (h && !r->failed) {
+        char *end;
+        double ms = strtod(h, &end);
+        if (end == h || *end || !(ms >= 1 && ms <= 1e10)) {
+            reader_fail(r, "invalid_value", "x-quern-timeout-ms", "header 'x-quern-timeout-ms' must be milliseconds between 1 and 1e10");
+            return;
+        }
+        if (limit <= 0 || ms / 1e3 < limit) limit = ms / 1e3;
+    }
+    if (limit > 0) p->deadline_us = http_arrival_us(r->call) + (int64_t)(limit * 1e6);
+}
+
+bool params_read(params *p, reader *r)
+{
+    *p = (params){.n = 1, .cache_prompt = true, .show_reasoning = true, .parse_reasoning = true, .thinking = -1};
+    p->model = read_model(r);
+    if (r->failed) return false;
+    p->s = sampling_default(r->a->eng);
+    read_refused(r);
+    read_later(r);
+    read_numbers(p, r);
+    read_limits(p, r);
+    read_arrays(p, r);
+    read_logprobs(p, r);
+    read_reasoning_fields(p, r);
+    read_delivery(p, r);
+    read_deadline(p, r);
+    if (!r->failed) read_unknown(r);
+    return !r->failed;
+}
+
+void params_clear(params *p)
+{
+    free(p->stop);
+    free(p->stop_len);
+    free(p->stop_id);
+    free(p->bias_id);
+    free(p->bias);
+    free(p->allowed);
+    free(p->bad_word);
+    *p = (params){0};
+}
+
+void params_headers(const params *p, reader *r, int64_t clamped)
+{
+    if (r->ignored.len) http_add_header(r->call, "x-quern-ignored", "%s", r->ignored.v);
+    if (p->drawn_seed) http_add_header(r->call, "x-quern-seed", "%" PRId64, (int64_t)p->s.seed);
+    if (clamped > 0) http_add_header(r->call, "x-quern-clamped", "max_tokens=%" PRId64, clamped);
+}

@@ -1,0 +1,180 @@
+/* request.c - the reader: typed access to a body's fields with errors by API E3 and V1-V6.
+ * Owns nothing beyond the reader.  Thread: one owner. */
+#include "server/request.h"
+
+#include "server/metrics.h"
+#include "server/reply.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+bool reader_open(reader *r, http_call *c, read_kind kind)
+{
+    size_t n;
+    const char *text = http_body(c, &n);
+    err e = {0};
+    *r = (reader){.call = c, .a = http_app(c), .kind = kind};
+    r->doc = json_parse(text, n, NULL, &r->body, &e);
+    if (!r->doc) {
+        reader_fail(r, "invalid_json", NULL, "request body is not valid JSON: %s", e.msg);
+        return false;
+    }
+    if (r->body->type != JSON_OBJECT) {
+        reader_fail(r, "invalid_type", NULL, "request body must be a JSON object, got %s",
+                    json_type_name(r->body));
+        return false;
+    }
+    return true;
+}
+
+void reader_close(reader *r)
+{
+    json_free(r->doc);
+    buf_clear(&r->ignored);
+    r->doc = NULL;
+    r->body = NULL;
+}
+
+void reader_fail(reader *r, const char *code, const char *param, const char *fmt, ...)
+{
+    char msg[400];
+    va_list ap;
+    if (r->failed) return;
+    r->failed = true;
+    va_start(ap, fmt);
+    vsnprintf(msg, sizeof msg, fmt, ap);
+    va_end(ap);
+    reply_fail(r->call, 400, "invalid_request_error", code, param, "%s", msg);
+}
+
+void reader_ignore(reader *r, const char *name, size_t n)
+{
+    enum { MAX = 512 };
+    metrics_ignored_field();
+    if (r->n_ignored < 0) return;
+    char clean[65];
+    size_t k = 0;
+    for (size_t i = 0; i < n && k < 64; i++) {
+        char c = name[i];
+        bool ok = (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' ||
+                  c == '.' || c == '-' || c == '[' || c == ']';
+        if (ok) clean[k++] = c;
+    }
+    if (!k) return;
+    if (r->ignored.len + k + 1 > MAX) {
+        buf_puts(&r->ignored, "...");
+        r->n_ignored = -1;
+        return;
+    }
+    if (r->n_ignored++) buf_putc(&r->ignored, ',');
+    buf_put(&r->ignored, clean, k);
+}
+
+const json *rd_any(reader *r, const char *name)
+{
+    if (r->failed) return NULL;
+    const json *j = json_get(r->body, name);
+    return j && j->type != JSON_NULL ? j : NULL;
+}
+
+/* What was got, for messages: a scalar's text cut at 64 bytes, or the type's name. */
+static const char *shown(const json *j, char out[72])
+{
+    if (j->type == JSON_NUMBER) snprintf(out, 72, "%.64s", j->str);
+    else if (j->type == JSON_STRING) snprintf(out, 72, "a string");
+    else snprintf(out, 72, "%s", j->type == JSON_TRUE ? "true" : j->type == JSON_FALSE ? "false" : json_type_name(j));
+    return out;
+}
+
+bool rd_bool(reader *r, const char *name, bool *out)
+{
+    const json *j = rd_any(r, name);
+    char got[72];
+    if (!j) return false;
+    if (!json_is_bool(j)) {
+        reader_fail(r, "invalid_type", name, "'%s' must be true or false, got %s", name, shown(j, got));
+        return false;
+    }
+    *out = j->type == JSON_TRUE;
+    return true;
+}
+
+bool rd_int(reader *r, const char *name, int64_t lo, int64_t hi, int64_t *out)
+{
+    const json *j = rd_any(r, name);
+    char got[72];
+    int64_t v = 0;
+    if (!j) return false;
+    bool whole = json_int(j, &v);
+    /* An integral number beyond int64 is out of range, not of the wrong type. */
+    bool huge = !whole && j->type == JSON_NUMBER && fabs(json_num(j)) >= 9.2e18;
+    if (!whole && !huge) {
+        reader_fail(r, "invalid_type", name, "'%s' must be an integer, got %s", name, shown(j, got));
+        return false;
+    }
+    if (huge || v < lo || v > hi) {
+        if (hi == INT64_MAX && lo == INT64_MIN)
+            reader_fail(r, "invalid_value", name, "'%s' must fit a signed 64-bit integer, got %s", name, shown(j, got));
+        else if (hi == INT64_MAX)
+            reader_fail(r, "invalid_value", name, "'%s' must be an integer of at least %" PRId64 ", got %s", name, lo, shown(j, got));
+        else
+            reader_fail(r, "invalid_value", name, "'%s' must be an integer between %" PRId64 " and %" PRId64 ", got %s",
+                        name, lo, hi, shown(j, got));
+        return false;
+    }
+    *out = v;
+    return true;
+}
+
+bool rd_num(reader *r, const char *name, double lo, double hi, double *out)
+{
+    const json *j = rd_any(r, name);
+    char got[72];
+    if (!j) return false;
+    if (j->type != JSON_NUMBER) {
+        reader_fail(r, "invalid_type", name, "'%s' must be a number, got %s", name, shown(j, got));
+        return false;
+    }
+    double v = json_num(j);
+    if (!(v >= lo && v <= hi)) {
+        reader_fail(r, "invalid_value", name, "'%s' must be a number between %g and %g, got %s", name, lo, hi, shown(j, got));
+        return false;
+    }
+    *out = v;
+    return true;
+}
+
+bool rd_str(reader *r, const char *name, size_t lo, size_t hi, const char **out, size_t *n)
+{
+    const json *j = rd_any(r, name);
+    char got[72];
+    if (!j) return false;
+    if (j->type != JSON_STRING) {
+        reader_fail(r, "invalid_type", name, "'%s' must be a string, got %s", name, shown(j, got));
+        return false;
+    }
+    if (j->len < lo || j->len > hi) {
+        reader_fail(r, "invalid_value", name, "'%s' must have %zu to %zu bytes, got %zu", name, lo, hi, j->len);
+        return false;
+    }
+    *out = j->str;
+    if (n) *n = j->len;
+    return true;
+}
+
+const char *read_model(reader *r)
+{
+    const char *name = "";
+    rd_str(r, "model", 0, 1024, &name, NULL);
+    if (r->failed) return NULL;
+    const char *hit = app_match_model(r->a, name);
+    if (!hit) {
+        r->failed = true;
+        reply_fail(r->call, 404, "invalid_request_error", "model_not_found", "model",
+                   "The model `%.64s` does not exist", name);
+    }
+    return hit;
+}

@@ -1,0 +1,81 @@
+/* request.h - JSON body -> checked parameters; every failure is one 400 that names the field.
+ * A reader latches the first failure (V5): later reads are no-ops, and one check at the end suffices.
+ * Thread: one owner. */
+#ifndef QUERN_SERVER_REQUEST_H
+#define QUERN_SERVER_REQUEST_H
+
+#include "base/json.h"
+#include "engine/engine.h"
+#include "server/app.h"
+#include "server/http.h"
+
+/* Which route family reads: decides defaults and which fields are known. */
+typedef enum { READ_CHAT, READ_COMPLETIONS, READ_TEXT } read_kind;
+
+typedef struct {
+    http_call *call;
+    app *a;
+    read_kind kind;
+    json_doc *doc;
+    const json *body;      /* object */
+    bool failed;           /* the reply was set */
+    buf ignored;           /* names for x-quern-ignored */
+    int n_ignored;
+} reader;
+
+/* Parses the call's body; false (reply set) if it is not a JSON object. */
+bool reader_open(reader *r, http_call *c, read_kind kind);
+void reader_close(reader *r);
+void reader_fail(reader *r, const char *code, const char *param, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+/* Adds a name to x-quern-ignored. */
+void reader_ignore(reader *r, const char *name, size_t n);
+
+/* Fields: absent and null leave *out alone and return false. */
+const json *rd_any(reader *r, const char *name);
+bool rd_bool(reader *r, const char *name, bool *out);
+bool rd_int(reader *r, const char *name, int64_t lo, int64_t hi, int64_t *out);
+bool rd_num(reader *r, const char *name, double lo, double hi, double *out);
+/* Text of lo..hi bytes, borrowed from the document. */
+bool rd_str(reader *r, const char *name, size_t lo, size_t hi, const char **out, size_t *n);
+
+typedef struct {
+    sampling s;            /* pointers into the document or owned below */
+    int n;
+    bool stream, include_usage;
+    bool return_token_ids;
+    bool echo;
+    bool logprobs;
+    int priority;
+    const char *cache_salt;
+    bool cache_prompt;
+    bool show_reasoning;   /* include_reasoning */
+    bool parse_reasoning;  /* false: tags and thought stay in content */
+    int thinking;          /* -1, 0, 1 */
+    const char *effort;
+    bool drawn_seed;       /* the seed was random: report it */
+    double ping;           /* seconds; 0 = server's, < 0 off */
+    int64_t deadline_us;
+    const char *model;     /* the alias that matched */
+    /* owned */
+    const char **stop;
+    size_t *stop_len;
+    int32_t *stop_id, *bias_id, *allowed;
+    float *bias;
+    const char **bad_word;
+} params;
+
+/* Model, then every generation field of G1, V6, V7, V9, R3-R6; cross-field checks; ignored fields
+ * collected.  False if r failed. */
+bool params_read(params *p, reader *r);
+void params_clear(params *p);
+/* Sets x-quern-ignored, x-quern-seed, x-quern-clamped where due. */
+void params_headers(const params *p, reader *r, int64_t clamped);
+/* The alias of V8 for the body's model field, NULL after failing. */
+const char *read_model(reader *r);
+/* The reasoning switches of R3, R4, R6. */
+void read_reasoning_fields(params *p, reader *r);
+/* Top-level names nobody asked for go to r->ignored (V6). */
+void read_unknown(reader *r);
+
+#endif

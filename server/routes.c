@@ -1,0 +1,139 @@
+/* routes.c - the route table of API section 1; see routes.h.  Routes of stages that are not built
+ * answer 501, never silence. */
+#include "server/routes.h"
+
+#include "server/api.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define GEN (ROUTE_BODY | ROUTE_PREP)
+#define LATER api_not_built
+#define OLLAMA_ANY ROUTE_ANY_TYPE
+
+static const route table[] = {
+    {"POST", "/v1/chat/completions", api_chat, GEN},
+    {"POST", "/chat/completions", api_chat, GEN},
+    {"POST", "/v1/completions", api_completions, GEN},
+    {"POST", "/completions", api_completions, GEN},
+    {"GET", "/v1/models", api_models, 0},
+    {"GET", "/models", api_models, 0},
+    {"GET", "/v1/models/*", api_model, 0},
+    {"GET", "/models/*", api_model, 0},
+    {"POST", "/tokenize", api_tokenize, GEN},
+    {"POST", "/v1/tokenize", api_tokenize, GEN},
+    {"POST", "/detokenize", api_detokenize, GEN},
+    {"POST", "/v1/detokenize", api_detokenize, GEN},
+    {"POST", "/apply-template", api_apply_template, GEN},
+    {"GET", "/health", api_health, ROUTE_OPEN | ROUTE_ANY_HOST},
+    {"GET", "/healthz", api_health, ROUTE_OPEN | ROUTE_ANY_HOST},
+    {"GET", "/livez", api_health, ROUTE_OPEN | ROUTE_ANY_HOST},
+    {"GET", "/v1/health", api_health, ROUTE_OPEN | ROUTE_ANY_HOST},
+    {"GET", "/ready", api_ready, ROUTE_OPEN | ROUTE_ANY_HOST},
+    {"GET", "/readyz", api_ready, ROUTE_OPEN | ROUTE_ANY_HOST},
+    {"GET", "/ping", api_ready, ROUTE_OPEN | ROUTE_ANY_HOST},
+    {"GET", "/metrics", api_metrics, ROUTE_METRICS},
+    {"GET", "/version", api_version, 0},
+    {"GET", "/", api_root, ROUTE_OPEN},
+    {"GET", "/index.html", api_root, ROUTE_OPEN},
+
+    {"POST", "/v1/embeddings", LATER, ROUTE_BODY},
+    {"POST", "/embeddings", LATER, ROUTE_BODY},
+    {"POST", "/v1/responses", LATER, ROUTE_BODY},
+    {"POST", "/responses", LATER, ROUTE_BODY},
+    {"POST", "/v1/responses/*", LATER, 0},
+    {"GET", "/v1/responses/*", LATER, 0},
+    {"DELETE", "/v1/responses/*", LATER, 0},
+    {"POST", "/responses/*", LATER, 0},
+    {"GET", "/responses/*", LATER, 0},
+    {"DELETE", "/responses/*", LATER, 0},
+    {"POST", "/v1/chat/completions/input_tokens", LATER, ROUTE_BODY},
+    {"POST", "/v1/messages", LATER, ROUTE_BODY},
+    {"POST", "/v1/messages/count_tokens", LATER, ROUTE_BODY},
+    {"GET", "/api/version", LATER, 0},
+    {"GET", "/api/tags", LATER, 0},
+    {"GET", "/api/ps", LATER, 0},
+    {"POST", "/api/show", LATER, ROUTE_BODY | OLLAMA_ANY},
+    {"POST", "/api/chat", LATER, ROUTE_BODY | OLLAMA_ANY},
+    {"POST", "/api/generate", LATER, ROUTE_BODY | OLLAMA_ANY},
+    {"POST", "/api/embed", LATER, ROUTE_BODY | OLLAMA_ANY},
+    {"POST", "/api/embeddings", LATER, ROUTE_BODY | OLLAMA_ANY},
+    {"POST", "/api/pull", LATER, ROUTE_BODY | OLLAMA_ANY},
+    {"POST", "/api/create", LATER, ROUTE_BODY | OLLAMA_ANY},
+    {"POST", "/api/copy", LATER, ROUTE_BODY | OLLAMA_ANY},
+    {"POST", "/api/push", LATER, ROUTE_BODY | OLLAMA_ANY},
+    {"DELETE", "/api/delete", LATER, OLLAMA_ANY},
+    {"POST", "/api/blobs/*", LATER, OLLAMA_ANY},
+    {"GET", "/api/blobs/*", LATER, 0},
+    {"GET", "/api/v0/models", LATER, 0},
+    {"GET", "/api/v0/models/*", LATER, 0},
+    {"POST", "/api/v0/chat/completions", LATER, ROUTE_BODY | OLLAMA_ANY},
+    {"POST", "/api/v0/completions", LATER, ROUTE_BODY | OLLAMA_ANY},
+    {"POST", "/api/v0/embeddings", LATER, ROUTE_BODY | OLLAMA_ANY},
+    {"POST", "/api/v1/chat", LATER, ROUTE_BODY | OLLAMA_ANY},
+    {"GET", "/api/v1/models", LATER, 0},
+    {"POST", "/api/v1/models/load", LATER, ROUTE_BODY | OLLAMA_ANY},
+    {"POST", "/api/v1/models/unload", LATER, ROUTE_BODY | OLLAMA_ANY},
+    {"POST", "/api/v1/models/download", LATER, ROUTE_BODY | OLLAMA_ANY},
+    {"GET", "/props", LATER, 0},
+    {"POST", "/props", LATER, 0},
+    {"GET", "/slots", LATER, 0},
+    {"POST", "/infill", LATER, ROUTE_BODY},
+    {"POST", "/completion", LATER, ROUTE_BODY},
+    {"POST", "/rerank", LATER, ROUTE_BODY},
+    {"POST", "/v1/rerank", LATER, ROUTE_BODY},
+    {"POST", "/v2/rerank", LATER, ROUTE_BODY},
+    {"POST", "/reranking", LATER, ROUTE_BODY},
+    {"POST", "/v1/reranking", LATER, ROUTE_BODY},
+    {"POST", "/v1/score", LATER, ROUTE_BODY},
+    {"POST", "/score", LATER, ROUTE_BODY},
+    {"GET", "/openapi.json", LATER, 0},
+    {"GET", "/ui/*", LATER, ROUTE_OPEN},
+};
+
+static bool path_matches(const char *pattern, const char *path, const char **tail)
+{
+    size_t n = strlen(pattern);
+    *tail = "";
+    if (pattern[n - 1] != '*') return !strcmp(pattern, path);
+    if (strncmp(pattern, path, n - 1) || !path[n - 1]) return false;
+    *tail = path + n - 1;
+    return true;
+}
+
+const route *route_find(const char *method, const char *path, const char **tail, char allow[64])
+{
+    const char *m = strcmp(method, "HEAD") ? method : "GET";
+    size_t n = 0;
+    allow[0] = 0;
+    /* An exact pattern beats one with a tail. */
+    for (int pass = 0; pass < 2; pass++)
+        for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+            bool wild = strchr(table[i].pattern, '*') != NULL;
+            if (wild != (pass == 1) || !path_matches(table[i].pattern, path, tail)) continue;
+            if (!strcmp(m, table[i].method)) return &table[i];
+            if (!strstr(allow, table[i].method))
+                n += (size_t)snprintf(allow + n, 64 - n, "%s%s", n ? ", " : "",
+                                      strcmp(table[i].method, "GET") ? table[i].method : "GET, HEAD");
+        }
+    *tail = "";
+    return NULL;
+}
+
+dialect route_dialect(const char *path)
+{
+    if (!strncmp(path, "/v1/messages", 12)) return DIALECT_ANTHROPIC;
+    if (!strncmp(path, "/api/v1/", 8)) return DIALECT_LMSTUDIO;
+    if (!strncmp(path, "/api/", 5) && strncmp(path, "/api/v0/", 8)) return DIALECT_OLLAMA;
+    return DIALECT_OPENAI;
+}
+
+int route_count(void)
+{
+    return (int)(sizeof table / sizeof *table);
+}
+
+const route *route_at(int i)
+{
+    return &table[i];
+}
