@@ -283,3 +283,10 @@ int gguf_n_files(const gguf *g)
 {
     return g->n_files;
 }
+
+uint64_t gguf_bytes(const gguf *g)
+{
+    uint64_t n = 0;
+    for (int i = 0; i < g->n_files; i++) n += g->file[i].map.len;
+    return n;
+}

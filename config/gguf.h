@@ -65,5 +65,7 @@ const gguf_tensor *gguf_tensor_find(const gguf *g, const char *name);
 /* Drops the pages of a tensor's bytes (after it was repacked). */
 void gguf_drop(const gguf *g, const gguf_tensor *t);
 int gguf_n_files(const gguf *g);
+/* Bytes of all files. */
+uint64_t gguf_bytes(const gguf *g);
 
 #endif

@@ -374,3 +374,10 @@ void safetensors_drop(const safetensors *s, const st_tensor *t)
 {
     if (s->file[t->file].map.len) file_map_drop(&s->file[t->file].map, t->offset, t->bytes);
 }
+
+uint64_t safetensors_bytes(const safetensors *s)
+{
+    uint64_t n = 0;
+    for (int i = 0; i < s->n_files; i++) n += s->file[i].map.len;
+    return n;
+}

@@ -36,5 +36,7 @@ size_t safetensors_n(const safetensors *s);
 const st_tensor *safetensors_at(const safetensors *s, size_t i);
 const st_tensor *safetensors_find(const safetensors *s, const char *name);
 void safetensors_drop(const safetensors *s, const st_tensor *t);
+/* Bytes of all files. */
+uint64_t safetensors_bytes(const safetensors *s);
 
 #endif
