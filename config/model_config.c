@@ -271,7 +271,7 @@ static void meta_model_type(const char *arch, char *out, size_t n)
         {"qwen3vl", "qwen3_vl"},   {"qwen3vlmoe", "qwen3_vl_moe"}, {"qwen3next", "qwen3_next"},
         {"qwen35", "qwen3_5"},     {"qwen35moe", "qwen3_5_moe"},
     };
-    snprintf(out, n, "%s", arch);
+    snprintf(out, n, "%.31s", arch);
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
         if (!strcmp(arch, words[i][0])) snprintf(out, n, "%s", words[i][1]);
 }
