@@ -1,10 +1,15 @@
 # Quern.  Two commands matter: `make run` and `make test`; `make help` lists the rest.
 BUILD   ?= build
 PREFIX  ?= /usr/local
-CC      ?= gcc
+ifeq ($(origin CC),default)
+CC       = gcc
+endif
 CLANG   ?= clang
 MODEL   ?= models/demo
 ARGS    ?=
+
+# V=1 shows the commands.
+Q        = $(if $(V),,@echo "  $(@:$(BUILD)/%=%)";)
 
 VERSION := 0.1.0
 COMMIT  := $(shell git rev-parse --short=10 HEAD 2>/dev/null || echo unknown)
@@ -41,7 +46,7 @@ all: $(BIN)
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(BASE) $(INCS) $(ISA) $(CFLAGS) -c $< -o $@
+	$(Q)$(CC) $(BASE) $(INCS) $(ISA) $(CFLAGS) -c $< -o $@
 
 $(BUILD)/version.h: FORCE
 	@mkdir -p $(@D)
@@ -52,18 +57,18 @@ $(OBJ): | $(BUILD)/version.h
 
 $(LIB): $(filter-out $(BUILD)/server/main.o,$(OBJ))
 	@rm -f $@
-	ar rcs $@ $^
+	$(Q)ar rcs $@ $^
 
 $(BIN): $(BUILD)/server/main.o $(LIB)
-	$(CC) $(CFLAGS) $(LDFLAGS) $^ $(LIBS) -o $@
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $^ $(LIBS) -o $@
 
 $(BUILD)/tests/%: tests/%.c $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(BASE) $(INCS) $(CFLAGS) $(LDFLAGS) $< $(LIB) $(LIBS) $(shell pkg-config --libs check) -o $@
+	$(Q)$(CC) $(BASE) $(INCS) $(CFLAGS) $(LDFLAGS) $< $(LIB) $(LIBS) $(shell pkg-config --libs check) -o $@
 
 $(BUILD)/bench/%: tests/bench/%.c $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(BASE) $(INCS) $(CFLAGS) $(LDFLAGS) $< $(LIB) $(LIBS) -o $@
+	$(Q)$(CC) $(BASE) $(INCS) $(CFLAGS) $(LDFLAGS) $< $(LIB) $(LIBS) -o $@
 
 deps: ## install what building and running needs
 	@docker/deps.sh run
@@ -100,7 +105,7 @@ fuzz: ## every fuzz target for FUZZ_SECONDS in all (300), two at a time
 	@tests/run-fuzz.sh
 $(BUILD)/fuzz/%: tests/%.c $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(BASE) $(INCS) $(CFLAGS) -fsanitize=fuzzer $(LDFLAGS) $< $(LIB) $(LIBS) -o $@
+	$(Q)$(CC) $(BASE) $(INCS) $(CFLAGS) -fsanitize=fuzzer $(LDFLAGS) $< $(LIB) $(LIBS) -o $@
 fuzzers: $(FUZZERS)
 
 bench: $(BIN) $(BENCHES) ## build the micro-benchmarks of tests/bench

@@ -1,0 +1,55 @@
+#!/bin/bash
+# House rules that a machine can check: include arrows, portability seams, library fences, formatting,
+# cppcheck, shellcheck.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+bad=0
+complain() { echo "lint: $1"; bad=1; }
+
+# Include arrows go down only.
+allow() { # dir, allowed regex for quoted includes
+    local hits
+    hits=$(grep -rnE '^#include "' "$1" --include='*.c' --include='*.h' | grep -vE "$2")
+    [ -z "$hits" ] || { echo "$hits"; complain "$1 includes something above it"; }
+}
+allow base '"base/'
+allow config '"(base|config)/'
+allow kernels '"(base|kernels)/'
+allow engine '"(base|config|engine)/|"kernels/(kernels|roofs)\.h"'
+allow server '"(base|config|server)/|"engine/(engine|tools)\.h"|"engine/text/|"engine/grammar/grammar\.h"|"version\.h"'
+
+# Libraries stay behind their fences.
+fence() { # header, files that may include it
+    local hits
+    hits=$(grep -rlE "^#include <$1>" base config kernels engine server | grep -vE "$2")
+    [ -z "$hits" ] || { echo "$hits"; complain "$1 is included outside its fence"; }
+}
+fence 'microhttpd\.h' '^server/http\.c$'
+fence '(cjson/)?cJSON\.h' '^(server|config|engine/text)/'
+fence 'check\.h' '^$'
+fence 'immintrin\.h' '^kernels/cpu/'
+
+# Conditionals only where a portability seam lives (header guards apart).
+hits=$(grep -rnE '^ *# *(if|ifdef|ifndef|elif)\b' base config engine server kernels --include='*.c' --include='*.h' |
+    grep -vE '#ifndef QUERN_' | grep -vE '^kernels/(kernels\.c|formats\.h)|^kernels/cpu/|^base/')
+[ -z "$hits" ] || { echo "$hits"; complain "preprocessor conditionals outside the seam files"; }
+
+# Sizes.
+for f in $(git ls-files '*.c' '*.h'); do
+    n=$(wc -l <"$f")
+    [ "$n" -le 700 ] || complain "$f has $n lines (700 at most)"
+done
+
+fmt=$(command -v clang-format-14 || command -v clang-format)
+# shellcheck disable=SC2046
+"$fmt" --dry-run -Werror $(git ls-files '*.c' '*.h') >/tmp/quern-format.$$ 2>&1 || { head -20 /tmp/quern-format.$$; complain "run make format"; }
+rm -f /tmp/quern-format.$$
+
+cppcheck --quiet --std=c11 --enable=warning,portability --inline-suppr --error-exitcode=1 -j2 -I. \
+    --suppress=missingIncludeSystem --suppress=unknownMacro --suppress=preprocessorErrorDirective \
+    base config engine server kernels/*.c || complain "cppcheck"
+
+# shellcheck disable=SC2046
+shellcheck $(git ls-files '*.sh') .ci/run || complain "shellcheck"
+[ $bad = 0 ] && echo "lint: ok"
+exit $bad
