@@ -41,14 +41,19 @@ typedef struct {
     const cpu_row_ops *rows;
     const attn_ops *attn;
     const sample_ops *sample;
-    struct attn_work *attn_work;     /* attention.c's */
-    struct sample_work *sample_work; /* sample.c's */
+    struct attn_work *attn_work;     /* attention.c's scratch */
+    struct sample_work *sample_work; /* sample.c's scratch */
+    void *linear_work;               /* the matrix products', see cpu_linear_close */
 } cpu_state;
 
 static inline cpu_state *cpu_of(backend *be)
 {
     return (cpu_state *)be->state;
 }
+
+/* The back end "cpu" as backend.h asks for it. */
+backend *cpu_open(const backend_options *o, err *e);
+void cpu_close(backend *be);
 
 /* Ops of attention.c, norm_rope.c, sample.c. */
 void cpu_gather_rows(backend *be, tensor y, tensor x, const int32_t *row);

@@ -17,6 +17,7 @@
 #include <string.h>
 
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <immintrin.h>
 #elif defined(__aarch64__)
 #include <arm_neon.h>
@@ -74,6 +75,39 @@ INLINE fp_state fp_state_flushing(void)
     return 1u << 24; /* FZ */
 #else
     return 0;
+#endif
+}
+
+/* What processor and system together allow (a processor's feature needs the system to save its
+ * registers, which __builtin_cpu_supports checks). */
+INLINE bool machine_has_avx2(void)
+{
+#if defined(__x86_64__)
+    unsigned a, b, c = 0, d;
+    bool f16c = __get_cpuid(1, &a, &b, &c, &d) && (c >> 29 & 1);
+    return f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __builtin_cpu_supports("bmi2");
+#else
+    return false;
+#endif
+}
+INLINE bool machine_has_avxvnni(void)
+{
+#if defined(__x86_64__)
+    unsigned a = 0, b, c, d;
+    return machine_has_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
+#else
+    return false;
+#endif
+}
+INLINE bool machine_has_avx512(void)
+{
+#if defined(__x86_64__)
+    return machine_has_avx2() && __builtin_cpu_supports("avx512f") &&
+           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
+#else
+    return false;
 #endif
 }
 

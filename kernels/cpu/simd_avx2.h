@@ -95,6 +95,16 @@ INLINE v16 v_first(v16 x, v16 y, int n)
     return v_make(_mm256_blendv_ps(y.a, x.a, _mm256_castsi256_ps(v_lanes(n, 0))),
                   _mm256_blendv_ps(y.b, x.b, _mm256_castsi256_ps(v_lanes(n, 8))));
 }
+INLINE __m256i v_lanes_of(unsigned bits)
+{
+    __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    return _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32((int)bits), bit), bit);
+}
+INLINE v16 v_pick(unsigned bits, v16 x, v16 y)
+{
+    return v_make(_mm256_blendv_ps(y.a, x.a, _mm256_castsi256_ps(v_lanes_of(bits))),
+                  _mm256_blendv_ps(y.b, x.b, _mm256_castsi256_ps(v_lanes_of(bits >> 8))));
+}
 INLINE unsigned v_join_mask(__m256 a, __m256 b)
 {
     return (unsigned)_mm256_movemask_ps(a) | (unsigned)_mm256_movemask_ps(b) << 8;

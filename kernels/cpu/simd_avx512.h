@@ -79,6 +79,11 @@ INLINE v16 v_first(v16 a, v16 b, int n)
     __mmask16 m = n >= 16 ? 0xffff : n <= 0 ? 0 : (__mmask16)((1u << n) - 1);
     return _mm512_mask_mov_ps(b, m, a);
 }
+/* Lane i of a where bit i is set, else of b. */
+INLINE v16 v_pick(unsigned bits, v16 a, v16 b)
+{
+    return _mm512_mask_mov_ps(b, (__mmask16)bits, a);
+}
 /* Bit i = a[i] >= b[i]. */
 INLINE unsigned v_ge_mask(v16 a, v16 b)
 {

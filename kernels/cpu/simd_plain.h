@@ -122,6 +122,11 @@ INLINE v16 v_first(v16 a, v16 b, int n)
     v4i lane = {0, 1, 2, 3};
     V_EACH(v4_pick(lane + 4 * i < n, a.q[i], b.q[i]));
 }
+INLINE v16 v_pick(unsigned bits, v16 a, v16 b)
+{
+    v4i bit = {1, 2, 4, 8};
+    V_EACH(v4_pick(((int32_t)(bits >> 4 * i) & bit) == bit, a.q[i], b.q[i]));
+}
 INLINE unsigned v4_bits(v4i m)
 {
     return (m[0] & 1) | (m[1] & 2) | (m[2] & 4) | (m[3] & 8);
