@@ -101,8 +101,7 @@ static void f32(const meta *m, const char *tail, double v)
 
 static void rope_keys(const meta *m, const rope_config *r)
 {
-    static const char *const names[] = {
-        [ROPE_LINEAR] = "linear", [ROPE_DYNAMIC] = "dynamic", [ROPE_YARN] = "yarn"};
+    static const char *const names[] = {[ROPE_LINEAR] = "linear", [ROPE_YARN] = "yarn"};
     char key[KEY_MAX_LEN];
     f32(m, "rope.freq_base", r->theta);
     if (r->kind == ROPE_PLAIN) return;
@@ -137,6 +136,10 @@ static int from_directory(gguf_writer *w, const checkpoint *c, const arch *a, co
 {
     const model_config *conf = checkpoint_config(c);
     const meta m = {w, a->model_type};
+    if (conf->rope.kind == ROPE_DYNAMIC)
+        return err_set(
+            e, ERR_UNSUPPORTED,
+            "rope_scaling is dynamic, which GGUF has no key for: keep the directory form");
     char name[256];
     checkpoint_name(path, name, sizeof name);
     gw_str(w, "general.architecture", m.arch, strlen(m.arch));

@@ -58,10 +58,10 @@ static int check(const model_config *c, err *e)
         return err_set(e, ERR_INVALID,
                        "rope_scaling original_max_position_embeddings is %lld; YaRN needs it",
                        (long long)r->original_ctx);
-    if (!(r->beta_fast > 0) || !(r->beta_slow > 0) || r->beta_fast <= r->beta_slow)
+    if (!(r->beta_fast > 0) || !(r->beta_slow > 0) || r->beta_fast < r->beta_slow)
         return err_set(e, ERR_INVALID,
                        "rope_scaling beta_fast %g and beta_slow %g: both must be positive, "
-                       "beta_fast the larger",
+                       "beta_fast at least beta_slow",
                        r->beta_fast, r->beta_slow);
     return 0;
 }

@@ -3,7 +3,6 @@
 #include "engine/weights.h"
 
 #include <inttypes.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -131,31 +130,6 @@ bool weights_has_bias(const rule *r, const checkpoint *c, int at)
 
 /* ---- the whole checkpoint -------------------------------------------------------------------- */
 
-/* Rows of fused weights are ints; each product below must fit. */
-static int check_sizes(const model_config *c, err *e)
-{
-    const int64_t most = INT_MAX / 4;
-    const struct {
-        const char *name;
-        int64_t v;
-    } n[] = {{"hidden_size", c->hidden},        {"num_hidden_layers", c->layers},
-             {"num_attention_heads", c->heads}, {"num_key_value_heads", c->kv_heads},
-             {"head_dim", c->head_dim},         {"intermediate_size", c->ff},
-             {"vocab_size", c->vocab}};
-    for (size_t i = 0; i < sizeof n / sizeof *n; i++)
-        if (n[i].v < 1 || n[i].v > most)
-            return err_set(e, ERR_INVALID, "%s is %lld; accepted: 1 to %lld", n[i].name,
-                           (long long)n[i].v, (long long)most);
-    if (c->heads > most / c->head_dim)
-        return err_set(e, ERR_INVALID, "%lld heads of %lld are too many", (long long)c->heads,
-                       (long long)c->head_dim);
-    if (c->kv_heads > c->heads || c->heads % c->kv_heads)
-        return err_set(e, ERR_INVALID,
-                       "num_attention_heads %lld must be a multiple of num_key_value_heads %lld",
-                       (long long)c->heads, (long long)c->kv_heads);
-    return 0;
-}
-
 const arch *weights_arch(const checkpoint *c, err *e)
 {
     const model_config *conf = checkpoint_config(c);
@@ -164,8 +138,7 @@ const arch *weights_arch(const checkpoint *c, err *e)
                 "the checkpoint has no config.json: nothing says what model it is");
         return NULL;
     }
-    const arch *a = arch_find(conf, e);
-    return a && !check_sizes(conf, e) ? a : NULL;
+    return arch_find(conf, e);
 }
 
 static int n_parts(const rule *r)

@@ -24,8 +24,8 @@ typedef struct {
     char quantization[48]; /* dominant types of the layers' matrices */
 } weights_summary;
 
-/* The architecture of a checkpoint after arch_find's refusals and a check that its sizes are sane;
- * NULL with e filled otherwise. */
+/* The architecture of a checkpoint; NULL with e filled when arch_find refuses it or it has no
+ * config. */
 const arch *weights_arch(const checkpoint *c, err *e);
 /* All checks; be may be NULL (no device_bytes). */
 int weights_check(const arch *a, const checkpoint *c, const backend *be, weights_summary *s,

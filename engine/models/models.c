@@ -72,11 +72,6 @@ static int config_check(const model_config *c, err *e)
     if (c->n_experts > 0)
         return err_set(e, ERR_UNSUPPORTED, "not supported yet: mixture of experts (%lld experts)",
                        (long long)c->n_experts);
-    if (c->use_sliding_window)
-        return err_set(e, ERR_UNSUPPORTED,
-                       "use_sliding_window is true (window %lld from layer %lld): sliding-window "
-                       "attention is not supported; full attention would compute something else",
-                       (long long)c->sliding_window, (long long)c->max_window_layers);
     if (!c->causal)
         return err_set(e, ERR_UNSUPPORTED,
                        "is_causal is false: bidirectional attention (embedding models) is not "
@@ -86,16 +81,15 @@ static int config_check(const model_config *c, err *e)
 
 const arch *arch_find(const model_config *c, err *e)
 {
-    const arch *a = by_name(c->arch);
-    if (!a) {
-        const char *why = refusal_of(c->arch);
-        if (why)
-            err_set(e, ERR_UNSUPPORTED, "architecture %.64s is not supported yet: %s; %s", c->arch,
-                    why, supported);
-        else err_set(e, ERR_UNSUPPORTED, "unknown architecture %.64s; %s", c->arch, supported);
-        return NULL;
-    }
-    return config_check(c, e) ? NULL : a;
+    const char *name = c->arch[0] ? c->arch : c->model_type; /* "architectures" may be absent */
+    const arch *a = by_name(name);
+    if (a) return config_check(c, e) ? NULL : a;
+    const char *why = refusal_of(name);
+    if (why)
+        err_set(e, ERR_UNSUPPORTED, "architecture %.64s is not supported yet: %s; %s", name, why,
+                supported);
+    else err_set(e, ERR_UNSUPPORTED, "unknown architecture '%.64s'; %s", name, supported);
+    return NULL;
 }
 
 int64_t dim_value(const model_config *c, dim d)

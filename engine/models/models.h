@@ -73,8 +73,8 @@ typedef struct {
 } arch;
 
 /* The architecture of a checkpoint.  NULL with e filled for one we do not run (what it is, what we
- * do run) and for a config that asks for something we lack: sliding windows, bidirectional
- * attention, experts, quantisation schemes. */
+ * do run) and for a config that asks for something we lack: bidirectional attention, experts,
+ * quantisation schemes (model_config.c already refused sliding windows). */
 const arch *arch_find(const model_config *c, err *e);
 
 /* GGUF stem ("blk.%d.attn_q") of a rule's name; the table is shared by all architectures. */
