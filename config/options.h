@@ -1,6 +1,8 @@
 /* options.h - every option once: command line, --config file, environment QUERN_<NAME>, --help and
  * /props all come from the same table (options.c).  Precedence: command line > environment > file >
- * default.  Unknown options, bad values and missing arguments are errors that name the option.
+ * default.  Unknown options, bad values and missing arguments are errors that name the option;
+ * options of later stages are refused as "not supported yet".  A file or the environment may name
+ * options that act in other commands; on the command line that is an error.
  * Thread: parsed by main before threads start, const afterwards. */
 #ifndef QUERN_CONFIG_OPTIONS_H
 #define QUERN_CONFIG_OPTIONS_H
@@ -18,39 +20,39 @@ typedef struct {
 
 typedef struct {
     /* model */
-    char *model;                 /* positional; NULL = demo model */
+    char *model; /* positional; NULL = demo model */
     str_list served_model_name;
     bool any_model;
-    int64_t max_model_len;
-    char *rope_scaling;          /* JSON */
-    char *generation_config;     /* "auto" or "none" */
-    char *override_generation_config; /* JSON */
-    char *chat_template;         /* file path or literal template text */
+    int64_t max_model_len;              /* 0 = the model's */
+    char *rope_scaling;                 /* JSON */
+    char *generation_config;            /* "auto" or "none" */
+    char *override_generation_config;   /* JSON */
+    char *chat_template;                /* file path or literal template text */
     char *default_chat_template_kwargs; /* JSON */
     /* machine */
-    char *device, *cpu_isa;
-    int64_t threads;
+    char *device, *cpu_isa; /* cpu_isa "ref" is turned into device "ref" */
+    int64_t threads;        /* 0 = all processors of this process */
     bool bf16_repack;
     int64_t tensor_parallel_size;
     /* engine */
-    int64_t max_num_seqs, max_num_batched_tokens, max_queue;
-    uint64_t kv_cache_memory;    /* bytes: 8G, 512M, ... */
+    int64_t max_num_seqs, max_num_batched_tokens; /* 0 = from the memory plan, the backend's */
+    int64_t max_queue;
+    uint64_t kv_cache_memory; /* bytes: 8G, 512M, ...; 0 = planned */
     char *kv_cache_dtype;
     bool no_prefix_caching, allow_priority, cache_per_key;
     /* server */
     char *host;
     int64_t port, max_conn;
-    str_list api_key;
+    str_list api_key; /* one a use: a key may hold commas */
     char *api_key_file;
     bool open_metrics;
     str_list allowed_hosts;
-    char *cors_origins;
+    char *cors_origins; /* NULL = the loopback set */
     uint64_t max_body, max_body_total;
-    double request_timeout, drain_timeout, sse_ping; /* seconds */
+    double request_timeout, drain_timeout, sse_ping; /* seconds; 0 = none, -, -1 = off */
     bool no_timings;
-    char *reasoning_field;       /* both, reasoning_content, reasoning */
+    char *reasoning_field; /* both, reasoning_content, reasoning */
     bool allow_request_template;
-    char *effort_budgets;
     char *log_format, *log_level;
     char *config;
     /* debugging */
@@ -58,20 +60,26 @@ typedef struct {
     bool dump_plan, trace_http;
     /* other commands */
     bool json, jsonl;
-    char *type;                  /* quantize */
-    int64_t reps;                /* bench */
+    char *type;                            /* quantize */
+    int64_t reps;                          /* bench */
     char *decode_batches, *prefill_tokens; /* bench: "1,8,32" */
-    int64_t ctx;                 /* bench, inspect */
-    int64_t seqs;                /* inspect */
-    char *prompt;                /* chat: one question, no terminal */
-    bool no_think;               /* chat */
-    str_list args;               /* positional arguments after the first */
+    int64_t ctx;                           /* bench, inspect */
+    int64_t seqs;                          /* inspect */
+    char *prompt;                          /* chat: one question, no terminal */
+    bool no_think;                         /* chat */
+    str_list args;                         /* positional arguments after the first */
     bool help;
 } options;
 
 typedef enum {
-    CMD_SERVE = 1, CMD_CHAT = 2, CMD_BENCH = 4, CMD_INSPECT = 8, CMD_TOKENIZE = 16, CMD_DETOKENIZE = 32,
-    CMD_RENDER = 64, CMD_QUANTIZE = 128
+    CMD_SERVE = 1,
+    CMD_CHAT = 2,
+    CMD_BENCH = 4,
+    CMD_INSPECT = 8,
+    CMD_TOKENIZE = 16,
+    CMD_DETOKENIZE = 32,
+    CMD_RENDER = 64,
+    CMD_QUANTIZE = 128
 } command;
 
 /* Parses argv[2..argc) for one command.  e names the option and what it accepts. */
