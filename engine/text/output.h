@@ -12,34 +12,46 @@
 
 /* What the prompt left open decides how `<think>` is read (API R1, R2). */
 typedef enum {
-    THINK_NONE,        /* no reasoning parser: raw routes, templates that know no </think>, "none" */
+    THINK_NONE, /* no reasoning parser: raw routes, templates that know no </think>, "none" */
     THINK_MODEL_OPENS, /* answer unless the text starts (after white space) with <think> */
-    THINK_PROMPT_OPEN  /* all is reasoning until </think>, also if it never comes */
+    THINK_PROMPT_OPEN, /* all is reasoning until </think>, also if it never comes */
+    THINK_PROMPT_TEXT  /* the same, but the prompt ends inside the thought's own text (a prefilled
+                          thought): white space at the start belongs to it */
 } think_mode;
 
 typedef struct {
-    const tokenizer *tok;       /* borrowed for the life of the output */
+    const tokenizer *tok; /* borrowed for the life of the output */
     think_mode think;
-    const char *const *stop;    /* [n_stop] borrowed; copied */
-    const size_t *stop_len;     /* [n_stop] bytes, 1..1024 each */
-    int n_stop;                 /* 0..16 */
-    bool include_stop;          /* include_stop_str_in_output */
-    bool keep_special;          /* skip_special_tokens: false */
+    const char *const *stop; /* [n_stop] borrowed; copied */
+    const size_t *stop_len;  /* [n_stop] bytes, 1..1024 each */
+    int n_stop;              /* 0..16 */
+    bool include_stop;       /* include_stop_str_in_output */
+    bool keep_special;       /* skip_special_tokens: false */
 } output_options;
 
-typedef enum { TOK_ANSWER, TOK_REASONING, TOK_MARKUP } token_kind; /* MARKUP: think tags */
+/* MARKUP: think tags (and white space before the opening one). */
+typedef enum { TOK_ANSWER, TOK_REASONING, TOK_MARKUP } token_kind;
 
 typedef struct output output;
 
 output *output_new(const output_options *o);
 void output_free(output *o);
-/* One token.  Appends what became certain to content and reasoning.  kind says where the token
- * belongs (for logprobs).  Returns the index of the stop string that ended the answer, else -1.
- * stops_on = false: stop strings do not fire yet (min_tokens, G9). */
-int output_feed(output *o, int32_t id, bool stops_on, buf *content, buf *reasoning, token_kind *kind);
-/* The end: flushes what was held (U+FFFD for an incomplete character).  After a stop string fired
- * nothing is flushed. */
-void output_end(output *o, buf *content, buf *reasoning);
+/* One token.  Appends what became certain to content and reasoning (whole characters only).  kind
+ * (may be NULL) says where the token belongs, for logprobs; it is a guess while a think tag that
+ * the model spells in several tokens is incomplete, see output_kinds.  Returns the index of the
+ * stop string that ended the answer, else -1; once ended, nothing more comes out.  A stop string
+ * counts when no other can still begin earlier, or at the same place and run longer. stops_on =
+ * false: a stop string that this token completes does not fire (min_tokens, G9). Out of memory
+ * marks content as such (buf_ok). */
+int output_feed(output *o, int32_t id, bool stops_on, buf *content, buf *reasoning,
+                token_kind *kind);
+/* The end: flushes what was held (U+FFFD for an incomplete character), once.  Returns the index of
+ * a stop string that this decided, or that had fired before, else -1; of a match nothing comes out
+ * (but with include_stop). */
+int output_end(output *o, buf *content, buf *reasoning);
+/* Kinds of the tokens fed so far: *kinds[returned] (bytes holding token_kind, borrowed until the
+ * next call) are final.  After output_end that is all of them. */
+size_t output_kinds(const output *o, const unsigned char **kinds);
 /* Tokens from <think> to </think> inclusive so far. */
 int output_reasoning_tokens(const output *o);
 bool output_in_reasoning(const output *o);

@@ -1,0 +1,446 @@
+/* output.c - see output.h.  Three stages, each fed with what the one before is sure of:
+ *   bytes   joins token bytes into whole characters; what can be none becomes U+FFFD
+ *   think   finds <think> and </think>, drops the tags and the white space around them
+ *   stop    watches the answer with one prefix automaton (Knuth, Morris, Pratt) a stop string
+ * White space is ASCII white space: an ideographic space at the start of an answer is an indent.
+ * Every stage is a machine over single characters, so the result cannot depend on how the text was
+ * cut into tokens; each does constant work a byte (amortised), so 64 KiB of almost-matches are no
+ * harder than other text. */
+#include "engine/text/output.h"
+
+#include "base/utf8.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_STOPS 16
+#define MAX_STOP_BYTES 1024
+
+static const char OPEN[] = "<think>", CLOSE[] = "</think>";
+
+typedef enum {
+    ST_START,       /* nothing but white space so far, perhaps part of <think> */
+    ST_REASON_LEAD, /* after <think>: white space is dropped */
+    ST_REASON,
+    ST_ANSWER_LEAD, /* after </think>: white space is dropped */
+    ST_ANSWER
+} state;
+
+typedef struct {
+    char *s;        /* [n] owned */
+    uint16_t *fail; /* [n + 1] owned: longest proper border of s[0, i) */
+    size_t n;
+    size_t at; /* bytes of s that the text ends with */
+} stop_string;
+
+struct output {
+    const tokenizer *tok;
+    bool include_stop, keep_special, tags;
+    /* bytes */
+    char part[4];
+    size_t n_part;
+    /* think */
+    state st;
+    size_t tag; /* bytes of the tag looked for that were seen */
+    buf space;  /* white space that is dropped if a tag follows */
+    /* stop */
+    stop_string stop[MAX_STOPS];
+    int n_stop;
+    buf held;     /* answer text that may yet be part of a stop string */
+    size_t head;  /* bytes of held that are out */
+    uint64_t pos; /* bytes of answer seen; held[head] is at pos - (held.len - head) */
+    int match;    /* best stop string so far, -1 none */
+    uint64_t match_at;
+    int fired; /* -1 until a stop string ended the answer */
+    bool ended;
+    /* tokens */
+    buf kinds; /* [n_tokens] token_kind; from settled on still open */
+    size_t n_tokens, settled;
+    size_t tag_token;            /* first token that belongs to the tag at hand */
+    size_t think_from, think_to; /* tokens [from, to) are the reasoning; to = 0: not closed */
+    bool thought;
+    bool token_tag, token_reason, token_answer; /* what the token at hand holds */
+    bool stops_on, oom;
+    buf *content, *reasoning; /* of the call at hand */
+};
+
+static bool is_space(char c)
+{
+    return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+/* ---- stop strings ---- */
+
+/* Byte offset in held of answer position p. */
+static size_t held_at(const output *o, uint64_t p)
+{
+    return o->held.len - (size_t)(o->pos - p);
+}
+
+/* Gives out the answer up to position p. */
+static void release(output *o, uint64_t p)
+{
+    if (!buf_ok(&o->held)) return;
+    size_t to = held_at(o, p);
+    if (to <= o->head) return;
+    buf_put(o->content, o->held.v + o->head, to - o->head);
+    o->head = to;
+    if (o->head == o->held.len) {
+        o->held.len = o->head = 0;
+    } else if (o->head > 65536 && o->head > o->held.len / 2) {
+        memmove(o->held.v, o->held.v + o->head, o->held.len - o->head);
+        o->held.len -= o->head;
+        o->head = 0;
+    }
+}
+
+/* Ends the answer at the chosen match. */
+static void fire(output *o)
+{
+    o->fired = o->match;
+    release(o, o->match_at + (o->include_stop ? o->stop[o->match].n : 0));
+    buf_clear(&o->held);
+    o->head = 0;
+}
+
+/* Could a stop string that is not complete yet beat the chosen match? */
+static bool match_is_open(const output *o)
+{
+    for (int i = 0; i < o->n_stop; i++) {
+        uint64_t start = o->pos - o->stop[i].at;
+        bool partial = o->stop[i].at < o->stop[i].n;
+        if (o->stop[i].at && partial && start < o->match_at) return true;
+        if (o->stop[i].at && partial && start == o->match_at && o->stop[i].n > o->stop[o->match].n)
+            return true;
+    }
+    return false;
+}
+
+/* Moves one automaton over c; true if its string is complete. */
+static bool stop_step(stop_string *s, char c)
+{
+    while (s->at && (s->at == s->n || s->s[s->at] != c)) s->at = s->fail[s->at];
+    if (s->s[s->at] == c) s->at++;
+    return s->at == s->n;
+}
+
+/* One byte of the answer. */
+static void answer_byte(output *o, char c)
+{
+    o->pos++;
+    buf_putc(&o->held, c);
+    for (int i = 0; i < o->n_stop; i++) {
+        if (!stop_step(&o->stop[i], c) || !o->stops_on) continue;
+        uint64_t start = o->pos - o->stop[i].n;
+        bool better = o->match < 0 || start < o->match_at ||
+                      (start == o->match_at && o->stop[i].n > o->stop[o->match].n);
+        if (!better) continue;
+        o->match = i;
+        o->match_at = start;
+    }
+    if (o->match >= 0 && !match_is_open(o)) fire(o);
+}
+
+/* Gives out what no stop string can reach any more. */
+static void release_certain(output *o)
+{
+    uint64_t sure = o->match >= 0 ? o->match_at : o->pos;
+    for (int i = 0; i < o->n_stop; i++)
+        if (o->pos - o->stop[i].at < sure) sure = o->pos - o->stop[i].at;
+    release(o, sure);
+}
+
+static void answer(output *o, const char *s, size_t n)
+{
+    if (o->fired >= 0) return;
+    if (!o->n_stop) {
+        buf_put(o->content, s, n);
+        return;
+    }
+    for (size_t i = 0; i < n && o->fired < 0; i++) answer_byte(o, s[i]);
+}
+
+/* ---- think tags ---- */
+
+static void settle(output *o, token_kind kind)
+{
+    if (!o->oom && o->n_tokens > o->settled)
+        memset(o->kinds.v + o->settled, kind, o->n_tokens - o->settled);
+    o->settled = o->n_tokens;
+}
+
+/* Where ordinary text goes in the state at hand. */
+static void put_text(output *o, const char *s, size_t n)
+{
+    if (o->st == ST_REASON) {
+        o->token_reason = true;
+        buf_put(o->reasoning, s, n);
+    } else {
+        o->token_answer = true;
+        answer(o, s, n);
+    }
+}
+
+/* The held white space and tag beginning turn out to be text; of this token if the tag began in it.
+ */
+static void put_held(output *o)
+{
+    size_t tag = o->tag;
+    bool mine = tag && o->tag_token == o->n_tokens, shown[] = {o->token_reason, o->token_answer};
+    o->tag = 0;
+    if (o->st == ST_START) o->st = ST_ANSWER;
+    if (o->st == ST_REASON_LEAD) o->st = ST_REASON;
+    if (o->space.len) put_text(o, o->space.v, o->space.len);
+    if (tag) put_text(o, o->st == ST_REASON ? CLOSE : OPEN, tag);
+    buf_reset(&o->space);
+    settle(o, o->st == ST_REASON ? TOK_REASONING : TOK_ANSWER);
+    if (mine) return;
+    o->token_reason = shown[0];
+    o->token_answer = shown[1];
+}
+
+static void tag_complete(output *o)
+{
+    bool opens = o->st == ST_START;
+    o->tag = 0;
+    o->token_tag = true;
+    buf_reset(&o->space);
+    settle(o, TOK_MARKUP);
+    if (opens) {
+        o->thought = true;
+        o->think_from = o->tag_token;
+        o->st = ST_REASON_LEAD;
+    } else {
+        o->think_to = o->n_tokens + 1;
+        o->st = ST_ANSWER_LEAD;
+    }
+}
+
+/* One byte while a tag may come: before and in a thought.  Multi-byte characters are never part of
+ * a tag, so single bytes are enough. */
+static void tag_byte(output *o, char c)
+{
+    const char *tag = o->st == ST_START ? OPEN : CLOSE;
+    if (c == tag[o->tag]) {
+        if (!o->tag++) o->tag_token = o->n_tokens;
+        if (!tag[o->tag]) tag_complete(o);
+        return;
+    }
+    if (o->tag) {
+        put_held(o);
+        if (o->st == ST_ANSWER) {
+            put_text(o, &c, 1);
+            return;
+        }
+        tag_byte(o, c); /* once: o->tag is 0 now */
+        return;
+    }
+    if (is_space(c)) {
+        if (o->st != ST_REASON_LEAD) buf_putc(&o->space, c);
+        return;
+    }
+    put_held(o);
+    put_text(o, &c, 1);
+}
+
+static void think_text(output *o, const char *s, size_t n)
+{
+    size_t i = 0;
+    for (; i < n && o->st < ST_ANSWER; i++) {
+        if (o->st != ST_ANSWER_LEAD) tag_byte(o, s[i]);
+        else if (!is_space(s[i])) break;
+    }
+    if (i == n) return;
+    o->st = ST_ANSWER;
+    put_text(o, s + i, n - i);
+}
+
+/* ---- characters ---- */
+
+/* Bytes of a token, in whole characters to the next stage. */
+static void put_bytes(output *o, const char *s, size_t n)
+{
+    for (size_t i = 0; i < n;) {
+        if (o->n_part) {
+            /* Complete the open character one byte at a time. */
+            o->part[o->n_part++] = s[i++];
+            int k = utf8_valid_at(o->part, o->n_part);
+            if (!k) continue;
+            size_t part = o->n_part;
+            o->n_part = 0;
+            if (k > 0) {
+                think_text(o, o->part, part);
+            } else {
+                /* The byte just added broke it: what was there is one U+FFFD, the byte starts anew.
+                 */
+                think_text(o, "\xEF\xBF\xBD", 3);
+                i--;
+            }
+            continue;
+        }
+        size_t from = i;
+        int k = 1;
+        while (i < n && (k = utf8_valid_at(s + i, n - i)) > 0) i += (size_t)k;
+        if (i > from) think_text(o, s + from, i - from);
+        if (k > 0) continue;
+        if (k < 0) {
+            think_text(o, "\xEF\xBF\xBD", 3);
+            i += utf8_bad_run(s + i, n - i);
+            continue;
+        }
+        memcpy(o->part, s + i, n - i);
+        o->n_part = n - i;
+        i = n;
+    }
+}
+
+/* ---- the whole ---- */
+
+static bool add_stop(output *o, const char *s, size_t n)
+{
+    stop_string *t = &o->stop[o->n_stop++];
+    assert(n >= 1 && n <= MAX_STOP_BYTES);
+    t->n = n;
+    t->s = malloc(n);
+    t->fail = calloc(n + 1, sizeof *t->fail);
+    if (!t->s || !t->fail) return false;
+    memcpy(t->s, s, n);
+    for (size_t i = 1, k = 0; i < n; i++) {
+        while (k && s[i] != s[k]) k = t->fail[k];
+        if (s[i] == s[k]) k++;
+        t->fail[i + 1] = (uint16_t)k;
+    }
+    return true;
+}
+
+output *output_new(const output_options *p)
+{
+    output *o = calloc(1, sizeof *o);
+    if (!o) return NULL;
+    assert(p->n_stop >= 0 && p->n_stop <= MAX_STOPS);
+    o->tok = p->tok;
+    o->include_stop = p->include_stop;
+    o->keep_special = p->keep_special;
+    o->tags = p->think != THINK_NONE;
+    o->thought = p->think == THINK_PROMPT_OPEN || p->think == THINK_PROMPT_TEXT;
+    o->match = o->fired = -1;
+    switch (p->think) {
+    case THINK_NONE: o->st = ST_ANSWER; break;
+    case THINK_MODEL_OPENS: o->st = ST_START; break;
+    case THINK_PROMPT_OPEN: o->st = ST_REASON_LEAD; break;
+    case THINK_PROMPT_TEXT: o->st = ST_REASON; break;
+    }
+    for (int i = 0; i < p->n_stop; i++) {
+        if (add_stop(o, p->stop[i], p->stop_len[i])) continue;
+        output_free(o);
+        return NULL;
+    }
+    return o;
+}
+
+void output_free(output *o)
+{
+    if (!o) return;
+    for (int i = 0; i < o->n_stop; i++) {
+        free(o->stop[i].s);
+        free(o->stop[i].fail);
+    }
+    buf_clear(&o->space);
+    buf_clear(&o->held);
+    buf_clear(&o->kinds);
+    free(o);
+}
+
+static token_kind state_kind(const output *o)
+{
+    return o->st == ST_REASON || o->st == ST_REASON_LEAD ? TOK_REASONING : TOK_ANSWER;
+}
+
+/* Kind of the token just fed, and whether it is final: text that is shown counts before a tag, a
+ * tag before dropped white space. */
+static token_kind token_end(output *o)
+{
+    token_kind kind = o->token_answer   ? TOK_ANSWER
+                      : o->token_reason ? TOK_REASONING
+                      : o->token_tag    ? TOK_MARKUP
+                                        : state_kind(o);
+    bool shown = o->token_answer || o->token_reason;
+    /* A token that shows text and begins a tag is text; so the tag begins with the next one. */
+    if (shown && o->tag && o->tag_token == o->n_tokens) o->tag_token++;
+    buf_putc(&o->kinds, (char)kind);
+    o->n_tokens++;
+    bool open = o->st == ST_START || (o->tag && !shown);
+    if (!open) o->settled = o->n_tokens;
+    return kind;
+}
+
+/* Is the piece one of the tags that end or begin a thought?  Those count even as control tokens. */
+static bool is_tag(const char *s, size_t n)
+{
+    return (n == sizeof OPEN - 1 && !memcmp(s, OPEN, n)) ||
+           (n == sizeof CLOSE - 1 && !memcmp(s, CLOSE, n));
+}
+
+/* Memory that ran out anywhere shows at the caller's buffer. */
+static void report_oom(output *o)
+{
+    o->oom = o->oom || !buf_ok(&o->space) || !buf_ok(&o->held) || !buf_ok(&o->kinds);
+    if (o->oom) o->content->oom = true;
+}
+
+int output_feed(output *o, int32_t id, bool stops_on, buf *content, buf *reasoning,
+                token_kind *kind)
+{
+    size_t n = 0;
+    const char *piece = tokenizer_piece(o->tok, id, &n);
+    o->content = content;
+    o->reasoning = reasoning;
+    o->stops_on = stops_on;
+    o->token_tag = o->token_reason = o->token_answer = false;
+    bool skip = !piece || (!o->keep_special && tokenizer_is_special(o->tok, id) &&
+                           !(o->tags && is_tag(piece, n)));
+    if (!skip && o->fired < 0 && !o->ended) put_bytes(o, piece, n);
+    if (o->fired < 0) release_certain(o);
+    token_kind k = token_end(o);
+    if (kind) *kind = k;
+    report_oom(o);
+    return o->fired;
+}
+
+int output_end(output *o, buf *content, buf *reasoning)
+{
+    if (o->ended) return o->fired;
+    o->content = content;
+    o->reasoning = reasoning;
+    o->ended = true;
+    if (o->fired >= 0) {
+        o->settled = o->n_tokens;
+        return o->fired;
+    }
+    if (o->n_part) think_text(o, "\xEF\xBF\xBD", 3);
+    if (o->tag || o->space.len) put_held(o);
+    /* No text follows: the best complete match stands. */
+    if (o->fired < 0 && o->match >= 0) fire(o);
+    if (o->fired < 0) release(o, o->pos);
+    o->settled = o->n_tokens;
+    report_oom(o);
+    return o->fired;
+}
+
+size_t output_kinds(const output *o, const unsigned char **kinds)
+{
+    *kinds = (const unsigned char *)buf_str(&o->kinds);
+    return o->settled;
+}
+
+int output_reasoning_tokens(const output *o)
+{
+    if (!o->thought) return 0;
+    return (int)((o->think_to ? o->think_to : o->n_tokens) - o->think_from);
+}
+
+bool output_in_reasoning(const output *o)
+{
+    return o->st == ST_REASON || o->st == ST_REASON_LEAD;
+}
