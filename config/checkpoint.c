@@ -192,6 +192,11 @@ const model_config *checkpoint_config(const checkpoint *c)
     return c->has_config ? &c->config : NULL;
 }
 
+model_config *checkpoint_config_edit(checkpoint *c)
+{
+    return c->has_config ? &c->config : NULL;
+}
+
 size_t checkpoint_n_tensors(const checkpoint *c)
 {
     return c->n;

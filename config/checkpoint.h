@@ -31,6 +31,8 @@ void checkpoint_close(checkpoint *c);
 
 bool checkpoint_is_gguf(const checkpoint *c);
 const model_config *checkpoint_config(const checkpoint *c); /* NULL if the directory has none */
+/* The same, for whoever opened it to apply the operator's options before anyone else looks. */
+model_config *checkpoint_config_edit(checkpoint *c);
 size_t checkpoint_n_tensors(const checkpoint *c);
 const ckpt_tensor *checkpoint_tensor_at(const checkpoint *c, size_t i);
 const ckpt_tensor *checkpoint_find(const checkpoint *c, const char *name);

@@ -135,6 +135,7 @@ typedef struct {
     int32_t id;
     token_kind kind;
     float logprob;              /* valid if the request asked for logprobs */
+    int rank;                   /* 1 = most likely; as logprob */
     int n_top;
     int32_t top_id[20];
     float top_logprob[20];
@@ -190,6 +191,7 @@ typedef struct {
 
 typedef struct {
     int running, waiting;                      /* sequences */
+    bool queue_full;                           /* a submit would get ERR_LIMIT now */
     int kv_used, kv_cached, kv_free, kv_total; /* blocks */
     uint64_t prompt_tokens, generation_tokens, preemptions, cached_tokens, prefix_queries, prefix_hits,
         reasoning_tokens, steps, decode_steps, busy_slots;

@@ -382,6 +382,11 @@ int sched_plan(sched *s)
     return s->n_plan;
 }
 
+void sched_drop_plan(sched *s)
+{
+    while (s->n_plan) unplan(s, s->plan[s->n_plan - 1]);
+}
+
 /* ---- after the step -------------------------------------------------------------------------- */
 
 static void publish_full(sched *s, seq *q)

@@ -51,6 +51,8 @@ void sched_remove(sched *s, seq *q);
 /* Fills plan[n_plan] and each planned sequence's "this step" fields.  0 only if there is no work.
  */
 int sched_plan(sched *s);
+/* The planned step will not run; nothing was computed. */
+void sched_drop_plan(sched *s);
 /* After the step: the planned tokens of q are computed.  Call for every planned sequence before
  * appending its new token. */
 void sched_commit(sched *s, seq *q);

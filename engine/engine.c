@@ -1,0 +1,410 @@
+/* engine.c - the public face: opening, loading, submitting, closing.
+ * Owns the engine and everything in it.  Refuses: what the checkpoint readers refuse, models without a
+ * tokenizer (except where no text is needed), requests that can never run.
+ * Thread: open, load, stop and close by one thread at a time; the rest by any. */
+#include "base/clock.h"
+#include "base/file.h"
+#include "engine/engine_impl.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- opening --------------------------------------------------------------------------------- */
+
+static engine *engine_new(const engine_options *o, err *e)
+{
+    engine *g = calloc(1, sizeof *g);
+    if (g) g->in = inbox_new(o->max_queue > 0 ? o->max_queue : 256);
+    if (!g || !g->in) {
+        free(g);
+        err_set(e, ERR_NOMEM, "out of memory");
+        return NULL;
+    }
+    pthread_mutex_init(&g->order_mu, NULL);
+    g->next_deadline = INT64_MAX;
+    g->allow_priority = o->allow_priority;
+    g->dump_plan = o->dump_plan;
+    atomic_store(&g->beat_us, clock_us());
+    return g;
+}
+
+/* Options change the checkpoint's configuration before anybody reads it. */
+static int open_checkpoint(engine *g, const engine_options *o, err *e)
+{
+    g->ckpt = checkpoint_open(o->model_path, &(checkpoint_options){.weights = true}, e);
+    if (!g->ckpt) return e ? e->code : ERR_INVALID;
+    model_config *c = checkpoint_config_edit(g->ckpt);
+    if (!c) return err_set(e, ERR_NOTFOUND, "%s has no config.json: it is not a model", o->model_path);
+    if (!o->generation_config) {
+        /* End tokens stay: they belong to the model, not to its defaults. */
+        generation_config bare = {.n_eos = c->gen.n_eos, .pad = c->gen.pad, .bos = c->gen.bos};
+        memcpy(bare.eos, c->gen.eos, sizeof bare.eos);
+        c->gen = bare;
+    }
+    int rc = 0;
+    if (o->generation_override) rc = model_config_generation_override(c, o->generation_override, e);
+    if (!rc && o->rope_scaling) rc = model_config_rope_override(c, o->rope_scaling, e);
+    g->conf = *c;
+    return rc;
+}
+
+static int open_text(engine *g, const engine_options *o, err *e)
+{
+    checkpoint_text t = checkpoint_text_files(g->ckpt);
+    tokenizer_source src = {.tokenizer_json = t.tokenizer_json,
+                            .vocab_json = t.tokenizer_json ? NULL : t.vocab_json,
+                            .merges = t.tokenizer_json ? NULL : t.merges,
+                            .tokenizer_config = t.tokenizer_config,
+                            .gguf = checkpoint_gguf(g->ckpt)};
+    bool any = src.gguf || src.tokenizer_json || (src.vocab_json && src.merges);
+    if (!any && o->allow_no_template) return 0;
+    if (!any)
+        return err_set(e, ERR_NOTFOUND, "%s has no tokenizer: tokenizer.json, or vocab.json and merges.txt, "
+                                        "must lie beside config.json", o->model_path);
+    if (!(g->tok = tokenizer_open(&src, e))) {
+        /* Benchmarks need no text: weights made by a script carry no vocabulary. */
+        return o->allow_no_template ? 0 : e ? e->code : ERR_INVALID;
+    }
+    buf file = {0};
+    size_t n = o->chat_template_len;
+    const char *text = o->chat_template_text;
+    int rc = 0;
+    if (!text && t.chat_template) {
+        rc = file_read(t.chat_template, 4 << 20, &file, e);
+        text = buf_str(&file);
+        n = file.len;
+    } else if (!text) {
+        text = tokenizer_chat_template(g->tok, &n);
+    }
+    if (!rc) {
+        g->chat = chat_format_open(text, n, tokenizer_bos_text(g->tok), tokenizer_eos_text(g->tok),
+                                   o->template_kwargs, e);
+        if (!g->chat) rc = e ? e->code : ERR_INVALID;
+    }
+    buf_clear(&file);
+    return rc;
+}
+
+static void add_end(engine_info_t *i, int32_t id)
+{
+    if (id < 0 || id >= i->n_vocab) return;
+    for (int k = 0; k < i->n_end; k++)
+        if (i->end_id[k] == id) return;
+    if (i->n_end < (int)(sizeof i->end_id / sizeof *i->end_id)) i->end_id[i->n_end++] = id;
+}
+
+/* The union of all that can mean the end (API G9). */
+static void find_ends(engine *g)
+{
+    engine_info_t *i = &g->info;
+    for (int k = 0; k < g->conf.gen.n_eos; k++) add_end(i, g->conf.gen.eos[k]);
+    if (!g->tok) return;
+    add_end(i, tokenizer_eos(g->tok));
+    add_end(i, tokenizer_id(g->tok, "<|im_end|>"));
+    add_end(i, tokenizer_id(g->tok, "<|endoftext|>"));
+}
+
+static sampling neutral(void)
+{
+    return (sampling){.temperature = 1,
+                      .top_p = 1,
+                      .repetition = 1,
+                      .repeat_last_n = -1,
+                      .max_tokens = -1,
+                      .n_logprobs = -1,
+                      .n_prompt_logprobs = -1};
+}
+
+/* Precedence of API G2 below the request: the operator's override is already in conf. */
+static void find_defaults(engine *g)
+{
+    const generation_config *c = &g->conf.gen;
+    sampling *s = &g->defaults;
+    *s = neutral();
+    if (c->has_temperature) s->temperature = (float)c->temperature;
+    if (c->has_top_p) s->top_p = (float)c->top_p;
+    if (c->has_top_k) s->top_k = (int)c->top_k;
+    if (c->has_min_p) s->min_p = (float)c->min_p;
+    if (c->has_repetition) s->repetition = (float)c->repetition;
+    if (c->has_presence) s->presence = (float)c->presence;
+    if (c->has_frequency) s->frequency = (float)c->frequency;
+    if (c->has_do_sample && !c->do_sample) s->temperature = 0;
+}
+
+/* What the model brings to every request, and the rest of info. */
+static int describe(engine *g, err *e)
+{
+    engine_info_t *i = &g->info;
+    i->vocab_rows = (int)g->conf.vocab;
+    i->n_vocab = i->vocab_rows;
+    if (g->tok && tokenizer_n_vocab(g->tok) < i->n_vocab) i->n_vocab = tokenizer_n_vocab(g->tok);
+    if (g->tok && tokenizer_n_vocab(g->tok) > i->vocab_rows)
+        return err_set(e, ERR_INVALID, "the tokenizer has %d tokens and the model only %d rows: they do not "
+                                       "belong together", tokenizer_n_vocab(g->tok), i->vocab_rows);
+    i->name = g->name;
+    i->arch = g->arch;
+    i->quantization = g->quantization;
+    i->backend = g->be->op->name;
+    i->isa = g->be->isa;
+    i->hidden = (int)g->conf.hidden;
+    i->layers = (int)g->conf.layers;
+    i->threads = g->be->threads;
+    i->config = &g->conf;
+    i->tok = g->tok;
+    i->chat = g->chat;
+    find_ends(g);
+    find_defaults(g);
+    return 0;
+}
+
+/* What any engine needs before its thread starts. */
+static void prepare(engine *g)
+{
+    engine_info_t *i = &g->info;
+    g->base = (sampling_base){.tok = g->tok,
+                              .order = &g->vocab,
+                              .n_vocab = i->n_vocab,
+                              .end_id = i->end_id,
+                              .n_end = i->n_end};
+    stats_init(&g->stats, i->ctx);
+    stats_set(g->stats.kv_total, i->n_kv_blocks);
+    stats_set(g->stats.kv_free, i->n_kv_blocks);
+}
+
+engine *engine_open(const engine_options *o, err *e)
+{
+    engine *g = engine_new(o, e);
+    if (!g) return NULL;
+    checkpoint_name(o->model_path, g->name, sizeof g->name);
+    if (open_checkpoint(g, o, e)) goto fail;
+    snprintf(g->arch, sizeof g->arch, "%.31s", g->conf.model_type);
+    backend_options bo = {.name = o->device, .isa = o->cpu_isa, .threads = o->threads, .bf16_repack = o->bf16_repack};
+    if (!(g->be = backend_open(&bo, e))) goto fail;
+    if (engine_plan_memory(g, o, e)) goto fail;
+    if (open_text(g, o, e)) goto fail;
+    if (describe(g, e)) goto fail;
+    prepare(g);
+    return g;
+fail:
+    engine_close(g);
+    return NULL;
+}
+
+engine *engine_open_runner(const engine_options *o, const engine_shape *shape, runner *run, err *e)
+{
+    engine *g = engine_new(o, e);
+    if (!g) return NULL;
+    engine_info_t *i = &g->info;
+    *i = (engine_info_t){.name = "fake", .arch = "fake", .ctx = shape->ctx, .n_vocab = shape->n_vocab,
+                         .vocab_rows = shape->n_vocab, .kv_block = shape->kv_block,
+                         .n_kv_blocks = shape->n_blocks, .tok = shape->tok, .config = &g->conf};
+    for (int k = 0; k < shape->n_end; k++) add_end(i, shape->end_id[k]);
+    g->run = run;
+    i->max_num_seqs = o->max_num_seqs ? o->max_num_seqs : 8;
+    i->max_batched = o->max_num_batched_tokens ? o->max_num_batched_tokens : 512;
+    int out = i->max_num_seqs > 16 ? i->max_num_seqs : 16;
+    g->so = (sched_options){.max_seqs = i->max_num_seqs,
+                            .max_tok = i->max_batched,
+                            .max_out = out < i->max_batched ? out : i->max_batched,
+                            .kv_block = shape->kv_block,
+                            .caching = o->prefix_caching};
+    g->defaults = neutral();
+    g->tok = shape->tok;
+    prepare(g);
+    g->tok = NULL; /* borrowed: not ours to free */
+    return g;
+}
+
+/* ---- loading and closing --------------------------------------------------------------------- */
+
+void engine_enter(engine *g, engine_state to, int refuse)
+{
+    pthread_mutex_lock(&g->in->mu);
+    int now = atomic_load(&g->state);
+    bool stays = now == ENGINE_FAILED || (now == ENGINE_DRAINING && to == ENGINE_READY);
+    if (!stays) {
+        atomic_store(&g->state, (int)to);
+        g->in->refuse = refuse;
+    }
+    pthread_mutex_unlock(&g->in->mu);
+}
+
+static int load_model(engine *g, err *e)
+{
+    g->info.fingerprint = engine_fingerprint(g);
+    if (!(g->m = model_load(g->ckpt, g->be, &g->mo, e))) return e ? e->code : ERR_NOMEM;
+    if (model_kv_alloc(g->m, g->info.n_kv_blocks, e)) return e ? e->code : ERR_NOMEM;
+    checkpoint_close(g->ckpt);
+    g->ckpt = NULL;
+    if (!(g->run = runner_model_new(g->m, g->be))) return err_set(e, ERR_NOMEM, "out of memory");
+    return 0;
+}
+
+int engine_load(engine *g, err *e)
+{
+    engine_info_t *i = &g->info;
+    int rc = g->run ? 0 : load_model(g, e);
+    if (rc) return rc;
+    g->pool = kvpool_new(i->n_kv_blocks, i->kv_block);
+    int longest = (int)((i->ctx + i->kv_block - 1) / i->kv_block);
+    if (!g->pool || sched_init(&g->sched, &g->so, g->pool) || step_init(&g->step, &g->so, longest))
+        return err_set(e, ERR_NOMEM, "out of memory for the bookkeeping of %d KV blocks", i->n_kv_blocks);
+    atomic_store(&g->beat_us, clock_us());
+    if (pthread_create(&g->thread, NULL, engine_loop, g))
+        return err_set(e, ERR_NOMEM, "cannot start the engine thread");
+    g->started = true;
+    atomic_store(&g->progress, 1.0);
+    engine_enter(g, ENGINE_READY, 0);
+    return 0;
+}
+
+void engine_drain(engine *g)
+{
+    engine_enter(g, ENGINE_DRAINING, ERR_SHUTDOWN);
+}
+
+void engine_stop(engine *g)
+{
+    inbox_stop(g->in);
+    if (!g->started) return;
+    pthread_join(g->thread, NULL);
+    g->started = false;
+}
+
+void engine_close(engine *g)
+{
+    if (!g) return;
+    engine_stop(g);
+    step_clear(&g->step);
+    sched_clear(&g->sched);
+    kvpool_free(g->pool);
+    if (g->run) g->run->close(g->run);
+    model_free(g->m);
+    if (g->be) backend_close(g->be);
+    checkpoint_close(g->ckpt);
+    chat_format_free(g->chat);
+    tokenizer_free(g->tok);
+    vocab_order_clear(&g->vocab);
+    pthread_mutex_destroy(&g->order_mu);
+    inbox_put(g->in);
+    free(g);
+}
+
+/* ---- looking --------------------------------------------------------------------------------- */
+
+double engine_progress(const engine *g)
+{
+    return atomic_load(&g->progress);
+}
+
+engine_state engine_status(const engine *g)
+{
+    return (engine_state)atomic_load(&g->state);
+}
+
+const char *engine_fault(const engine *g)
+{
+    return engine_status(g) == ENGINE_FAILED ? g->fault : "";
+}
+
+int64_t engine_last_beat_us(const engine *g)
+{
+    return atomic_load_explicit(&g->beat_us, memory_order_relaxed);
+}
+
+const engine_info_t *engine_info(const engine *g)
+{
+    return &g->info;
+}
+
+sampling sampling_default(const engine *g)
+{
+    return g->defaults;
+}
+
+void engine_stats(const engine *g, engine_counters *out)
+{
+    stats_read(&g->stats, out);
+    out->queue_full = inbox_full(g->in);
+}
+
+/* ---- submitting ------------------------------------------------------------------------------ */
+
+static int check_sampling(const sampling *s, err *e)
+{
+    const float v[] = {s->temperature, s->top_p, s->min_p, s->repetition, s->presence, s->frequency};
+    for (size_t i = 0; i < sizeof v / sizeof *v; i++)
+        if (!isfinite(v[i])) return err_set(e, ERR_INVALID, "a sampling parameter is not a finite number");
+    if (s->temperature < 0 || s->repetition <= 0)
+        return err_set(e, ERR_INVALID, "temperature must be at least 0 and repetition_penalty above 0");
+    if (s->n_logprobs < -1 || s->n_logprobs > 20 || s->n_prompt_logprobs < -1 || s->n_prompt_logprobs > 20)
+        return err_set(e, ERR_INVALID, "logprobs must be between 0 and 20");
+    return 0;
+}
+
+static int check_spec(const engine *g, const request_spec *spec, err *e)
+{
+    const engine_info_t *i = &g->info;
+    if (spec->n_prompt < 1) return err_set(e, ERR_INVALID, "the prompt is empty");
+    if (spec->n < 1 || spec->n > 128) return err_set(e, ERR_INVALID, "'n' must be between 1 and 128, got %d", spec->n);
+    if (spec->n_prompt > i->ctx - (spec->s.max_tokens != 0))
+        return err_set(e, ERR_INVALID, "the prompt has %d tokens, the context is %" PRId64, spec->n_prompt, i->ctx);
+    for (int k = 0; k < spec->n_prompt; k++)
+        if (spec->prompt[k] < 0 || spec->prompt[k] >= i->n_vocab)
+            return err_set(e, ERR_INVALID, "prompt token %d is %d, the vocabulary has ids 0 to %d", k,
+                           spec->prompt[k], i->n_vocab - 1);
+    if (spec->s.max_tokens < -1) return err_set(e, ERR_INVALID, "'max_tokens' must be at least -1");
+    return check_sampling(&spec->s, e);
+}
+
+/* The ordered vocabulary, made when the first request with banned words comes. */
+static int need_vocab_order(engine *g, const sampling *s, err *e)
+{
+    if (s->n_bad_word == 0 || !g->base.tok) return 0;
+    pthread_mutex_lock(&g->order_mu);
+    int rc = g->vocab_ready ? 0 : vocab_order_init(&g->vocab, g->base.tok, g->base.n_vocab);
+    g->vocab_ready = rc == 0;
+    pthread_mutex_unlock(&g->order_mu);
+    return rc ? err_set(e, rc, "out of memory") : 0;
+}
+
+static int refusal(int rc, err *e)
+{
+    switch (rc) {
+    case ERR_LIMIT: return err_set(e, rc, "the queue is full");
+    case ERR_BUSY: return err_set(e, rc, "the model is still loading");
+    case ERR_SHUTDOWN: return err_set(e, rc, "the server is shutting down");
+    case ERR_DEVICE: return err_set(e, rc, "the device failed");
+    default: return err_set(e, rc, "%s", err_words(rc));
+    }
+}
+
+int engine_submit(engine *g, const request_spec *spec, request **out, int64_t *clamped, err *e)
+{
+    *out = NULL;
+    int rc = check_spec(g, spec, e);
+    if (!rc) rc = need_vocab_order(g, &spec->s, e);
+    if (rc) return rc;
+    /* Cheap no before the work of allocating; inbox_submit decides. */
+    if (inbox_full(g->in)) return refusal(ERR_LIMIT, e);
+    int64_t room = g->info.ctx - spec->n_prompt, max = spec->s.max_tokens;
+    if (max < 0 || max > room) max = room;
+    if (max != spec->s.max_tokens && spec->s.max_tokens >= 0 && clamped) *clamped = max;
+    if ((spec->n_prompt + max + g->info.kv_block - 1) / g->info.kv_block > g->info.n_kv_blocks)
+        return err_set(e, ERR_NOMEM, "%" PRId64 " tokens can never fit into the KV cache", spec->n_prompt + max);
+    request_spec own = *spec;
+    if (!g->allow_priority) own.priority = 0;
+    request *r = request_new(&(request_env){&g->base, g->in, g->info.kv_block}, &own, max, e);
+    if (!r) return e && e->code ? e->code : ERR_NOMEM;
+    rc = inbox_submit(g->in, r);
+    if (rc) {
+        request_put(r);
+        request_put(r);
+        return refusal(rc, e);
+    }
+    *out = r;
+    return 0;
+}

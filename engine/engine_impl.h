@@ -1,0 +1,78 @@
+/* engine_impl.h - inside the engine: what engine.c opens and closes, engine_memory.c plans and
+ * engine_loop.c runs.  Tests include it to put a runner of their own under a whole engine.
+ * Thread: said at each part. */
+#ifndef QUERN_ENGINE_ENGINE_IMPL_H
+#define QUERN_ENGINE_ENGINE_IMPL_H
+
+#include "config/checkpoint.h"
+#include "engine/engine_stats.h"
+#include "engine/model.h"
+#include "engine/request.h"
+#include "engine/runner.h"
+#include "engine/step.h"
+
+struct engine {
+    /* Const after engine_open. */
+    checkpoint *ckpt;       /* NULL after loading, and in tests */
+    model_config conf;
+    tokenizer *tok;
+    chat_format *chat;
+    backend *be;
+    model_options mo;
+    sched_options so;
+    engine_info_t info;
+    char name[256], arch[32], quantization[48];
+    sampling_base base;
+    sampling defaults;
+    bool allow_priority, dump_plan;
+    size_t scratch_bytes;
+    inbox *in;
+    /* Loading thread, then the engine thread. */
+    model *m;
+    runner *run;
+    kvpool *pool;
+    sched sched;
+    step step;
+    request *first, *last;  /* requests with a live choice */
+    int n_live;             /* of them */
+    uint64_t order;         /* arrivals */
+    int64_t next_deadline;  /* INT64_MAX = none */
+    pthread_t thread;
+    bool started;
+    /* Any thread. */
+    live_stats stats;
+    _Atomic int state;      /* engine_state; fault is written before FAILED */
+    char fault[200];
+    _Atomic int64_t beat_us;
+    _Atomic double progress;
+    /* Submitting threads, made when first needed. */
+    pthread_mutex_t order_mu;
+    vocab_order vocab;
+    bool vocab_ready;
+};
+
+/* Chooses context, sequences and KV blocks for the opened checkpoint and backend; fills mo, so and
+ * info.  Fails if the weights or a smallest useful cache do not fit. */
+int engine_plan_memory(engine *g, const engine_options *o, err *e);
+/* Hash over everything that must be equal for equal output (API G4); reads a little of each tensor. */
+uint64_t engine_fingerprint(const engine *g);
+
+/* Changes state and what submits are answered (0 or ERR_*), together.  A failed engine stays failed,
+ * a draining one never becomes ready. */
+void engine_enter(engine *g, engine_state to, int refuse);
+/* The engine thread; arg is the engine. */
+void *engine_loop(void *arg);
+/* Ends every request still there; after the thread was joined. */
+void engine_fail_all(engine *g, request *fresh, int code);
+
+/* For tests: an engine around any runner; no checkpoint, no template; text only if tok. */
+typedef struct {
+    int n_vocab, kv_block, n_blocks;
+    int64_t ctx;
+    tokenizer *tok;         /* borrowed, may be NULL */
+    const int32_t *end_id;  /* [n_end] */
+    int n_end;
+} engine_shape;
+engine *engine_open_runner(const engine_options *o, const engine_shape *shape, runner *run, err *e);
+
+#endif

@@ -1,0 +1,357 @@
+/* engine_loop.c - the engine thread: inbox -> plan -> step -> runner -> commit -> publish.
+ * Owns the scheduler, the pool and every live request while it runs.  Refuses nothing: a request that
+ * cannot go on ends with a status of its own; a device fault ends them all and is final.
+ * Thread: the engine thread only (engine_fail_all: whoever joined it). */
+#include "base/clock.h"
+#include "base/log.h"
+#include "engine/engine_impl.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- arriving and ending --------------------------------------------------------------------- */
+
+static void unqueue(engine *g, request *r)
+{
+    if (!r->queued) return;
+    r->queued = false;
+    inbox_unqueue(g->in);
+}
+
+static void list_add(engine *g, request *r)
+{
+    r->prev = g->last;
+    r->next = NULL;
+    if (g->last) g->last->next = r;
+    else g->first = r;
+    g->last = r;
+    g->n_live++;
+}
+
+/* The last choice ended: the engine lets go of the request. */
+static void list_remove(engine *g, request *r)
+{
+    if (r->prev) r->prev->next = r->next;
+    else g->first = r->next;
+    if (r->next) r->next->prev = r->prev;
+    else g->last = r->prev;
+    g->n_live--;
+    unqueue(g, r);
+    request_detach(r);
+    request_put(r);
+}
+
+static void accept_requests(engine *g, request *r)
+{
+    for (request *next; r; r = next) {
+        next = r->next;
+        list_add(g, r);
+        for (int i = 0; i < r->n; i++) {
+            r->c[i].q.order = g->order++;
+            sched_add(&g->sched, &r->c[i].q);
+        }
+        if (r->deadline_us && r->deadline_us < g->next_deadline) g->next_deadline = r->deadline_us;
+    }
+}
+
+static double seconds(int64_t from_us, int64_t to_us)
+{
+    return (double)(to_us - from_us) * 1e-6;
+}
+
+/* Histograms hold sequences that ended by stop or length (API N8). */
+static void observe_end(engine *g, const choice *c, int64_t now)
+{
+    live_stats *s = &g->stats;
+    int64_t arrival = c->r->st.arrival_us;
+    int64_t first = c->first_us ? c->first_us : now;
+    stats_observe(&s->e2e, seconds(arrival, now));
+    stats_observe(&s->queue, seconds(arrival, c->scheduled_us));
+    stats_observe(&s->inference, seconds(c->scheduled_us, now));
+    stats_observe(&s->prefill, seconds(c->scheduled_us, first));
+    stats_observe(&s->decode, seconds(first, now));
+    stats_observe(&s->prompt_size, c->q.n_prompt);
+    stats_observe(&s->generation_size, c->q.n_gen);
+}
+
+static void observe_cancel(engine *g, const choice *c)
+{
+    if (!c->scheduled_us) stats_add(g->stats.cancelled_queued, 1);
+    else if (!c->q.n_gen) stats_add(g->stats.cancelled_prefill, 1);
+    else stats_add(g->stats.cancelled_decode, 1);
+}
+
+/* t: the token that ended it, or NULL.  c->content and c->reasoning hold what is to be told. */
+static void end_choice(engine *g, choice *c, const token_info *t, ending end, int64_t now)
+{
+    request *r = c->r;
+    if (end.reason == FINISH_STOP || end.reason == FINISH_LENGTH) observe_end(g, c, now);
+    if (end.reason == FINISH_ABORT) observe_cancel(g, c);
+    stats_add(g->stats.finished[end.reason], 1);
+    if (c->out) stats_add(g->stats.reasoning_tokens, (uint64_t)output_reasoning_tokens(c->out));
+    if (c->first_us) stats_add(g->stats.predicted_seconds, seconds(c->first_us, now));
+    sched_remove(&g->sched, &c->q);
+    c->live = false;
+    request_publish(c, t, &end, now);
+    if (--r->n_live == 0) list_remove(g, r);
+}
+
+static void end_request(engine *g, request *r, ending end, int64_t now)
+{
+    int left = r->n_live; /* the last one ended may free r */
+    for (int i = 0; left > 0; i++) {
+        choice *c = &r->c[i];
+        if (!c->live) continue;
+        left--;
+        buf_reset(&c->content);
+        buf_reset(&c->reasoning);
+        if (c->out) output_end(c->out, &c->content, &c->reasoning);
+        end_choice(g, c, NULL, end, now);
+    }
+}
+
+/* Cancels and deadlines; both are rare, so the list is walked only when there may be one. */
+static void sweep(engine *g, bool cancels, int64_t now)
+{
+    if (!cancels && now < g->next_deadline) return;
+    g->next_deadline = INT64_MAX;
+    for (request *r = g->first, *next; r; r = next) {
+        next = r->next;
+        if (atomic_load_explicit(&r->cancelled, memory_order_relaxed))
+            end_request(g, r, (ending){FINISH_ABORT, -1, -1, 0}, now);
+        else if (r->deadline_us && r->deadline_us <= now)
+            end_request(g, r, (ending){FINISH_ERROR, -1, -1, ERR_DEADLINE}, now);
+        else if (r->deadline_us && r->deadline_us < g->next_deadline)
+            g->next_deadline = r->deadline_us;
+    }
+}
+
+void engine_fail_all(engine *g, request *fresh, int code)
+{
+    accept_requests(g, fresh);
+    while (g->first) end_request(g, g->first, (ending){FINISH_ERROR, -1, -1, code}, clock_us());
+}
+
+/* ---- one step -------------------------------------------------------------------------------- */
+
+static void mark_scheduled(engine *g, choice *c, int64_t now)
+{
+    request *r = c->r;
+    c->scheduled_us = now;
+    if (!r->queued) return; /* another choice was first */
+    unqueue(g, r);
+    int hits = c->q.n_reused > 0 ? c->q.n_reused : 0;
+    stats_add(g->stats.prefix_queries, (uint64_t)r->n_prompt);
+    stats_add(g->stats.prefix_hits, (uint64_t)hits);
+    stats_add(g->stats.cached_tokens, (uint64_t)hits);
+    request_scheduled(r, hits, now);
+}
+
+/* What each row of logits shall do.  A choice without memory for its row is ended by the caller. */
+static int fill_rows(engine *g, choice **broken)
+{
+    for (int i = 0; i < g->step.b.n_out; i++) {
+        const step_row *o = &g->step.out[i];
+        choice *c = o->q->owner;
+        const sampling *s = &c->r->plan.s;
+        sample_row *row = &g->step.row[i];
+        *broken = c;
+        if (o->drawing) {
+            bool answering = !c->out || !output_in_reasoning(c->out);
+            uint64_t key = c->r->choice_base + (uint64_t)c->index;
+            if (choice_reserve(c) || sampler_fill(&c->smp, o->q, answering, key, row)) return ERR_NOMEM;
+        } else {
+            *row = (sample_row){.repetition = 1,
+                                .top_p = 1,
+                                .n_vocab = g->base.n_vocab,
+                                .n_top = s->n_prompt_logprobs,
+                                .forced = c->r->prompt[o->pos + 1]};
+        }
+    }
+    return 0;
+}
+
+static void copy_logprobs(token_info *t, const sample_row *row)
+{
+    t->id = row->id;
+    if (row->n_top < 0) return;
+    t->logprob = row->logprob;
+    t->rank = row->rank;
+    t->n_top = row->n_top;
+    memcpy(t->top_id, row->top_id, (size_t)row->n_top * sizeof *t->top_id);
+    memcpy(t->top_logprob, row->top_logprob, (size_t)row->n_top * sizeof *t->top_logprob);
+}
+
+/* Does the newest token end the choice?  A token that ends it by its id is not part of the text. */
+static ending feed_token(engine *g, choice *c, token_info *t)
+{
+    const sample_plan *p = &c->r->plan;
+    bool late = c->q.n_gen > p->s.min_tokens;
+    ending end = {FINISH_NONE, -1, -1, 0};
+    bool stops_on = c->q.n_gen >= p->s.min_tokens;
+    bool is_end = late && !p->s.ignore_eos && sampling_is_end(&g->base, t->id);
+    bool is_stop = late && sample_plan_is_stop_id(p, t->id);
+    t->kind = TOK_MARKUP;
+    if (is_end || is_stop) {
+        end.reason = FINISH_STOP;
+        if (!is_end) end.stop_id = t->id;
+    } else if (c->out) {
+        end.stop_index = output_feed(c->out, t->id, stops_on, &c->content, &c->reasoning, &t->kind);
+        if (end.stop_index >= 0) end.reason = FINISH_STOP;
+    } else {
+        t->kind = TOK_ANSWER;
+    }
+    if (end.reason == FINISH_NONE && c->q.n_gen >= c->r->max_tokens) end.reason = FINISH_LENGTH;
+    if (end.reason != FINISH_NONE && c->out) output_end(c->out, &c->content, &c->reasoning);
+    return end;
+}
+
+static void observe_token(engine *g, choice *c, int64_t now)
+{
+    stats_add(g->stats.generation_tokens, 1);
+    if (!c->first_us) {
+        c->first_us = now;
+        stats_observe(&g->stats.ttft, seconds(c->r->st.arrival_us, now));
+    } else {
+        stats_observe(&g->stats.itl, seconds(c->last_us, now));
+    }
+    c->last_us = now;
+    if (seq_len(&c->q) > atomic_load_explicit(&g->stats.n_tokens_max, memory_order_relaxed))
+        stats_set(g->stats.n_tokens_max, seq_len(&c->q));
+}
+
+static void take_token(engine *g, choice *c, const sample_row *row, int64_t now)
+{
+    token_info t = {0};
+    copy_logprobs(&t, row);
+    c->q.gen[c->q.n_gen++] = row->id;
+    observe_token(g, c, now);
+    buf_reset(&c->content);
+    buf_reset(&c->reasoning);
+    ending end = feed_token(g, c, &t);
+    int rc = sampler_accept(&c->smp, &c->q, t.kind == TOK_ANSWER);
+    if (!rc && (c->content.oom || c->reasoning.oom)) rc = ERR_NOMEM;
+    if (rc) end = (ending){FINISH_ERROR, -1, -1, rc};
+    if (end.reason != FINISH_NONE) end_choice(g, c, &t, end, now);
+    else if (request_publish(c, &t, NULL, now))
+        end_choice(g, c, NULL, (ending){FINISH_ERROR, -1, -1, ERR_NOMEM}, now);
+}
+
+/* After the planned tokens of c were computed: counters, and the end of a prompt-only request. */
+static void commit_choice(engine *g, choice *c, int64_t now)
+{
+    sched_commit(&g->sched, &c->q);
+    if (c->q.n_cached < c->q.n_prompt || c->counted) return;
+    c->counted = true;
+    if (c->index == 0) {
+        stats_add(g->stats.prompt_tokens, (uint64_t)c->q.n_prompt);
+        stats_add(g->stats.prompt_seconds, seconds(c->scheduled_us, now));
+    }
+}
+
+/* Requests that only wanted their prompt computed. */
+static void end_prompt_only(engine *g, int64_t now)
+{
+    for (int i = 0; i < g->sched.n_plan; i++) {
+        seq *q = g->sched.plan[i];
+        if (q->draws || q->n_cached < q->n_prompt) continue;
+        choice *c = q->owner;
+        buf_reset(&c->content);
+        buf_reset(&c->reasoning);
+        end_choice(g, c, NULL, (ending){FINISH_LENGTH, -1, -1, 0}, now);
+    }
+}
+
+/* A request may be freed with its last choice's end, so each pass touches only what still lives:
+ * first all that ends nothing, then prompt-only requests, then those that drew. */
+static void finish_step(engine *g, int64_t now)
+{
+    const step *t = &g->step;
+    for (int i = 0; i < g->sched.n_plan; i++) commit_choice(g, g->sched.plan[i]->owner, now);
+    for (int i = 0; i < t->b.n_out; i++) {
+        if (t->out[i].drawing) continue;
+        choice *c = t->out[i].q->owner;
+        copy_logprobs(&c->r->prompt_lp[t->out[i].pos + 1], &t->row[i]);
+    }
+    end_prompt_only(g, now);
+    int drawn = 0;
+    for (int i = 0; i < t->b.n_out; i++) {
+        if (!t->out[i].drawing) continue;
+        drawn++;
+        take_token(g, t->out[i].q->owner, &t->row[i], now);
+    }
+    stats_throughput(&g->stats, drawn, now);
+    stats_add(g->stats.steps, 1);
+    if (drawn) {
+        stats_add(g->stats.decode_steps, 1);
+        stats_add(g->stats.busy_slots, (uint64_t)drawn);
+    }
+}
+
+static void publish_gauges(engine *g)
+{
+    live_stats *s = &g->stats;
+    stats_set(s->running, g->sched.n_run);
+    stats_set(s->waiting, g->sched.n_waiting);
+    stats_set(s->kv_used, kvpool_used(g->pool));
+    stats_set(s->kv_cached, kvpool_cached(g->pool));
+    stats_set(s->kv_free, kvpool_available(g->pool) - kvpool_cached(g->pool));
+    stats_set(s->preemptions, g->sched.n_preempted);
+}
+
+static void fail(engine *g, const err *e)
+{
+    snprintf(g->fault, sizeof g->fault, "%.199s", e->msg[0] ? e->msg : "device fault");
+    log_error("device fault: %s; the engine stops", g->fault);
+    engine_enter(g, ENGINE_FAILED, ERR_DEVICE);
+    engine_fail_all(g, NULL, ERR_DEVICE);
+}
+
+static void run_step(engine *g)
+{
+    int n = sched_plan(&g->sched);
+    assert(n > 0);
+    int64_t now = clock_us();
+    for (int i = 0; i < n; i++) {
+        choice *c = g->sched.plan[i]->owner;
+        if (!c->scheduled_us) mark_scheduled(g, c, now);
+    }
+    step_build(&g->step, g->sched.plan, n);
+    const batch *b = &g->step.b;
+    if (g->dump_plan)
+        log_info("step: %d tokens of %d sequences, %d rows of logits; %d run, %d wait, %d of %d KV "
+                 "blocks available",
+                 b->n_tok, b->n_seq, b->n_out, g->sched.n_run, g->sched.n_waiting,
+                 kvpool_available(g->pool), kvpool_total(g->pool));
+    choice *broken;
+    if (fill_rows(g, &broken)) {
+        /* Nothing was computed: drop the one, plan again without it. */
+        sched_drop_plan(&g->sched);
+        end_request(g, broken->r, (ending){FINISH_ERROR, -1, -1, ERR_NOMEM}, now);
+        return;
+    }
+    err e = {0};
+    if (g->run->run(g->run, b, g->step.row, &e)) fail(g, &e);
+    else finish_step(g, clock_us());
+}
+
+void *engine_loop(void *arg)
+{
+    engine *g = arg;
+    for (;;) {
+        bool failed = engine_status(g) == ENGINE_FAILED;
+        publish_gauges(g);
+        atomic_store_explicit(&g->beat_us, clock_us(), memory_order_relaxed);
+        int places = g->so.max_seqs - g->sched.n_run;
+        inbox_news news = inbox_drain(g->in, g->n_live > 0, g->next_deadline, places);
+        if (news.stop || failed) engine_fail_all(g, news.fresh, news.stop ? ERR_SHUTDOWN : ERR_DEVICE);
+        if (news.stop) break;
+        if (failed) continue;
+        accept_requests(g, news.fresh);
+        sweep(g, news.woken, clock_us());
+        if (g->n_live) run_step(g);
+    }
+    publish_gauges(g);
+    return NULL;
+}

@@ -1,0 +1,120 @@
+/* request.h - inside a request: its choices, its outbox, and the inbox it came through.
+ * Two references: the caller's and the engine's; the last one frees.  The outbox (deltas, usage) is
+ * guarded by the request's lock; the inbox has its own; no code holds both.
+ * Thread: said at each part. */
+#ifndef QUERN_ENGINE_REQUEST_H
+#define QUERN_ENGINE_REQUEST_H
+
+#include "engine/sampling.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+/* ---- inbox: the way from callers to the engine thread; outlives the engine while requests do --- */
+
+typedef struct {
+    _Atomic int refs;
+    pthread_mutex_t mu;
+    pthread_cond_t wake;
+    request *first, *last; /* submitted, not yet seen by the engine; engine references */
+    bool woken;            /* something else to look at: a cancel, a stop */
+    bool stop;             /* the engine thread shall end */
+    int refuse;            /* 0, or the ERR_* a submit gets */
+    int queued;            /* requests not yet in a step */
+    int queue_limit;       /* of queued, beyond places that are free */
+    int places;            /* sequences that could start at once */
+} inbox;
+
+inbox *inbox_new(int queue_limit);
+void inbox_take(inbox *b);
+void inbox_put(inbox *b);
+/* Hands r over (the engine's reference goes along); ERR_LIMIT, or b->refuse. */
+int inbox_submit(inbox *b, request *r);
+void inbox_poke(inbox *b);
+void inbox_refuse(inbox *b, int code);
+void inbox_stop(inbox *b);
+/* A request left the queue. */
+void inbox_unqueue(inbox *b);
+bool inbox_full(inbox *b);
+
+typedef struct {
+    request *fresh; /* everything submitted, oldest first, linked by next */
+    bool woken;     /* somebody poked: look for cancels */
+    bool stop;      /* the thread shall end */
+} inbox_news;
+/* Unless busy waits for news, until until_us (clock_us) and at most a second, for the beat.  places:
+ * sequences that could start now. */
+inbox_news inbox_drain(inbox *b, bool busy, int64_t until_us, int places);
+
+/* ---- choice and request ---------------------------------------------------------------------- */
+
+/* One of the n answers; engine thread after submission. */
+typedef struct {
+    seq q;
+    request *r;
+    int index, cap_gen;
+    bool live, counted; /* counted: its prompt went into the counters */
+    sampler smp;
+    output *out;        /* NULL: no text */
+    buf content, reasoning; /* of the token at hand */
+    delta *spare;       /* so that an end can always be told */
+    int64_t scheduled_us, first_us, last_us;
+} choice;
+
+struct request {
+    _Atomic int refs;
+    _Atomic bool cancelled;
+    inbox *in; /* one reference */
+    /* Const after submission. */
+    choice *c;       /* [n] */
+    int n, n_prompt;
+    int32_t *prompt; /* [n_prompt] */
+    char *salt;
+    sample_plan plan;
+    int64_t max_tokens, deadline_us;
+    uint64_t choice_base;
+    void (*notify)(void *);
+    void *notify_arg;
+    /* Engine thread. */
+    int n_live;
+    bool queued; /* counted in inbox.queued */
+    seq_group group;
+    token_info *prompt_lp; /* [n_prompt] until delivered, or NULL */
+    request *next, *prev;  /* inbox, then the engine's list */
+    /* Under mu. */
+    pthread_mutex_t mu;
+    pthread_cond_t quiet; /* notifying became false */
+    delta *first, *last;
+    bool notifying, released;
+    int n_taken_ends;
+    request_stats st;
+};
+
+typedef struct {
+    const sampling_base *base;
+    inbox *in;
+    int kv_block;
+} request_env;
+
+/* Everything allocated, for spec (already checked) with max_tokens in force; two references. */
+request *request_new(const request_env *env, const request_spec *spec, int64_t max_tokens, err *e);
+void request_put(request *r);
+/* Room for one more generated token of c; 0 or ERR_NOMEM. */
+int choice_reserve(choice *c);
+/* Drops what needs the engine (text parser, samplers); after the last choice ended. */
+void request_detach(request *r);
+
+typedef struct {
+    finish_reason reason;
+    int stop_index;
+    int32_t stop_id;
+    int error;
+} ending;
+
+/* Puts c's text at hand, the token (or NULL) and the end (or NULL) into the outbox and wakes the
+ * reader.  Out of memory: an end is still told (as FINISH_ERROR); otherwise ERR_NOMEM. */
+int request_publish(choice *c, const token_info *t, const ending *end, int64_t now_us);
+/* The request is in its first step. */
+void request_scheduled(request *r, int n_cached, int64_t now_us);
+
+#endif
