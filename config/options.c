@@ -474,7 +474,9 @@ static void wrap(buf *out, const char *text, size_t indent)
     size_t room = 100 - indent;
     while (strlen(text) > room) {
         size_t n = room;
-        while (n > 1 && text[n] != ' ') n--;
+        while (n && text[n] != ' ') n--;
+        if (!n) n = strcspn(text, " "); /* a word wider than the column stays whole */
+        if (!text[n]) break;
         buf_put(out, text, n);
         buf_printf(out, "\n%*s", (int)indent, "");
         text += n + 1;
@@ -490,7 +492,7 @@ static void help_row(const option_row *r, buf *out)
     for (int i = 0; i < 4 && r->alias[i]; i++) buf_printf(&left, ", %s", r->alias[i]);
     buf_puts(&right, r->help);
     if (r->kind == OPT_CHOICE) buf_printf(&right, " [%s]", r->accept);
-    if (r->def) buf_printf(&right, " (%s)", r->def);
+    if (r->def && !strstr(r->help, "auto:")) buf_printf(&right, " (default %s)", r->def);
     if (left.len < 34) buf_printf(&left, "%*s", (int)(34 - left.len), "");
     else buf_printf(&left, "\n%*s", 34, "");
     buf_puts(out, buf_str(&left));

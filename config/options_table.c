@@ -25,7 +25,7 @@ const option_row option_rows[] = {
     {"max-model-len", {"-c", "--ctx-size", "--context-length"}, OPT_INT, AT(max_model_len), "auto", .lo = 0, .hi = INT32_MAX, .commands = MODEL,
      .group = "Model", .arg = "N", .help = "context length in tokens (auto: the model's, or what the KV cache can hold)"},
     {"rope-scaling", {0}, OPT_JSON, AT(rope_scaling), .commands = MODEL, .group = "Model", .arg = "JSON",
-     .help = "replaces the model's own, for example {\"rope_type\":\"yarn\",\"factor\":4,\"original_max_position_embeddings\":32768}"},
+     .help = "replaces the model's own, for example {\"rope_type\": \"yarn\", \"factor\": 4, \"original_max_position_embeddings\": 32768}"},
     {"generation-config", {0}, OPT_CHOICE, AT(generation_config), "auto", "auto|none", .commands = CMD_SERVE | CMD_CHAT,
      .group = "Model", .arg = "WORD", .help = "auto: sampling defaults of generation_config.json; none: neutral ones"},
     {"override-generation-config", {0}, OPT_JSON, AT(override_generation_config), .commands = CMD_SERVE | CMD_CHAT,
