@@ -34,9 +34,11 @@ static bool split_name(const char *path, size_t *stem, int *count)
     const char *tail = path + n - m;
     for (size_t i = 0; i < m; i++)
         if (form[i] == '#' ? tail[i] < '0' || tail[i] > '9' : tail[i] != form[i]) return false;
+    int of = atoi(tail + 10);
+    if (of < 1) return false;
     *stem = n - m;
-    *count = atoi(tail + 10);
-    return *count >= 1;
+    *count = of;
+    return true;
 }
 
 /* What a part says of the set it belongs to; 1 of 1 if nothing. */
