@@ -4,6 +4,7 @@
 #include "kernels/kernels.h"
 #include "base/sysinfo.h"
 #include "kernels/backend.h"
+#include "kernels/cpu/cpu.h"
 
 #include <assert.h>
 #include <stdarg.h>
@@ -13,6 +14,7 @@
 
 /* The first entry is what "auto" means. */
 static const backend_entry backends[] = {
+    {"cpu", cpu_open, cpu_close},
     {"ref", ref_open, ref_close},
 };
 enum { N_BACKENDS = sizeof backends / sizeof *backends };
@@ -29,7 +31,7 @@ backend *backend_open(const backend_options *o, err *e)
         }
         return be;
     }
-    err_set(e, ERR_INVALID, "backend '%.40s' is unknown; accepted: auto, ref", name);
+    err_set(e, ERR_INVALID, "backend '%.40s' is unknown; accepted: auto, cpu, ref", name);
     return NULL;
 }
 
