@@ -1,0 +1,151 @@
+"""Shared fixtures: a quern server on a free port, raw sockets, small helpers.
+
+QUERN_BIN names the binary.  Every server is started with --port 0 and asked for its port through the
+line it prints; it is stopped with SIGTERM and must then leave with exit code 0.
+"""
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import httpx
+import pytest
+
+BIN = os.environ.get("QUERN_BIN", "build/quern")
+DEMO = "models/demo"
+
+
+class Server:
+    """One running quern; .url ends without a slash."""
+
+    def __init__(self, *args, model=DEMO, env=None, wait=True):
+        cmd = [BIN, "serve", model, "--port", "0", "--served-model-name", "m", *args]
+        self.proc = subprocess.Popen(cmd, stderr=subprocess.PIPE, text=True, env={**os.environ, **(env or {})})
+        self.lines = []
+        self.port = None
+        self._seen = threading.Event()
+        threading.Thread(target=self._read, daemon=True).start()
+        if not self._seen.wait(60) or self.port is None:
+            self.proc.kill()
+            raise RuntimeError("server did not start:\n" + "".join(self.lines))
+        self.url = f"http://127.0.0.1:{self.port}"
+        if wait:
+            self.wait_ready()
+
+    def _read(self):
+        for line in self.proc.stderr:
+            self.lines.append(line)
+            hit = re.search(r"listening\s+http://\S+:(\d+)", line)
+            if hit:
+                self.port = int(hit.group(1))
+                self._seen.set()
+        self._seen.set()
+
+    def wait_ready(self, limit=60):
+        end = time.time() + limit
+        while time.time() < end:
+            try:
+                if httpx.get(self.url + "/ready", timeout=2).status_code == 200:
+                    return
+            except httpx.HTTPError:
+                pass
+            time.sleep(0.02)
+        raise RuntimeError("not ready:\n" + "".join(self.lines))
+
+    def get(self, path, **kw):
+        return httpx.get(self.url + path, timeout=30, **kw)
+
+    def post(self, path, body, **kw):
+        if isinstance(body, (bytes, str)):
+            return httpx.post(self.url + path, content=body, timeout=120,
+                              headers={"Content-Type": "application/json", **kw.pop("headers", {})}, **kw)
+        return httpx.post(self.url + path, json=body, timeout=120, **kw)
+
+    def chat(self, **body):
+        return self.post("/v1/chat/completions", {"model": "m", "messages": [{"role": "user", "content": "hi"}], **body})
+
+    def complete(self, **body):
+        return self.post("/v1/completions", {"model": "m", "prompt": "Hello", **body})
+
+    def events(self, path, body, **kw):
+        """All SSE data payloads of a streamed POST: parsed JSON, or the string [DONE]."""
+        out = []
+        with httpx.stream("POST", self.url + path, json={**body, "stream": True}, timeout=120, **kw) as r:
+            assert r.status_code == 200, r.read()
+            assert r.headers["content-type"] == "text/event-stream; charset=utf-8"
+            for line in r.iter_lines():
+                if line.startswith("data: "):
+                    out.append(line[6:] if line == "data: [DONE]" else json.loads(line[6:]))
+                else:
+                    assert line == "" or line.startswith(":"), line
+        return out
+
+    def metric(self, name, **labels):
+        """Sum of the samples of a metric that carry these labels."""
+        total, found = 0.0, False
+        for line in self.get("/metrics").text.splitlines():
+            hit = re.match(r"([^\s{]+)(?:\{(.*)\})? (\S+)$", line)
+            if hit and hit.group(1) == name and all(f'{k}="{v}"' in (hit.group(2) or "") for k, v in labels.items()):
+                total, found = total + float(hit.group(3)), True
+        assert found, name
+        return total
+
+    def raw(self, data, timeout=10, shut=False):
+        """Sends bytes, returns everything until the peer closes or timeout of silence."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=timeout) as s:
+            s.sendall(data)
+            if shut:
+                s.shutdown(socket.SHUT_WR)
+            got = b""
+            try:
+                while True:
+                    piece = s.recv(65536)
+                    if not piece:
+                        break
+                    got += piece
+            except (TimeoutError, ConnectionResetError):
+                pass
+            return got
+
+    def stop(self, sig=signal.SIGTERM, limit=40):
+        if self.proc.poll() is None:
+            self.proc.send_signal(sig)
+        code = self.proc.wait(limit)
+        return code
+
+
+@pytest.fixture(scope="session")
+def server():
+    s = Server()
+    yield s
+    assert s.proc.poll() is None, "server died:\n" + "".join(s.lines[-40:])
+    assert s.stop() == 0, "".join(s.lines[-40:])
+
+
+@pytest.fixture
+def start():
+    """Starts extra servers with options; stops them at the end."""
+    made = []
+
+    def make(*args, **kw):
+        s = Server(*args, **kw)
+        made.append(s)
+        return s
+
+    yield make
+    for s in made:
+        if s.proc.poll() is None:
+            assert s.stop() == 0, "".join(s.lines[-40:])
+
+
+def alive(s):
+    assert s.get("/health").status_code == 200
+    assert s.chat(max_tokens=1).status_code == 200
+
+
+sys.setrecursionlimit(20000)

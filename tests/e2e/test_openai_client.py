@@ -1,0 +1,81 @@
+"""The official openai client with strict response validation."""
+import openai
+import pytest
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    return openai.OpenAI(base_url=server.url + "/v1", api_key="none", _strict_response_validation=True, max_retries=0)
+
+
+M = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+def test_chat(client):
+    r = client.chat.completions.create(model="m", messages=M, temperature=0, max_tokens=100)
+    assert r.choices[0].message.content and r.usage.total_tokens > 0
+
+
+def test_chat_stream(client):
+    plain = client.chat.completions.create(model="m", messages=M, temperature=0, max_tokens=100)
+    text, usage = "", None
+    for ev in client.chat.completions.create(model="m", messages=M, temperature=0, max_tokens=100, stream=True,
+                                             stream_options={"include_usage": True}):
+        for c in ev.choices:
+            text += c.delta.content or ""
+        usage = ev.usage or usage
+    assert text == plain.choices[0].message.content and usage.completion_tokens == plain.usage.completion_tokens
+
+
+def test_stream_helper(client):
+    with client.chat.completions.stream(model="m", messages=M, temperature=0, max_tokens=100) as s:
+        for _ in s:
+            pass
+        done = s.get_final_completion()
+    assert done.choices[0].message.content
+
+
+def test_logprobs(client):
+    r = client.chat.completions.create(model="m", messages=M, temperature=0, max_tokens=40, logprobs=True, top_logprobs=2)
+    assert all(len(t.top_logprobs) == 2 for t in r.choices[0].logprobs.content)
+
+
+def test_completions(client):
+    r = client.completions.create(model="m", prompt="Hello", max_tokens=5, logprobs=2, echo=True)
+    assert r.choices[0].text.startswith("Hello") and len(r.choices[0].logprobs.tokens) == r.usage.total_tokens
+    text = "".join(c.text for e in client.completions.create(model="m", prompt="Hello", max_tokens=5, stream=True) for c in e.choices)
+    assert isinstance(text, str)
+
+
+def test_models(client):
+    assert [m.id for m in client.models.list()] == ["m"]
+    assert client.models.retrieve("m").id == "m"
+
+
+def test_errors(client):
+    with pytest.raises(openai.BadRequestError) as e:
+        client.chat.completions.create(model="m", messages=M, temperature=5)
+    assert e.value.param == "temperature" and e.value.code == "invalid_value"
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.create(model="zzz", messages=M)
+    with pytest.raises(openai.InternalServerError):
+        client.embeddings.create(model="m", input="x")
+
+
+def test_cancel(client, server):
+    s = client.chat.completions.create(model="m", messages=M, max_tokens=1500, stream=True, extra_body={"ignore_eos": True})
+    next(iter(s))
+    s.close()
+    assert client.chat.completions.create(model="m", messages=M, max_tokens=1).choices
+
+
+@pytest.mark.anyio
+async def test_async(server):
+    async with openai.AsyncOpenAI(base_url=server.url + "/v1", api_key="x", _strict_response_validation=True) as c:
+        r = await c.chat.completions.create(model="m", messages=M, max_tokens=5)
+        assert r.choices
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
