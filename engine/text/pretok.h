@@ -16,7 +16,8 @@
 
 struct pcre2_real_code_8;
 typedef struct {
-    struct pcre2_real_code_8 *code[PRETOK_MAX]; /* [n] applied in order */
+    /* [n] applied in order; [1]: the same for text with characters newer than PCRE2, or NULL */
+    struct pcre2_real_code_8 *code[2][PRETOK_MAX];
     int n;
 } pretok;
 
@@ -25,8 +26,12 @@ extern const char PRETOK_QWEN2[], PRETOK_QWEN35[], PRETOK_GPT2[];
 
 int pretok_add(pretok *p, const char *regex, size_t n, err *e);
 void pretok_clear(pretok *p);
-/* The rewriting alone, for tests: Oniguruma's spelling to PCRE2's at the end of out. */
-int pretok_translate(const char *regex, size_t n, buf *out, err *e);
+/* The rewriting alone: Oniguruma's spelling to PCRE2's at the end of out.  later: with the
+ * characters that are newer than PCRE2's Unicode; *differ: the expression names a category that has
+ * any. */
+int pretok_translate(const char *regex, size_t n, bool later, bool *differ, buf *out, err *e);
+/* s[n] (valid UTF-8) holds such a character. */
+bool pretok_has_later(const char *s, size_t n);
 
 typedef struct {
     void *match; /* pcre2_match_data */
