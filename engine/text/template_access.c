@@ -87,11 +87,7 @@ value get_item(rctx *c, value obj, value key)
 value get_attr(rctx *c, value obj, vstr *name)
 {
     value out;
-    if (obj.kind == V_UNDEF) {
-        if (name->n > 4 && !memcmp(name->v, "__", 2) && !memcmp(name->v + name->n - 2, "__", 2))
-            return hidden(c, obj, name);
-        raise_undefined(c, obj);
-    }
+    if (obj.kind == V_UNDEF) raise_undefined(c, obj);
     if (attribute(c, obj, name, &out)) return out;
     if (element(c, obj, v_str(name), &out)) return out;
     return v_undef_of(c, obj, v_str(name));
@@ -133,8 +129,9 @@ static value slice_str(rctx *c, vstr *s, int64_t lo, int64_t count, int64_t step
 value get_slice(rctx *c, value obj, value lo, value hi, value by)
 {
     if (obj.kind == V_UNDEF) raise_undefined(c, obj);
+    if (obj.kind == V_DICT) raise(c, "unhashable type: 'slice'");
     if (obj.kind != V_STR && obj.kind != V_LIST && obj.kind != V_TUPLE && obj.kind != V_RANGE)
-        return v_undef_of(c, obj, v_text(c, "slice"));
+        raise(c, "'%s' object is not subscriptable", type_name(obj));
     int64_t step = 1, n = (int64_t)length_of(c, obj), count = 0;
     if (by.kind != V_NONE && by.kind != V_MISSING) {
         if (!is_int(by)) raise(c, "slice indices must be integers or None or have an __index__ method");

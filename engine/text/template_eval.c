@@ -4,6 +4,7 @@
  * Owns nothing (arena).  Thread: the one that renders. */
 #include "engine/text/template_ast.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* ---- scopes ---------------------------------------------------------------------------------- */
@@ -269,7 +270,10 @@ static value eval_cond(rctx *c, scope *s, const node *n)
 {
     if (truthy(c, eval(c, s, n->a))) return eval(c, s, n->b);
     if (n->c) return eval(c, s, n->c);
-    return v_undef_hint(c, "the inline if-expression evaluated to false and no else section was defined.");
+    char hint[120];
+    int len = snprintf(hint, sizeof hint, "the inline if-expression on line %d evaluated to false and no else "
+                       "section was defined.", n->line);
+    return v_undef_hint(c, str_cstr(c, str_new(c, hint, (size_t)len, OPEN)));
 }
 
 static value eval_filter(rctx *c, scope *s, const node *n, const value *block)

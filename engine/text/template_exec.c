@@ -61,11 +61,16 @@ struct vloop {
 static bool pull(rctx *c, vloop *l, value *v)
 {
     while (l->at < l->src->n) {
-        *v = l->src->v[l->at++];
-        if (!l->filter) return true;
-        scope *s = scope_push(c, l->home);
-        assign(c, s, l->target, *v);
-        if (truthy(c, eval(c, s, l->filter))) return true;
+        value item = l->src->v[l->at++];
+        bool fits = true;
+        if (l->filter) {
+            scope *s = scope_push(c, l->home);
+            assign(c, s, l->target, item);
+            fits = truthy(c, eval(c, s, l->filter));
+        }
+        if (!fits) continue;
+        *v = item;
+        return true;
     }
     return false;
 }

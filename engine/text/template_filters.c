@@ -164,12 +164,13 @@ static value f_truncate(rctx *c, value in, const args *a)
 {
     value v[4];
     bind(c, "truncate", a, "length killwords end leeway", v);
-    vstr *s = soft_str(c, in), *end = arg_str(c, v[2]);
+    vstr *s = in.kind == V_STR ? in.s : NULL, *end = arg_str(c, v[2]);
     if (!end) end = v_text(c, "...").s;
     int64_t len = arg_int(c, v[0], 255), leeway = arg_int(c, v[3], 5), tail = (int64_t)str_chars(c, end);
     if (len < tail) raise(c, "expected length >= %lld, got %lld", (long long)tail, (long long)len);
     if (leeway < 0) raise(c, "expected leeway >= 0, got %lld", (long long)leeway);
-    if (leeway > INT32_MAX || len > INT32_MAX || (int64_t)str_chars(c, s) <= len + leeway) return v_str(s);
+    if (leeway > INT32_MAX || len > INT32_MAX || (int64_t)length_of(c, in) <= len + leeway) return in;
+    if (!s) raise(c, "'%s' object has no attribute 'rsplit'", type_name(in));
     vstr *head = str_sub(c, s, 0, str_at(c, s, (size_t)(len - tail)));
     size_t space = arg_bool(c, v[1], false) ? SIZE_MAX : str_rfind(c, head, v_text(c, " ").s);
     if (space != SIZE_MAX) head = str_sub(c, head, 0, space);

@@ -15,6 +15,7 @@ typedef struct {
     vseq *pos;     /* tuple of values, or NULL */
     value one;     /* the value when it is not a tuple */
     vdict *map;    /* mapping for %(name)s, or NULL */
+    bool indexed;  /* the value could be a mapping: it need not be used up */
     size_t used;
     bool left, zero, plus, space, alt;
     int64_t width, precision;
@@ -85,7 +86,10 @@ static void put_number(sbuild *b, percent *p, char conv, value v)
     char spec[48], *text = take(c, 2 * MAX_WIDTH + 400);
     bool real = strchr("eEfFgG", conv) != NULL;
     if (v.kind == V_UNDEF) raise_undefined(c, v);
-    if (!is_number(v)) raise(c, "%%%c format: a number is required, not %s", conv, type_name(v));
+    if (!is_number(v) && real) raise(c, "must be real number, not %s", type_name(v));
+    if (!is_number(v))
+        raise(c, "%%%c format: %s is required, not %s", conv, strchr("xXo", conv) ? "an integer" : "a real number",
+              type_name(v));
     if (!real && v.kind == V_FLOAT && strchr("xXo", conv))
         raise(c, "%%%c format: an integer is required, not float", conv);
     if (v.kind == V_BIG && !real) {
@@ -148,6 +152,7 @@ vstr *str_percent(rctx *c, vstr *s, value arg)
     percent p = {.v = str_flat(c, s), .n = s->n, .one = arg};
     if (arg.kind == V_TUPLE) p.pos = arg.q;
     if (arg.kind == V_DICT) p.map = arg.d;
+    p.indexed = arg.kind == V_DICT || arg.kind == V_LIST || arg.kind == V_RANGE || arg.kind == V_UNDEF;
     sbuild b;
     sb_init(&b, c);
     while (p.at < p.n) {
@@ -165,7 +170,7 @@ vstr *str_percent(rctx *c, vstr *s, value arg)
         if (conv == '%') sb_puts(&b, "%");
         else convert(&b, &p, conv, named ? v : next_value(c, &p));
     }
-    if (!p.map && p.used < (p.pos ? p.pos->n : 1)) raise(c, "not all arguments converted during string formatting");
+    if (!p.indexed && p.used < (p.pos ? p.pos->n : 1)) raise(c, "not all arguments converted during string formatting");
     vstr *r = sb_done(&b);
     r->markup = s->markup;
     return r;

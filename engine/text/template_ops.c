@@ -157,7 +157,7 @@ value binary(rctx *c, int op, value a, value b)
     if (op == BIN_MUL && b.kind == V_STR && is_int(a)) return repeat_str(c, b.s, int_of(a));
     if (op == BIN_MUL && seq_a && is_int(b)) return repeat_seq(c, a, int_of(b));
     if (op == BIN_MUL && seq_b && is_int(a)) return repeat_seq(c, b, int_of(a));
-    if (op == BIN_MOD && a.kind == V_STR && b.kind != V_UNDEF) return v_str(str_percent(c, a.s, b));
+    if (op == BIN_MOD && a.kind == V_STR) return v_str(str_percent(c, a.s, b));
     unsupported(c, op, a, b);
 }
 
@@ -166,6 +166,13 @@ value negate(rctx *c, value v)
     if (is_int(v)) return int_op(c, BIN_SUB, 0, int_of(v));
     if (v.kind == V_FLOAT) return v_float(-v.f);
     if (v.kind == V_UNDEF) raise_undefined(c, v);
-    if (v.kind == V_BIG) overflow(c);
+    if (v.kind == V_BIG) {
+        sbuild b;
+        sb_init(&b, c);
+        bool minus = v.s->v[0] == '-';
+        if (!minus) sb_puts(&b, "-");
+        sb_sub(&b, v.s, minus, v.s->n - minus);
+        return parse_int(c, b.v, b.n);
+    }
     raise(c, "bad operand type for unary -: '%s'", type_name(v));
 }

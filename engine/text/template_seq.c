@@ -285,7 +285,7 @@ static value f_first(rctx *c, value in, const args *a)
 static value f_last(rctx *c, value in, const args *a)
 {
     bind(c, "last", a, "", NULL);
-    if (in.kind == V_GEN || in.kind == V_UNDEF || !is_iterable(in))
+    if (in.kind == V_GEN || !is_iterable(in))
         raise(c, "'%s' object is not reversible", type_name(in));
     if (in.kind == V_STR && in.s->n) return get_item(c, in, v_int(-1));
     vseq *q = iterate(c, in);
@@ -300,7 +300,7 @@ static value f_reverse(rctx *c, value in, const args *a)
     vseq *q = iterate(c, in), *out = seq_new(c, q->n);
     for (size_t i = q->n; i-- > 0;) out->v[out->n++] = q->v[i];
     work(c, q->n >> 4);
-    return v_seq(in.kind == V_GEN || in.kind == V_UNDEF ? V_LIST : V_GEN, out);
+    return v_seq(in.kind == V_GEN ? V_LIST : V_GEN, out);
 }
 
 static value f_items(rctx *c, value in, const args *a)

@@ -395,9 +395,7 @@ static void split_space(rctx *c, vstr *s, int64_t max, vseq *q, size_t *cap)
         if (i >= s->n) return;
         size_t from = i;
         if (max-- == 0) {
-            size_t to = s->n;
-            vstr *rest = str_strip(c, str_sub(c, s, from, to - from), NULL, false, true);
-            seq_push(c, q, cap, v_str(rest));
+            push_piece(c, q, cap, s, from, s->n);
             return;
         }
         while (i < s->n && !space_len(v + i, s->n - i)) i += seq_len(v + i);
@@ -420,8 +418,7 @@ static void rsplit_space(rctx *c, vstr *s, int64_t max, vseq *q, size_t *cap)
         while (to && (k = space_before(v, 0, to)) > 0) to -= k;
         if (!to) return;
         if (max-- == 0) {
-            vstr *rest = str_strip(c, str_sub(c, s, 0, to), NULL, true, false);
-            seq_push(c, q, cap, v_str(rest));
+            push_piece(c, q, cap, s, 0, to);
             return;
         }
         size_t from = to;

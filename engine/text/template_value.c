@@ -430,7 +430,9 @@ static vseq *characters(rctx *c, vstr *s)
     work(c, s->n >> 4);
     for (size_t i = 0, k; i < s->n; i += k) {
         for (k = 1; i + k < s->n && ((unsigned char)v[i + k] & 0xC0) == 0x80; k++) continue;
-        q->v[q->n++] = v_str(str_sub(c, s, i, k));
+        vstr *one = str_sub(c, s, i, k);
+        if (one->markup) one = str_new(c, v + i, k, str_closed(one) ? CLOSED : OPEN);
+        q->v[q->n++] = v_str(one);
     }
     return q;
 }
