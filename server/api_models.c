@@ -3,55 +3,64 @@
 #include "server/app.h"
 #include "server/reply.h"
 
+#include <cJSON.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
-static void put_meta(const app *a, buf *b)
+/* cJSON numbers are doubles: exact for every count below 2^53. */
+static void number(cJSON *o, const char *name, int64_t v)
 {
-    const engine_info_t *info = engine_info(a->eng);
-    if (engine_status(a->eng) == ENGINE_LOADING) {
-        buf_puts(b, "null");
-        return;
-    }
-    buf_printf(b, "{\"n_vocab\":%d,\"n_ctx\":%lld,\"n_ctx_train\":%lld,\"n_embd\":%d,\"n_params\":%lld,\"size\":%lld,", info->n_vocab,
-               (long long)info->ctx, (long long)info->ctx_train, info->hidden, (long long)info->n_params,
-               (long long)info->weight_bytes);
-    put_str(b, "quantization", info->quantization);
-    buf_putc(b, ',');
-    put_str(b, "architecture", info->arch);
-    buf_putc(b, '}');
+    cJSON_AddNumberToObject(o, name, (double)v);
 }
 
-static void put_model(const app *a, const char *id, buf *b)
+static cJSON *meta_of(const app *a)
 {
     const engine_info_t *info = engine_info(a->eng);
-    const template_traits *t = chat_format_traits(info->chat);
-    buf_putc(b, '{');
-    put_str(b, "id", id);
-    buf_printf(b, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"quern\",", (long long)(a->load_unix ? a->load_unix : a->start_unix));
-    put_str(b, "root", a->names.v[0]);
-    buf_printf(b, ",\"parent\":null,\"max_model_len\":%lld,\"context_length\":%lld,\"permission\":[],\"meta\":", (long long)info->ctx,
-               (long long)info->ctx);
-    put_meta(a, b);
-    buf_puts(b, ",\"capabilities\":[\"completion\",\"chat\"");
-    if (t->think) buf_puts(b, ",\"thinking\"");
-    buf_printf(b, "],\"status\":\"%s\"}", engine_status(a->eng) == ENGINE_LOADING ? "loading" : "loaded");
+    if (engine_status(a->eng) == ENGINE_LOADING) return cJSON_CreateNull();
+    cJSON *m = cJSON_CreateObject();
+    number(m, "n_vocab", info->n_vocab);
+    number(m, "n_ctx", info->ctx);
+    number(m, "n_ctx_train", info->ctx_train);
+    number(m, "n_embd", info->hidden);
+    number(m, "n_params", info->n_params);
+    number(m, "size", info->weight_bytes);
+    cJSON_AddStringToObject(m, "quantization", info->quantization);
+    cJSON_AddStringToObject(m, "architecture", info->arch);
+    return m;
+}
+
+static cJSON *model_of(const app *a, const char *id)
+{
+    const engine_info_t *info = engine_info(a->eng);
+    cJSON *m = cJSON_CreateObject();
+    cJSON_AddStringToObject(m, "id", id);
+    cJSON_AddStringToObject(m, "object", "model");
+    number(m, "created", a->load_unix ? a->load_unix : a->start_unix);
+    cJSON_AddStringToObject(m, "owned_by", "quern");
+    cJSON_AddStringToObject(m, "root", a->names.v[0]);
+    cJSON_AddNullToObject(m, "parent");
+    number(m, "max_model_len", info->ctx);
+    number(m, "context_length", info->ctx);
+    cJSON_AddArrayToObject(m, "permission");
+    cJSON_AddItemToObject(m, "meta", meta_of(a));
+    cJSON *caps = cJSON_AddArrayToObject(m, "capabilities");
+    cJSON_AddItemToArray(caps, cJSON_CreateString("completion"));
+    cJSON_AddItemToArray(caps, cJSON_CreateString("chat"));
+    if (chat_format_traits(info->chat)->think) cJSON_AddItemToArray(caps, cJSON_CreateString("thinking"));
+    cJSON_AddStringToObject(m, "status", engine_status(a->eng) == ENGINE_LOADING ? "loading" : "loaded");
+    return m;
 }
 
 void api_models(http_call *c)
 {
     const app *a = http_app(c);
-    buf b = {0};
-    bool any = false;
-    buf_puts(&b, "{\"object\":\"list\",\"data\":[");
-    for (int i = 0; i < a->names.n; i++) {
-        if (strchr(a->names.v[i], '*')) continue;
-        if (any) buf_putc(&b, ',');
-        any = true;
-        put_model(a, a->names.v[i], &b);
-    }
-    buf_puts(&b, "]}");
-    http_reply(c, 200, "application/json", &b);
+    cJSON *list = cJSON_CreateObject();
+    cJSON_AddStringToObject(list, "object", "list");
+    cJSON *data = cJSON_AddArrayToObject(list, "data");
+    for (int i = 0; i < a->names.n; i++)
+        if (!strchr(a->names.v[i], '*')) cJSON_AddItemToArray(data, model_of(a, a->names.v[i]));
+    reply_json(c, 200, list);
 }
 
 void api_model(http_call *c)
@@ -60,9 +69,7 @@ void api_model(http_call *c)
     const char *id = http_tail(c);
     for (int i = 0; i < a->names.n; i++) {
         if (strchr(a->names.v[i], '*') || strcasecmp(a->names.v[i], id)) continue;
-        buf b = {0};
-        put_model(a, a->names.v[i], &b);
-        http_reply(c, 200, "application/json", &b);
+        reply_json(c, 200, model_of(a, a->names.v[i]));
         return;
     }
     reply_fail(c, 404, "invalid_request_error", "model_not_found", "model", "The model `%.64s` does not exist", id);

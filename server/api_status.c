@@ -6,32 +6,33 @@
 
 #include "base/clock.h"
 
-#include <string.h>
+#include <cJSON.h>
+#include <stdio.h>
 
 enum { BEAT_LIMIT_US = 30 * 1000000 };
 
-static void send(http_call *c, int status, buf *b)
+static cJSON *status_of(const char *word)
 {
-    http_reply(c, status, "application/json", b);
+    cJSON *o = cJSON_CreateObject();
+    cJSON_AddStringToObject(o, "status", word);
+    return o;
 }
 
 void api_health(http_call *c)
 {
     const app *a = http_app(c);
     engine_state s = engine_status(a->eng);
-    buf b = {0};
     const char *reason = NULL;
     if (s == ENGINE_FAILED) reason = engine_fault(a->eng);
-    else if (s != ENGINE_LOADING && clock_us() - engine_last_beat_us(a->eng) > BEAT_LIMIT_US) reason = "the engine thread does not answer";
+    else if (s != ENGINE_LOADING && clock_us() - engine_last_beat_us(a->eng) > BEAT_LIMIT_US)
+        reason = "the engine thread does not answer";
     if (reason) {
-        buf_puts(&b, "{\"status\":\"failed\",");
-        put_str(&b, "reason", reason);
-        buf_putc(&b, '}');
-        send(c, 503, &b);
+        cJSON *o = status_of("failed");
+        cJSON_AddStringToObject(o, "reason", reason);
+        reply_json(c, 503, o);
         return;
     }
-    buf_printf(&b, "{\"status\":\"%s\"}", s == ENGINE_LOADING ? "loading" : atomic_load(&a->draining) ? "draining" : "ok");
-    send(c, 200, &b);
+    reply_json(c, 200, status_of(s == ENGINE_LOADING ? "loading" : atomic_load(&a->draining) ? "draining" : "ok"));
 }
 
 void api_ready(http_call *c)
@@ -39,7 +40,6 @@ void api_ready(http_call *c)
     const app *a = http_app(c);
     engine_state s = engine_status(a->eng);
     engine_counters k;
-    buf b = {0};
     const char *why = NULL;
     if (s == ENGINE_FAILED) why = "failed";
     else if (s == ENGINE_LOADING) why = "loading";
@@ -49,25 +49,27 @@ void api_ready(http_call *c)
         if (k.waiting >= a->opt->max_queue) why = "queue_full";
     }
     if (!why) {
-        buf_puts(&b, "{\"status\":\"ready\"}");
-        send(c, 200, &b);
+        reply_json(c, 200, status_of("ready"));
         return;
     }
-    buf_printf(&b, "{\"status\":\"%s\",\"progress\":", why);
-    buf_put_num(&b, s == ENGINE_LOADING ? engine_progress(a->eng) : 1);
-    buf_putc(&b, '}');
+    cJSON *o = status_of(why);
+    cJSON_AddNumberToObject(o, "progress", s == ENGINE_LOADING ? engine_progress(a->eng) : 1);
     http_add_header(c, "Retry-After", "%d", 1);
-    send(c, 503, &b);
+    reply_json(c, 503, o);
 }
 
 void api_version(http_call *c)
 {
     const app *a = http_app(c);
     const engine_info_t *info = engine_info(a->eng);
-    buf b = {0};
-    buf_printf(&b, "{\"version\":\"%s\",\"commit\":\"%s\",\"backend\":\"%s\",\"build\":\"", QUERN_VERSION, QUERN_COMMIT, info->backend);
-    buf_printf(&b, "%s %s\"}", info->isa ? info->isa : "", __VERSION__);
-    send(c, 200, &b);
+    char build[128];
+    cJSON *o = cJSON_CreateObject();
+    snprintf(build, sizeof build, "%s, %s", info->isa ? info->isa : "", __VERSION__);
+    cJSON_AddStringToObject(o, "version", QUERN_VERSION);
+    cJSON_AddStringToObject(o, "commit", QUERN_COMMIT);
+    cJSON_AddStringToObject(o, "backend", info->backend);
+    cJSON_AddStringToObject(o, "build", build);
+    reply_json(c, 200, o);
 }
 
 void api_root(http_call *c)

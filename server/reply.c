@@ -1,8 +1,10 @@
 /* reply.c - wire text shared by all handlers; see reply.h.  Any thread. */
 #include "server/reply.h"
 
+#include <cJSON.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
@@ -81,6 +83,21 @@ void reply_fail(http_call *c, int status, const char *type, const char *code, co
     va_end(ap);
     reply_error(&b, route_dialect(http_path(c)), http_request_id(c), status, type, code, param, msg);
     http_reply(c, status, "application/json", &b);
+}
+
+void reply_json(http_call *c, int status, struct cJSON *o)
+{
+    char *text = o ? cJSON_PrintUnformatted(o) : NULL;
+    buf b = {0};
+    if (text) buf_puts(&b, text);
+    free(text);
+    cJSON_Delete(o);
+    if (text && buf_ok(&b)) {
+        http_reply(c, status, "application/json", &b);
+        return;
+    }
+    buf_clear(&b);
+    reply_fail(c, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
 }
 
 void reply_not_built(http_call *c, const char *param)

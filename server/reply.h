@@ -6,12 +6,16 @@
 #include "base/buf.h"
 #include "server/routes.h"
 
+struct cJSON;
+
 /* The error body of E1, E2.  param and code may be NULL; request_id is used by some shapes. */
 void reply_error(buf *out, dialect d, const char *request_id, int status, const char *type,
                  const char *code, const char *param, const char *msg);
 /* Sends that error as the call's reply. */
 void reply_fail(http_call *c, int status, const char *type, const char *code, const char *param,
                 const char *fmt, ...) __attribute__((format(printf, 6, 7)));
+/* Prints o (NULL: out of memory, 503) as the call's reply and deletes it. */
+void reply_json(http_call *c, int status, struct cJSON *o);
 /* 501 naming the field or feature (stages that are not built). */
 void reply_not_built(http_call *c, const char *param);
 /* prefix + 24 random base62 characters (G15); cap >= strlen(prefix) + 25. */
