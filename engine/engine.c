@@ -1,7 +1,7 @@
 /* engine.c - the public face: opening, loading, submitting, closing.
- * Owns the engine and everything in it.  Refuses: what the checkpoint readers refuse, models without a
- * tokenizer (except where no text is needed), requests that can never run.
- * Thread: open, load, stop and close by one thread at a time; the rest by any. */
+ * Owns the engine and everything in it.  Refuses: what the checkpoint readers refuse, models
+ * without a tokenizer (except where no text is needed), requests that can never run. Thread: open,
+ * load, stop and close by one thread at a time; the rest by any. */
 #include "base/clock.h"
 #include "base/file.h"
 #include "engine/engine_impl.h"
@@ -37,7 +37,8 @@ static int open_checkpoint(engine *g, const engine_options *o, err *e)
     g->ckpt = checkpoint_open(o->model_path, &(checkpoint_options){.weights = true}, e);
     if (!g->ckpt) return e ? e->code : ERR_INVALID;
     model_config *c = checkpoint_config_edit(g->ckpt);
-    if (!c) return err_set(e, ERR_NOTFOUND, "%s has no config.json: it is not a model", o->model_path);
+    if (!c)
+        return err_set(e, ERR_NOTFOUND, "%s has no config.json: it is not a model", o->model_path);
     if (!o->generation_config) {
         /* End tokens stay: they belong to the model, not to its defaults. */
         generation_config bare = {.n_eos = c->gen.n_eos, .pad = c->gen.pad, .bos = c->gen.bos};
@@ -62,8 +63,10 @@ static int open_text(engine *g, const engine_options *o, err *e)
     bool any = src.gguf || src.tokenizer_json || (src.vocab_json && src.merges);
     if (!any && o->allow_no_template) return 0;
     if (!any)
-        return err_set(e, ERR_NOTFOUND, "%s has no tokenizer: tokenizer.json, or vocab.json and merges.txt, "
-                                        "must lie beside config.json", o->model_path);
+        return err_set(e, ERR_NOTFOUND,
+                       "%s has no tokenizer: tokenizer.json, or vocab.json and merges.txt, "
+                       "must lie beside config.json",
+                       o->model_path);
     if (!(g->tok = tokenizer_open(&src, e))) {
         /* Benchmarks need no text: weights made by a script carry no vocabulary. */
         return o->allow_no_template ? 0 : e ? e->code : ERR_INVALID;
@@ -142,8 +145,10 @@ static int describe(engine *g, err *e)
     i->n_vocab = i->vocab_rows;
     if (g->tok && tokenizer_n_vocab(g->tok) < i->n_vocab) i->n_vocab = tokenizer_n_vocab(g->tok);
     if (g->tok && tokenizer_n_vocab(g->tok) > i->vocab_rows)
-        return err_set(e, ERR_INVALID, "the tokenizer has %d tokens and the model only %d rows: they do not "
-                                       "belong together", tokenizer_n_vocab(g->tok), i->vocab_rows);
+        return err_set(e, ERR_INVALID,
+                       "the tokenizer has %d tokens and the model only %d rows: they do not "
+                       "belong together",
+                       tokenizer_n_vocab(g->tok), i->vocab_rows);
     i->name = g->name;
     i->arch = g->arch;
     i->quantization = g->quantization;
@@ -181,7 +186,8 @@ engine *engine_open(const engine_options *o, err *e)
     checkpoint_name(o->model_path, g->name, sizeof g->name);
     if (open_checkpoint(g, o, e)) goto fail;
     snprintf(g->arch, sizeof g->arch, "%.31s", g->conf.model_type);
-    backend_options bo = {.name = o->device, .isa = o->cpu_isa, .threads = o->threads, .bf16_repack = o->bf16_repack};
+    backend_options bo = {
+        .name = o->device, .isa = o->cpu_isa, .threads = o->threads, .bf16_repack = o->bf16_repack};
     if (!(g->be = backend_open(&bo, e))) goto fail;
     if (engine_plan_memory(g, o, e)) goto fail;
     if (open_text(g, o, e)) goto fail;
@@ -198,9 +204,15 @@ engine *engine_open_runner(const engine_options *o, const engine_shape *shape, r
     engine *g = engine_new(o, e);
     if (!g) return NULL;
     engine_info_t *i = &g->info;
-    *i = (engine_info_t){.name = "fake", .arch = "fake", .ctx = shape->ctx, .n_vocab = shape->n_vocab,
-                         .vocab_rows = shape->n_vocab, .kv_block = shape->kv_block,
-                         .n_kv_blocks = shape->n_blocks, .tok = shape->tok, .config = &g->conf};
+    *i = (engine_info_t){.name = "fake",
+                         .arch = "fake",
+                         .ctx = shape->ctx,
+                         .n_vocab = shape->n_vocab,
+                         .vocab_rows = shape->n_vocab,
+                         .kv_block = shape->kv_block,
+                         .n_kv_blocks = shape->n_blocks,
+                         .tok = shape->tok,
+                         .config = &g->conf};
     for (int k = 0; k < shape->n_end; k++) add_end(i, shape->end_id[k]);
     g->run = run;
     i->max_num_seqs = o->max_num_seqs ? o->max_num_seqs : 8;
@@ -251,7 +263,8 @@ int engine_load(engine *g, err *e)
     g->pool = kvpool_new(i->n_kv_blocks, i->kv_block);
     int longest = (int)((i->ctx + i->kv_block - 1) / i->kv_block);
     if (!g->pool || sched_init(&g->sched, &g->so, g->pool) || step_init(&g->step, &g->so, longest))
-        return err_set(e, ERR_NOMEM, "out of memory for the bookkeeping of %d KV blocks", i->n_kv_blocks);
+        return err_set(e, ERR_NOMEM, "out of memory for the bookkeeping of %d KV blocks",
+                       i->n_kv_blocks);
     atomic_store(&g->beat_us, clock_us());
     if (pthread_create(&g->thread, NULL, engine_loop, g))
         return err_set(e, ERR_NOMEM, "cannot start the engine thread");
@@ -335,12 +348,16 @@ void engine_stats(const engine *g, engine_counters *out)
 
 static int check_sampling(const sampling *s, err *e)
 {
-    const float v[] = {s->temperature, s->top_p, s->min_p, s->repetition, s->presence, s->frequency};
+    const float v[] = {s->temperature, s->top_p,    s->min_p,
+                       s->repetition,  s->presence, s->frequency};
     for (size_t i = 0; i < sizeof v / sizeof *v; i++)
-        if (!isfinite(v[i])) return err_set(e, ERR_INVALID, "a sampling parameter is not a finite number");
+        if (!isfinite(v[i]))
+            return err_set(e, ERR_INVALID, "a sampling parameter is not a finite number");
     if (s->temperature < 0 || s->repetition <= 0)
-        return err_set(e, ERR_INVALID, "temperature must be at least 0 and repetition_penalty above 0");
-    if (s->n_logprobs < -1 || s->n_logprobs > 20 || s->n_prompt_logprobs < -1 || s->n_prompt_logprobs > 20)
+        return err_set(e, ERR_INVALID,
+                       "temperature must be at least 0 and repetition_penalty above 0");
+    if (s->n_logprobs < -1 || s->n_logprobs > 20 || s->n_prompt_logprobs < -1 ||
+        s->n_prompt_logprobs > 20)
         return err_set(e, ERR_INVALID, "logprobs must be between 0 and 20");
     return 0;
 }
@@ -349,13 +366,15 @@ static int check_spec(const engine *g, const request_spec *spec, err *e)
 {
     const engine_info_t *i = &g->info;
     if (spec->n_prompt < 1) return err_set(e, ERR_INVALID, "the prompt is empty");
-    if (spec->n < 1 || spec->n > 128) return err_set(e, ERR_INVALID, "'n' must be between 1 and 128, got %d", spec->n);
+    if (spec->n < 1 || spec->n > 128)
+        return err_set(e, ERR_INVALID, "'n' must be between 1 and 128, got %d", spec->n);
     if (spec->n_prompt > i->ctx - (spec->s.max_tokens != 0))
-        return err_set(e, ERR_INVALID, "the prompt has %d tokens, the context is %" PRId64, spec->n_prompt, i->ctx);
+        return err_set(e, ERR_INVALID, "the prompt has %d tokens, the context is %" PRId64,
+                       spec->n_prompt, i->ctx);
     for (int k = 0; k < spec->n_prompt; k++)
         if (spec->prompt[k] < 0 || spec->prompt[k] >= i->n_vocab)
-            return err_set(e, ERR_INVALID, "prompt token %d is %d, the vocabulary has ids 0 to %d", k,
-                           spec->prompt[k], i->n_vocab - 1);
+            return err_set(e, ERR_INVALID, "prompt token %d is %d, the vocabulary has ids 0 to %d",
+                           k, spec->prompt[k], i->n_vocab - 1);
     if (spec->s.max_tokens < -1) return err_set(e, ERR_INVALID, "'max_tokens' must be at least -1");
     return check_sampling(&spec->s, e);
 }
@@ -394,7 +413,8 @@ int engine_submit(engine *g, const request_spec *spec, request **out, int64_t *c
     if (max < 0 || max > room) max = room;
     if (max != spec->s.max_tokens && spec->s.max_tokens >= 0 && clamped) *clamped = max;
     if ((spec->n_prompt + max + g->info.kv_block - 1) / g->info.kv_block > g->info.n_kv_blocks)
-        return err_set(e, ERR_NOMEM, "%" PRId64 " tokens can never fit into the KV cache", spec->n_prompt + max);
+        return err_set(e, ERR_NOMEM, "%" PRId64 " tokens can never fit into the KV cache",
+                       spec->n_prompt + max);
     request_spec own = *spec;
     if (!g->allow_priority) own.priority = 0;
     request *r = request_new(&(request_env){&g->base, g->in, g->info.kv_block}, &own, max, e);

@@ -13,7 +13,7 @@
 
 struct engine {
     /* Const after engine_open. */
-    checkpoint *ckpt;       /* NULL after loading, and in tests */
+    checkpoint *ckpt; /* NULL after loading, and in tests */
     model_config conf;
     tokenizer *tok;
     chat_format *chat;
@@ -33,15 +33,15 @@ struct engine {
     kvpool *pool;
     sched sched;
     step step;
-    request *first, *last;  /* requests with a live choice */
-    int n_live;             /* of them */
-    uint64_t order;         /* arrivals */
-    int64_t next_deadline;  /* INT64_MAX = none */
+    request *first, *last; /* requests with a live choice */
+    int n_live;            /* of them */
+    uint64_t order;        /* arrivals */
+    int64_t next_deadline; /* INT64_MAX = none */
     pthread_t thread;
     bool started;
     /* Any thread. */
     live_stats stats;
-    _Atomic int state;      /* engine_state; fault is written before FAILED */
+    _Atomic int state; /* engine_state; fault is written before FAILED */
     char fault[200];
     _Atomic int64_t beat_us;
     _Atomic double progress;
@@ -54,11 +54,12 @@ struct engine {
 /* Chooses context, sequences and KV blocks for the opened checkpoint and backend; fills mo, so and
  * info.  Fails if the weights or a smallest useful cache do not fit. */
 int engine_plan_memory(engine *g, const engine_options *o, err *e);
-/* Hash over everything that must be equal for equal output (API G4); reads a little of each tensor. */
+/* Hash over everything that must be equal for equal output (API G4); reads a little of each tensor.
+ */
 uint64_t engine_fingerprint(const engine *g);
 
-/* Changes state and what submits are answered (0 or ERR_*), together.  A failed engine stays failed,
- * a draining one never becomes ready. */
+/* Changes state and what submits are answered (0 or ERR_*), together.  A failed engine stays
+ * failed, a draining one never becomes ready. */
 void engine_enter(engine *g, engine_state to, int refuse);
 /* The engine thread; arg is the engine. */
 void *engine_loop(void *arg);
@@ -69,8 +70,8 @@ void engine_fail_all(engine *g, request *fresh, int code);
 typedef struct {
     int n_vocab, kv_block, n_blocks;
     int64_t ctx;
-    tokenizer *tok;         /* borrowed, may be NULL */
-    const int32_t *end_id;  /* [n_end] */
+    tokenizer *tok;        /* borrowed, may be NULL */
+    const int32_t *end_id; /* [n_end] */
     int n_end;
 } engine_shape;
 engine *engine_open_runner(const engine_options *o, const engine_shape *shape, runner *run, err *e);

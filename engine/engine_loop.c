@@ -1,6 +1,6 @@
 /* engine_loop.c - the engine thread: inbox -> plan -> step -> runner -> commit -> publish.
- * Owns the scheduler, the pool and every live request while it runs.  Refuses nothing: a request that
- * cannot go on ends with a status of its own; a device fault ends them all and is final.
+ * Owns the scheduler, the pool and every live request while it runs.  Refuses nothing: a request
+ * that cannot go on ends with a status of its own; a device fault ends them all and is final.
  * Thread: the engine thread only (engine_fail_all: whoever joined it). */
 #include "base/clock.h"
 #include "base/log.h"
@@ -160,7 +160,8 @@ static int fill_rows(engine *g, choice **broken)
         if (o->drawing) {
             bool answering = !c->out || !output_in_reasoning(c->out);
             uint64_t key = c->r->choice_base + (uint64_t)c->index;
-            if (choice_reserve(c) || sampler_fill(&c->smp, o->q, answering, key, row)) return ERR_NOMEM;
+            if (choice_reserve(c) || sampler_fill(&c->smp, o->q, answering, key, row))
+                return ERR_NOMEM;
         } else {
             *row = (sample_row){.repetition = 1,
                                 .top_p = 1,
@@ -345,7 +346,8 @@ void *engine_loop(void *arg)
         atomic_store_explicit(&g->beat_us, clock_us(), memory_order_relaxed);
         int places = g->so.max_seqs - g->sched.n_run;
         inbox_news news = inbox_drain(g->in, g->n_live > 0, g->next_deadline, places);
-        if (news.stop || failed) engine_fail_all(g, news.fresh, news.stop ? ERR_SHUTDOWN : ERR_DEVICE);
+        if (news.stop || failed)
+            engine_fail_all(g, news.fresh, news.stop ? ERR_SHUTDOWN : ERR_DEVICE);
         if (news.stop) break;
         if (failed) continue;
         accept_requests(g, news.fresh);

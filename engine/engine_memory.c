@@ -1,8 +1,7 @@
-/* engine_memory.c - how much context, how many sequences and how many KV blocks: the memory plan, and
- * the words that explain it at start (API 21, A4).
- * Refuses: weights that do not fit into the memory this process may use, a cache too small to be of
- * any use, unknown KV types.
- * Thread: whoever opens the engine. */
+/* engine_memory.c - how much context, how many sequences and how many KV blocks: the memory plan,
+ * and the words that explain it at start (API 21, A4). Refuses: weights that do not fit into the
+ * memory this process may use, a cache too small to be of any use, unknown KV types. Thread:
+ * whoever opens the engine. */
 #include "base/log.h"
 #include "base/sysinfo.h"
 #include "engine/engine_impl.h"
@@ -26,7 +25,8 @@ enum {
 
 /* BF16 keeps the range of K (up to 900 in Qwen2.5); both 16-bit types read at the same speed. */
 static const kv_type default_kv = KV_BF16;
-static const char *const kv_names[] = {[KV_F32] = "f32", [KV_F16] = "f16", [KV_BF16] = "bf16", [KV_Q8_0] = "q8_0"};
+static const char *const kv_names[] = {
+    [KV_F32] = "f32", [KV_F16] = "f16", [KV_BF16] = "bf16", [KV_Q8_0] = "q8_0"};
 
 static int parse_kv_type(const char *name, kv_type *t, err *e)
 {
@@ -37,7 +37,8 @@ static int parse_kv_type(const char *name, kv_type *t, err *e)
         *t = (kv_type)i;
         return 0;
     }
-    return err_set(e, ERR_INVALID, "--kv-cache-dtype is '%.40s'; it can be auto, bf16, f16, f32 or q8_0", name);
+    return err_set(e, ERR_INVALID,
+                   "--kv-cache-dtype is '%.40s'; it can be auto, bf16, f16, f32 or q8_0", name);
 }
 
 static double mib(uint64_t bytes)
@@ -46,37 +47,43 @@ static double mib(uint64_t bytes)
 }
 
 /* Bytes for KV: what was asked for, or half of what is left beside weights and scratch. */
-static int kv_budget(const engine_options *o, const model_plan *p, uint64_t *budget, uint64_t *available, err *e)
+static int kv_budget(const engine_options *o, const model_plan *p, uint64_t *budget,
+                     uint64_t *available, err *e)
 {
     uint64_t fixed = (uint64_t)p->weight_bytes + p->scratch_bytes;
     *available = sys_mem_available();
     if (*available == 0) *available = UINT64_MAX / 2; /* the system does not say */
     if (fixed >= *available)
-        return err_set(e, ERR_NOMEM,
-                       "the model needs %.0f MiB for weights and working memory, and only %.0f MiB are "
-                       "available: free memory, raise the container's limit, or use a smaller or more "
-                       "quantised model",
-                       mib(fixed), mib(*available));
+        return err_set(
+            e, ERR_NOMEM,
+            "the model needs %.0f MiB for weights and working memory, and only %.0f MiB are "
+            "available: free memory, raise the container's limit, or use a smaller or more "
+            "quantised model",
+            mib(fixed), mib(*available));
     *budget = o->kv_memory ? o->kv_memory : (*available - fixed) / 2;
     if (*budget <= *available - fixed) return 0;
-    return err_set(e, ERR_NOMEM,
-                   "--kv-cache-memory asks for %.0f MiB, and beside the model's %.0f MiB only %.0f MiB are "
-                   "available",
-                   mib(*budget), mib(fixed), mib(*available - fixed));
+    return err_set(
+        e, ERR_NOMEM,
+        "--kv-cache-memory asks for %.0f MiB, and beside the model's %.0f MiB only %.0f MiB are "
+        "available",
+        mib(*budget), mib(fixed), mib(*available - fixed));
 }
 
-static void explain(engine *g, const engine_options *o, uint64_t available, int64_t need, int64_t wanted_ctx)
+static void explain(engine *g, const engine_options *o, uint64_t available, int64_t need,
+                    int64_t wanted_ctx)
 {
     engine_info_t *i = &g->info;
     char *s = i->kv_reason;
     size_t n = sizeof i->kv_reason;
     if (o->kv_memory) snprintf(s, n, "--kv-cache-memory");
     else if (i->n_kv_blocks == need)
-        snprintf(s, n, "all that %d sequences of %" PRId64 " tokens can use", i->max_num_seqs, i->ctx);
+        snprintf(s, n, "all that %d sequences of %" PRId64 " tokens can use", i->max_num_seqs,
+                 i->ctx);
     else snprintf(s, n, "half of the %.0f MiB available beside the weights", mib(available));
     if (i->ctx == wanted_ctx) return;
     size_t at = strlen(s);
-    snprintf(s + at, n - at, "; context cut from %" PRId64 " to %" PRId64 " tokens", wanted_ctx, i->ctx);
+    snprintf(s + at, n - at, "; context cut from %" PRId64 " to %" PRId64 " tokens", wanted_ctx,
+             i->ctx);
     log_warn("the KV cache holds %" PRId64 " tokens: the context is cut from %" PRId64
              "; raise --kv-cache-memory or use --kv-cache-dtype q8_0",
              i->ctx, wanted_ctx);
@@ -90,13 +97,16 @@ static int fit(engine *g, const engine_options *o, const model_plan *p, err *e)
     if (rc) return rc;
     engine_info_t *i = &g->info;
     int b = g->be->kv_block;
-    int64_t wanted_ctx = i->ctx, per_seq = (wanted_ctx + b - 1) / b, need = per_seq * i->max_num_seqs;
-    int64_t blocks = (int64_t)(budget / p->kv_block_bytes), most = INT32_MAX / b; /* slots are int32 */
+    int64_t wanted_ctx = i->ctx, per_seq = (wanted_ctx + b - 1) / b,
+            need = per_seq * i->max_num_seqs;
+    int64_t blocks = (int64_t)(budget / p->kv_block_bytes),
+            most = INT32_MAX / b; /* slots are int32 */
     if (!o->kv_memory && blocks > need) blocks = need;
     if (blocks > most) blocks = most;
     if (blocks < 1 || blocks * b < (wanted_ctx < 64 ? wanted_ctx : 64))
         return err_set(e, ERR_NOMEM,
-                       "%.1f MiB for the KV cache hold only %" PRId64 " tokens (%.2f MiB for %d): raise "
+                       "%.1f MiB for the KV cache hold only %" PRId64
+                       " tokens (%.2f MiB for %d): raise "
                        "--kv-cache-memory or free memory",
                        mib(budget), blocks * b, mib(p->kv_block_bytes), b);
     if (blocks * b < i->ctx) i->ctx = blocks * b;
@@ -112,13 +122,17 @@ static int fit(engine *g, const engine_options *o, const model_plan *p, err *e)
 
 static int check_options(const engine_options *o, err *e)
 {
-    if (o->max_model_len < 0 || o->max_num_seqs < 0 || o->max_num_batched_tokens < 0 || o->max_queue < 0)
-        return err_set(e, ERR_INVALID, "--max-model-len, --max-num-seqs, --max-num-batched-tokens and "
-                                       "--max-queue must not be negative");
+    if (o->max_model_len < 0 || o->max_num_seqs < 0 || o->max_num_batched_tokens < 0 ||
+        o->max_queue < 0)
+        return err_set(e, ERR_INVALID,
+                       "--max-model-len, --max-num-seqs, --max-num-batched-tokens and "
+                       "--max-queue must not be negative");
     if (o->max_num_seqs > 4096)
-        return err_set(e, ERR_INVALID, "--max-num-seqs is %d; at most 4096 are supported", o->max_num_seqs);
+        return err_set(e, ERR_INVALID, "--max-num-seqs is %d; at most 4096 are supported",
+                       o->max_num_seqs);
     if (o->max_num_batched_tokens > 65536)
-        return err_set(e, ERR_INVALID, "--max-num-batched-tokens is %d; at most 65536 are supported",
+        return err_set(e, ERR_INVALID,
+                       "--max-num-batched-tokens is %d; at most 65536 are supported",
                        o->max_num_batched_tokens);
     return 0;
 }
@@ -161,7 +175,8 @@ static void hash_tensor(XXH3_state_t *h, const ckpt_tensor *t)
     XXH3_64bits_update(h, t->name, strlen(t->name));
     XXH3_64bits_update(h, &t->type, sizeof t->type);
     XXH3_64bits_update(h, t->dim, sizeof t->dim);
-    /* The whole content would mean reading every weight twice; a few places tell fine-tunes apart. */
+    /* The whole content would mean reading every weight twice; a few places tell fine-tunes apart.
+     */
     size_t part = t->bytes < 256 ? t->bytes : 256;
     const size_t at[3] = {0, (t->bytes - part) / 2, t->bytes - part};
     for (int k = 0; k < 3; k++) XXH3_64bits_update(h, (const char *)t->data + at[k], part);
@@ -178,10 +193,11 @@ uint64_t engine_fingerprint(const engine *g)
      * the context does, through dynamic NTK. */
     const rope_config *r = &g->conf.rope;
     char text[512];
-    int n = snprintf(text, sizeof text, "%s %s %s kv=%s ctx=%" PRId64 " rope=%d,%g,%g,%" PRId64 ",%g,%g,%g eps=%g",
-                     g->info.backend, g->info.isa, g->info.arch, g->info.kv_dtype, g->info.ctx, (int)r->kind,
-                     r->theta, r->factor, r->original_ctx, r->beta_fast, r->beta_slow, r->attn_factor,
-                     g->conf.norm_eps);
+    int n = snprintf(text, sizeof text,
+                     "%s %s %s kv=%s ctx=%" PRId64 " rope=%d,%g,%g,%" PRId64 ",%g,%g,%g eps=%g",
+                     g->info.backend, g->info.isa, g->info.arch, g->info.kv_dtype, g->info.ctx,
+                     (int)r->kind, r->theta, r->factor, r->original_ctx, r->beta_fast, r->beta_slow,
+                     r->attn_factor, g->conf.norm_eps);
     XXH3_64bits_update(h, text, (size_t)n < sizeof text ? (size_t)n : sizeof text - 1);
     XXH3_64bits_update(h, g->info.end_id, (size_t)g->info.n_end * sizeof *g->info.end_id);
     uint64_t digest = XXH3_64bits_digest(h);

@@ -4,15 +4,16 @@
 
 #include <string.h>
 
-static const double ttft_bounds[] = {.001, .005, .01, .02, .04, .06, .08, .1, .25, .5, .75,
+static const double ttft_bounds[] = {.001, .005, .01, .02, .04, .06, .08, .1, .25, .5,  .75,
                                      1,    2.5,  5,   7.5, 10,  20,  40,  80, 160, 640, 2560};
-static const double itl_bounds[] = {.01, .025, .05, .075, .1, .15, .2, .3, .4, .5,
-                                    .75, 1,    2.5, 5,    7.5, 10, 20, 40, 80};
+static const double itl_bounds[] = {.01, .025, .05, .075, .1,  .15, .2, .3, .4, .5,
+                                    .75, 1,    2.5, 5,    7.5, 10,  20, 40, 80};
 static const double latency_bounds[] = {.3, .5, .8, 1,  1.5, 2,   2.5, 5,   10,   15,  20,
                                         30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680};
 /* 1-2-5 up to the context: 27 bounds reach half a billion tokens. */
-static const double size_bounds[] = {1,   2,   5,   1e1, 2e1, 5e1, 1e2, 2e2, 5e2, 1e3, 2e3, 5e3, 1e4, 2e4,
-                                     5e4, 1e5, 2e5, 5e5, 1e6, 2e6, 5e6, 1e7, 2e7, 5e7, 1e8, 2e8, 5e8};
+static const double size_bounds[] = {1,   2,   5,   1e1, 2e1, 5e1, 1e2, 2e2, 5e2,
+                                     1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5,
+                                     1e6, 2e6, 5e6, 1e7, 2e7, 5e7, 1e8, 2e8, 5e8};
 
 enum {
     ttft_n = sizeof ttft_bounds / sizeof *ttft_bounds,
@@ -20,13 +21,14 @@ enum {
     latency_n = sizeof latency_bounds / sizeof *latency_bounds,
     size_n = sizeof size_bounds / sizeof *size_bounds
 };
-_Static_assert((int)size_n <= HIST_MAX && (int)ttft_n <= HIST_MAX, "a histogram of engine.h holds all buckets");
+_Static_assert((int)size_n <= HIST_MAX && (int)ttft_n <= HIST_MAX,
+               "a histogram of engine.h holds all buckets");
 
 void stats_init(live_stats *s, int64_t ctx)
 {
     memset(s, 0, sizeof *s);
-#define X(field, kind)                                                                            \
-    s->field.bound = kind##_bounds;                                                               \
+#define X(field, kind)              \
+    s->field.bound = kind##_bounds; \
     s->field.n = kind##_n;
     STATS_HISTOGRAMS(X)
 #undef X
@@ -60,7 +62,8 @@ static void read_histogram(const live_histogram *h, histogram *out)
 {
     out->n = h->n;
     for (int i = 0; i < h->n; i++) out->bound[i] = h->bound[i];
-    for (int i = 0; i <= h->n; i++) out->count[i] = atomic_load_explicit(&h->count[i], memory_order_relaxed);
+    for (int i = 0; i <= h->n; i++)
+        out->count[i] = atomic_load_explicit(&h->count[i], memory_order_relaxed);
     out->sum = atomic_load_explicit(&h->sum, memory_order_relaxed);
 }
 

@@ -16,41 +16,41 @@ typedef struct {
 } live_histogram;
 
 /* name in engine_counters */
-#define STATS_COUNTERS(X)                                                                         \
-    X(prompt_tokens)                                                                              \
-    X(generation_tokens)                                                                          \
-    X(preemptions)                                                                                \
-    X(cached_tokens)                                                                              \
-    X(prefix_queries)                                                                             \
-    X(prefix_hits)                                                                                \
-    X(reasoning_tokens)                                                                           \
-    X(steps)                                                                                      \
-    X(decode_steps)                                                                               \
-    X(busy_slots)                                                                                 \
-    X(cancelled_queued)                                                                           \
-    X(cancelled_prefill)                                                                          \
+#define STATS_COUNTERS(X) \
+    X(prompt_tokens)      \
+    X(generation_tokens)  \
+    X(preemptions)        \
+    X(cached_tokens)      \
+    X(prefix_queries)     \
+    X(prefix_hits)        \
+    X(reasoning_tokens)   \
+    X(steps)              \
+    X(decode_steps)       \
+    X(busy_slots)         \
+    X(cancelled_queued)   \
+    X(cancelled_prefill)  \
     X(cancelled_decode)
-#define STATS_GAUGES(X)                                                                           \
-    X(running)                                                                                    \
-    X(waiting)                                                                                    \
-    X(kv_used)                                                                                    \
-    X(kv_cached)                                                                                  \
-    X(kv_free)                                                                                    \
-    X(kv_total)                                                                                   \
+#define STATS_GAUGES(X) \
+    X(running)          \
+    X(waiting)          \
+    X(kv_used)          \
+    X(kv_cached)        \
+    X(kv_free)          \
+    X(kv_total)         \
     X(n_tokens_max)
-#define STATS_SECONDS(X)                                                                          \
-    X(prompt_seconds)                                                                             \
-    X(predicted_seconds)                                                                          \
+#define STATS_SECONDS(X) \
+    X(prompt_seconds)    \
+    X(predicted_seconds) \
     X(tok_per_s)
-#define STATS_HISTOGRAMS(X)                                                                       \
-    X(ttft, ttft)                                                                                 \
-    X(itl, itl)                                                                                   \
-    X(e2e, latency)                                                                               \
-    X(queue, latency)                                                                             \
-    X(inference, latency)                                                                         \
-    X(prefill, latency)                                                                           \
-    X(decode, latency)                                                                            \
-    X(prompt_size, size)                                                                          \
+#define STATS_HISTOGRAMS(X) \
+    X(ttft, ttft)           \
+    X(itl, itl)             \
+    X(e2e, latency)         \
+    X(queue, latency)       \
+    X(inference, latency)   \
+    X(prefill, latency)     \
+    X(decode, latency)      \
+    X(prompt_size, size)    \
     X(generation_size, size)
 
 typedef struct {
@@ -80,8 +80,8 @@ void stats_throughput(live_stats *s, int n, int64_t now_us);
 void stats_read(const live_stats *s, engine_counters *out);
 
 /* Single writer: a relaxed load and store, no locked instruction. */
-#define stats_add(field, v)                                                                       \
-    atomic_store_explicit(&(field), atomic_load_explicit(&(field), memory_order_relaxed) + (v),   \
+#define stats_add(field, v)                                                                     \
+    atomic_store_explicit(&(field), atomic_load_explicit(&(field), memory_order_relaxed) + (v), \
                           memory_order_relaxed)
 #define stats_set(field, v) atomic_store_explicit(&(field), (v), memory_order_relaxed)
 

@@ -10,7 +10,8 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-/* ---- inbox: the way from callers to the engine thread; outlives the engine while requests do --- */
+/* ---- inbox: the way from callers to the engine thread; outlives the engine while requests do ---
+ */
 
 typedef struct {
     _Atomic int refs;
@@ -42,7 +43,7 @@ typedef struct {
     bool woken;     /* somebody poked: look for cancels */
     bool stop;      /* the thread shall end */
 } inbox_news;
-/* Unless busy waits for news, until until_us (clock_us) and at most a second, for the beat.  places:
+/* Unless busy waits for news, until until_us (clock_us) and at most a second, for the beat. places:
  * sequences that could start now. */
 inbox_news inbox_drain(inbox *b, bool busy, int64_t until_us, int places);
 
@@ -55,9 +56,9 @@ typedef struct {
     int index, cap_gen;
     bool live, counted; /* counted: its prompt went into the counters */
     sampler smp;
-    output *out;        /* NULL: no text */
+    output *out;            /* NULL: no text */
     buf content, reasoning; /* of the token at hand */
-    delta *spare;       /* so that an end can always be told */
+    delta *spare;           /* so that an end can always be told */
     int64_t scheduled_us, first_us, last_us;
 } choice;
 
@@ -66,7 +67,7 @@ struct request {
     _Atomic bool cancelled;
     inbox *in; /* one reference */
     /* Const after submission. */
-    choice *c;       /* [n] */
+    choice *c; /* [n] */
     int n, n_prompt;
     int32_t *prompt; /* [n_prompt] */
     char *salt;

@@ -75,8 +75,8 @@ static int check_ids(const int32_t *id, int n, int n_vocab, const char *what, er
 {
     for (int i = 0; i < n; i++)
         if (id[i] < 0 || id[i] >= n_vocab)
-            return err_set(e, ERR_INVALID, "'%s' holds token id %d, the vocabulary has ids 0 to %d", what,
-                           id[i], n_vocab - 1);
+            return err_set(e, ERR_INVALID, "'%s' holds token id %d, the vocabulary has ids 0 to %d",
+                           what, id[i], n_vocab - 1);
     return 0;
 }
 
@@ -165,7 +165,8 @@ static int copy_allowed(sample_plan *p, const sampling *s, err *e)
     if (rc) return rc;
     p->allow = calloc(((size_t)p->base->n_vocab + 31) / 32, sizeof *p->allow);
     if (!p->allow) return err_set(e, ERR_NOMEM, "out of memory");
-    for (int i = 0; i < s->n_allowed; i++) p->allow[s->allowed[i] / 32] |= 1u << (s->allowed[i] % 32);
+    for (int i = 0; i < s->n_allowed; i++)
+        p->allow[s->allowed[i] / 32] |= 1u << (s->allowed[i] % 32);
     return 0;
 }
 

@@ -1,5 +1,6 @@
-/* sampling.h - a request's sampling parameters as rows for the sampler: masks, bias, penalties, banned
- * words.  A sample_plan is what the choices of a request share; a sampler is one choice's own state.
+/* sampling.h - a request's sampling parameters as rows for the sampler: masks, bias, penalties,
+ * banned words.  A sample_plan is what the choices of a request share; a sampler is one choice's
+ * own state.
  *
  * Banned words (API G10): a token is banned when it would complete a banned string in the answer's
  * bytes: the string inside the token, or its beginning at the end of the answer and the rest at the
@@ -23,7 +24,7 @@ void vocab_order_clear(vocab_order *v);
 
 /* What the model brings to every request; borrowed for the life of the engine. */
 typedef struct {
-    const tokenizer *tok; /* NULL: no text at all, and no banned words */
+    const tokenizer *tok;     /* NULL: no text at all, and no banned words */
     const vocab_order *order; /* needed if there are banned words */
     int n_vocab;
     const int32_t *end_id; /* [n_end] */
@@ -36,15 +37,16 @@ typedef struct {
 } word;
 
 typedef struct {
-    sampling s;        /* its pointers are the copies below */
+    sampling s; /* its pointers are the copies below */
     const sampling_base *base;
-    word *stop;        /* [s.n_stop] */
-    const char **stop_text; size_t *stop_len; /* [s.n_stop] views of stop, as output_options wants */
-    int32_t *stop_id;  /* [s.n_stop_id] */
-    int32_t *bias_id;  /* [s.n_bias] distinct */
+    word *stop; /* [s.n_stop] */
+    const char **stop_text;
+    size_t *stop_len; /* [s.n_stop] views of stop, as output_options wants */
+    int32_t *stop_id; /* [s.n_stop_id] */
+    int32_t *bias_id; /* [s.n_bias] distinct */
     float *bias;
-    uint32_t *allow;   /* [(n_vocab+31)/32] or NULL */
-    word *bad;         /* [s.n_bad_word] */
+    uint32_t *allow; /* [(n_vocab+31)/32] or NULL */
+    word *bad;       /* [s.n_bad_word] */
     size_t longest_bad;
     int32_t *holds_bad; /* [n_holds_bad] tokens that contain a banned word */
     int n_holds_bad;
@@ -65,8 +67,11 @@ typedef struct {
     int32_t *table; /* [n_table] hash of id -> index + 1; 0 = empty */
     size_t n_table;
     /* Rows are filled into these; valid until the next fill. */
-    int32_t *ban; int n_ban, cap_ban;
-    int32_t *seen_id, *seen_count, *bias_id; float *bias; int cap_seen;
+    int32_t *ban;
+    int n_ban, cap_ban;
+    int32_t *seen_id, *seen_count, *bias_id;
+    float *bias;
+    int cap_seen;
     char *tail; /* [longest_bad] last bytes of the answer */
     size_t n_tail;
 } sampler;

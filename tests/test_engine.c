@@ -1,0 +1,741 @@
+/* test_engine.c - the engine through its public API, with a pseudo-model underneath that verifies
+ * paging: what is drawn, how it ends, limits, cancels, deadlines, queue, shutdown, faults,
+ * counters, penalties against a plain recount, and a storm of threads. */
+#include "base/clock.h"
+#include "base/sysinfo.h"
+#include "engine/engine_impl.h"
+#include "tests/client.h"
+#include "tests/fake_runner.h"
+
+#include <stdio.h>
+
+enum { V = 60, KV = 8, END = 7 };
+
+typedef struct {
+    int n_blocks, max_seqs, max_tok, max_queue, delay_us, fail_after;
+    int64_t ctx;
+    bool no_caching, priority;
+} setup;
+
+static engine *open_fake(setup s)
+{
+    static const int32_t end_id[1] = {END};
+    err e = {0};
+    int n_blocks = s.n_blocks ? s.n_blocks : 200;
+    engine_options o = {.max_num_seqs = s.max_seqs,
+                        .max_num_batched_tokens = s.max_tok,
+                        .max_queue = s.max_queue,
+                        .prefix_caching = !s.no_caching,
+                        .allow_priority = s.priority};
+    engine_shape shape = {.n_vocab = V,
+                          .kv_block = KV,
+                          .n_blocks = n_blocks,
+                          .ctx = s.ctx ? s.ctx : 400,
+                          .end_id = end_id,
+                          .n_end = 1};
+    runner *r = fake_runner_new(&(fake_options){.n_vocab = V,
+                                                .kv_block = KV,
+                                                .n_blocks = n_blocks,
+                                                .fail_after = s.fail_after,
+                                                .delay_us = s.delay_us});
+    engine *g = engine_open_runner(&o, &shape, r, &e);
+    ck_assert_msg(g && engine_load(g, &e) == 0, "%s", e.msg);
+    ck_assert_int_eq(engine_status(g), ENGINE_READY);
+    return g;
+}
+
+static int32_t prompt_of(uint32_t seed, int i)
+{
+    return (int32_t)(mix(seed, (uint64_t)i) % V);
+}
+
+/* A greedy request with a prompt of n tokens made from seed; buffers are static per call site. */
+static request_spec spec_of(const engine *g, uint32_t seed, int n, int64_t max_tokens)
+{
+    static _Thread_local int32_t prompt[4096];
+    for (int i = 0; i < n; i++) prompt[i] = prompt_of(seed, i);
+    request_spec s = {
+        .prompt = prompt, .n_prompt = n, .n = 1, .s = sampling_default(g), .cache_prompt = true};
+    s.s.temperature = 0;
+    s.s.max_tokens = max_tokens;
+    return s;
+}
+
+/* Draws what the engine must draw, from tokens alone; returns how many until end or max. */
+static int expect(uint32_t seed, int n, int max, bool ignore_end, int32_t *out)
+{
+    int32_t tok[4096];
+    for (int i = 0; i < n; i++) tok[i] = prompt_of(seed, i);
+    uint64_t v = fake_value(tok, n);
+    for (int k = 0; k < max; k++) {
+        int32_t end = END;
+        sample_row w = {.n_vocab = V,
+                        .forced = -1,
+                        .n_top = -1,
+                        .repetition = 1,
+                        .ban = &end,
+                        .n_ban = ignore_end};
+        fake_draw(v, &w);
+        out[k] = w.id;
+        if (w.id == END) return k + 1;
+        v = mix(v, (uint64_t)w.id + 1);
+    }
+    return max;
+}
+
+static void check_ids(const answer *a, const int32_t *want, int n)
+{
+    ck_assert_int_eq(a->n_tok, n);
+    for (int i = 0; i < n; i++) ck_assert_int_eq(a->tok[i].id, want[i]);
+}
+
+START_TEST(draws_what_its_tokens_determine)
+{
+    engine *g = open_fake((setup){0});
+    int stopped = 0;
+    for (uint32_t seed = 0; seed < 40; seed++) {
+        int32_t want[80];
+        int n = expect(seed, 20, 80, false, want);
+        client c;
+        client_run(&c, g, spec_of(g, seed, 20, 80));
+        check_ids(&c.a[0], want, n);
+        bool stop = want[n - 1] == END;
+        stopped += stop;
+        ck_assert_int_eq(c.a[0].finish, stop ? FINISH_STOP : FINISH_LENGTH);
+        ck_assert_int_eq(c.a[0].stop_id, -1);
+        ck_assert_int_eq(c.a[0].tok[n - 1].kind, stop ? TOK_MARKUP : TOK_ANSWER);
+        ck_assert_int_eq(c.st.n_prompt, 20);
+        ck_assert_int_eq(c.st.n_generated, n);
+        ck_assert(c.st.arrival_us <= c.st.scheduled_us &&
+                  c.st.scheduled_us <= c.st.first_token_us &&
+                  c.st.first_token_us <= c.st.finished_us);
+        client_clear(&c);
+    }
+    ck_assert(stopped > 5 && stopped < 40); /* both ways were seen */
+    engine_close(g);
+}
+END_TEST
+
+START_TEST(end_tokens_can_be_held_off)
+{
+    engine *g = open_fake((setup){0});
+    for (uint32_t seed = 0; seed < 20; seed++) {
+        int32_t want[100];
+        expect(seed, 10, 100, true, want);
+        client c;
+        request_spec s = spec_of(g, seed, 10, 100);
+        s.s.ignore_eos = true;
+        client_run(&c, g, s);
+        check_ids(&c.a[0], want, 100);
+        client_clear(&c);
+        s = spec_of(g, seed, 10, 100);
+        s.s.min_tokens = 30;
+        client_run(&c, g, s);
+        ck_assert_int_ge(c.a[0].n_tok, 31); /* the 31st token is the first that may end it */
+        for (int i = 0; i < 30; i++) ck_assert_int_eq(c.a[0].tok[i].id, want[i]);
+        client_clear(&c);
+    }
+    engine_close(g);
+}
+END_TEST
+
+START_TEST(stop_ids_end_and_are_named)
+{
+    engine *g = open_fake((setup){0});
+    int32_t want[80], stop[2];
+    int n = expect(3, 20, 80, true, want);
+    ck_assert_int_eq(n, 80);
+    stop[0] = want[9];
+    stop[1] = want[12];
+    int first = 0;
+    while (want[first] != stop[0] && want[first] != stop[1]) first++;
+    client c;
+    request_spec s = spec_of(g, 3, 20, 80);
+    s.s.ignore_eos = true;
+    s.s.stop_id = stop;
+    s.s.n_stop_id = 2;
+    client_run(&c, g, s);
+    check_ids(&c.a[0], want, first + 1);
+    ck_assert_int_eq(c.a[0].finish, FINISH_STOP);
+    ck_assert_int_eq(c.a[0].stop_id, want[first]);
+    client_clear(&c);
+    s.s.max_tokens = first + 1; /* stop and limit on one token: stop */
+    client_run(&c, g, s);
+    ck_assert_int_eq(c.a[0].finish, FINISH_STOP);
+    client_clear(&c);
+    engine_close(g);
+}
+END_TEST
+
+START_TEST(limits_of_prompt_and_answer)
+{
+    engine *g = open_fake((setup){.ctx = 100});
+    client c;
+    err e = {0};
+    int64_t clamped = -5;
+    request_spec s = spec_of(g, 1, 90, 50);
+    s.s.ignore_eos = true;
+    ck_assert_int_eq(client_submit(&c, g, s, &clamped, &e), 0);
+    ck_assert_int_eq(clamped, 10);
+    client_wait(&c);
+    ck_assert_int_eq(c.a[0].n_tok, 10);
+    ck_assert_int_eq(c.a[0].finish, FINISH_LENGTH);
+    client_clear(&c);
+    s.s.max_tokens = -1; /* the rest of the context, nothing was cut */
+    clamped = -5;
+    ck_assert_int_eq(client_submit(&c, g, s, &clamped, &e), 0);
+    client_wait(&c);
+    ck_assert_int_eq(clamped, -5);
+    ck_assert_int_eq(c.a[0].n_tok, 10);
+    client_clear(&c);
+
+    request *r;
+    s = spec_of(g, 1, 100, 5);
+    ck_assert_int_eq(engine_submit(g, &s, &r, NULL, &e), ERR_INVALID);
+    s = spec_of(g, 1, 100, 0); /* only computing the prompt fits */
+    client_run(&c, g, s);
+    ck_assert_int_eq(c.a[0].n_tok, 0);
+    ck_assert_int_eq(c.a[0].finish, FINISH_LENGTH);
+    client_clear(&c);
+    s = spec_of(g, 1, 101, 0);
+    ck_assert_int_eq(engine_submit(g, &s, &r, NULL, &e), ERR_INVALID);
+    s = spec_of(g, 1, 0, 5);
+    ck_assert_int_eq(engine_submit(g, &s, &r, NULL, &e), ERR_INVALID);
+    s = spec_of(g, 1, 5, 5);
+    s.n = 129;
+    ck_assert_int_eq(engine_submit(g, &s, &r, NULL, &e), ERR_INVALID);
+    int32_t bad[2] = {1, V};
+    s = spec_of(g, 1, 2, 5);
+    s.prompt = bad;
+    ck_assert_int_eq(engine_submit(g, &s, &r, NULL, &e), ERR_INVALID);
+    ck_assert_ptr_nonnull(strstr(e.msg, "60"));
+    s = spec_of(g, 1, 5, 5);
+    s.s.bias_id = bad;
+    s.s.bias = (float[]){1, 1};
+    s.s.n_bias = 2;
+    ck_assert_int_eq(engine_submit(g, &s, &r, NULL, &e), ERR_INVALID);
+    ck_assert_ptr_nonnull(strstr(e.msg, "logit_bias"));
+    ck_assert_ptr_null(r);
+    engine_close(g);
+}
+END_TEST
+
+START_TEST(masks_and_bias)
+{
+    engine *g = open_fake((setup){0});
+    static const int32_t allowed[3] = {5, 20, 33};
+    client c;
+    request_spec s = spec_of(g, 1, 10, 40);
+    s.s.allowed = allowed;
+    s.s.n_allowed = 3;
+    client_run(&c, g, s);
+    ck_assert_int_eq(c.a[0].n_tok, 40);
+    for (int i = 0; i < 40; i++)
+        ck_assert(c.a[0].tok[i].id == 5 || c.a[0].tok[i].id == 20 || c.a[0].tok[i].id == 33);
+    client_clear(&c);
+    s = spec_of(g, 1, 10, 40);
+    s.s.bias_id = (int32_t[]){12, 44, 12};
+    s.s.bias = (float[]){50, 40, -100}; /* the later value of 12 counts: banned */
+    s.s.n_bias = 3;
+    client_run(&c, g, s);
+    for (int i = 0; i < 40; i++) ck_assert_int_eq(c.a[0].tok[i].id, 44);
+    client_clear(&c);
+    engine_close(g);
+}
+END_TEST
+
+/* Every penalty against a recount from scratch at each position. */
+START_TEST(penalties_count_what_they_should)
+{
+    static const struct {
+        float repetition, presence, frequency;
+        int64_t last_n;
+    } cases[] = {{1.3f, 0, 0, -1},       {1.3f, 0, 0, 12},      {1, 0.7f, 0.4f, -1},
+                 {1.2f, 0.7f, 0.4f, -1}, {1.2f, 0.7f, 0.4f, 9}, {1.5f, 0, 0, 0},
+                 {0.8f, -0.5f, 0, 4}};
+    engine *g = open_fake((setup){0});
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        client c;
+        request_spec s = spec_of(g, 11, 30, 120);
+        s.s.ignore_eos = true;
+        s.s.repetition = cases[k].repetition;
+        s.s.presence = cases[k].presence;
+        s.s.frequency = cases[k].frequency;
+        s.s.repeat_last_n = cases[k].last_n;
+        client_run(&c, g, s);
+        ck_assert_int_eq(c.a[0].n_tok, 120);
+        int32_t tok[150];
+        memcpy(tok, s.prompt, 30 * sizeof *tok);
+        for (int i = 30; i < 150; i++) {
+            int32_t seen[V], count[V], ban = END, extra_id[V];
+            float extra[V];
+            sample_row w = {.n_vocab = V,
+                            .forced = -1,
+                            .n_top = -1,
+                            .repetition = cases[k].repetition,
+                            .presence = cases[k].presence,
+                            .frequency = cases[k].frequency,
+                            .seen_id = seen,
+                            .gen_count = count,
+                            .ban = &ban,
+                            .n_ban = 1,
+                            .bias_id = extra_id,
+                            .bias = extra};
+            int from = cases[k].last_n < 0 || cases[k].last_n > i ? 0 : i - (int)cases[k].last_n;
+            for (int32_t id = 0; id < V; id++) {
+                int in = 0, made = 0;
+                for (int j = 0; j < i; j++) {
+                    in += tok[j] == id && j >= from;
+                    made += tok[j] == id && j >= 30;
+                }
+                if (in) {
+                    seen[w.n_seen] = id;
+                    count[w.n_seen++] = made;
+                } else if (made) {
+                    extra_id[w.n_bias] = id;
+                    extra[w.n_bias++] = -(cases[k].presence + cases[k].frequency * (float)made);
+                }
+            }
+            fake_draw(fake_value(tok, i), &w);
+            ck_assert_msg(w.id == c.a[0].tok[i - 30].id, "case %zu, token %d", k, i - 30);
+            tok[i] = w.id;
+        }
+        client_clear(&c);
+    }
+    engine_close(g);
+}
+END_TEST
+
+START_TEST(logprobs_of_answer_and_prompt)
+{
+    for (int tok = 3; tok <= 512; tok += 509) {
+        engine *g = open_fake((setup){.max_tok = tok});
+        client c;
+        request_spec s = spec_of(g, 4, 40, 0);
+        s.s.n_prompt_logprobs = 3;
+        for (int warm = 0; warm < 2; warm++) {
+            for (int max = 0; max <= 6; max += 6) {
+                s.s.max_tokens = max;
+                s.s.ignore_eos = true;
+                s.s.n_logprobs = max ? 20 : -1;
+                client_run(&c, g, s);
+                ck_assert_int_eq(c.n_prompt, 40);
+                ck_assert_int_eq(c.st.n_cached, 0); /* every position is computed */
+                for (int i = 1; i < 40; i++) {
+                    sample_row w = {
+                        .n_vocab = V, .forced = s.prompt[i], .n_top = 3, .repetition = 1};
+                    fake_draw(fake_value(s.prompt, i), &w);
+                    ck_assert_int_eq(c.prompt[i].id, s.prompt[i]);
+                    ck_assert_int_eq(c.prompt[i].n_top, 3);
+                    ck_assert_int_eq(c.prompt[i].rank, w.rank);
+                    ck_assert_int_eq(memcmp(&c.prompt[i].logprob, &w.logprob, sizeof w.logprob), 0);
+                    ck_assert_int_eq(memcmp(c.prompt[i].top_id, w.top_id, 3 * sizeof *w.top_id), 0);
+                }
+                for (int i = 0; i < max; i++) {
+                    const token_info *t = &c.a[0].tok[i];
+                    ck_assert_int_eq(t->n_top, 20);
+                    ck_assert(t->logprob <= 0 && t->rank >= 1);
+                    if (t->rank <= 20) ck_assert(t->top_id[t->rank - 1] == t->id || t->rank > 1);
+                }
+                client_clear(&c);
+            }
+        }
+        engine_close(g);
+    }
+}
+END_TEST
+
+START_TEST(choices_are_independent_and_keyed)
+{
+    engine *g = open_fake((setup){.max_seqs = 3});
+    client all, one;
+    request_spec s = spec_of(g, 9, 50, 30);
+    s.n = 6;
+    s.s.temperature = 1;
+    s.s.seed = 1234;
+    s.s.ignore_eos = true;
+    client_run(&all, g, s);
+    bool differ = false;
+    for (int i = 0; i < 6; i++) {
+        request_spec t = s;
+        t.n = 1;
+        t.choice_base = (uint64_t)i;
+        client_run(&one, g, t);
+        ck_assert_int_eq(one.a[0].n_tok, all.a[i].n_tok);
+        for (int k = 0; k < one.a[0].n_tok; k++)
+            ck_assert_int_eq(one.a[0].tok[k].id, all.a[i].tok[k].id);
+        differ |= i && memcmp(all.a[i].tok, all.a[0].tok, sizeof(token_info)) != 0;
+        client_clear(&one);
+    }
+    ck_assert(differ);
+    ck_assert_int_eq(all.st.n_generated, 180);
+    client_clear(&all);
+    engine_close(g);
+}
+END_TEST
+
+START_TEST(cached_tokens_are_told)
+{
+    engine *g = open_fake((setup){0});
+    client c;
+    client_run(&c, g, spec_of(g, 2, 100, 1));
+    ck_assert_int_eq(c.st.n_cached, 0);
+    client_clear(&c);
+    client_run(&c, g, spec_of(g, 2, 100, 1));
+    ck_assert_int_eq(c.st.n_cached, 96);
+    client_clear(&c);
+    request_spec s = spec_of(g, 2, 100, 1);
+    s.cache_prompt = false;
+    client_run(&c, g, s);
+    ck_assert_int_eq(c.st.n_cached, 0);
+    client_clear(&c);
+    s = spec_of(g, 2, 100, 1);
+    s.cache_salt = "tenant";
+    client_run(&c, g, s);
+    ck_assert_int_eq(c.st.n_cached, 0);
+    client_clear(&c);
+    engine_counters k;
+    engine_stats(g, &k);
+    ck_assert_uint_eq(k.prefix_queries, 400);
+    ck_assert_uint_eq(k.prefix_hits, 96);
+    ck_assert_uint_eq(k.prompt_tokens, 400);
+    engine_close(g);
+}
+END_TEST
+
+static void wait_idle(engine *g)
+{
+    engine_counters k;
+    for (int i = 0; i < 2000; i++) {
+        engine_stats(g, &k);
+        if (k.running + k.waiting + k.kv_used == 0) return;
+        usleep(1000);
+    }
+    ck_abort_msg("%d running, %d waiting, %d KV blocks used after 2 s", k.running, k.waiting,
+                 k.kv_used);
+}
+
+START_TEST(cancel_frees_the_place)
+{
+    engine *g = open_fake((setup){.max_seqs = 2, .delay_us = 1000});
+    client c[4];
+    err e = {0};
+    for (int i = 0; i < 4; i++) {
+        request_spec s = spec_of(g, (uint32_t)i, 20, 300);
+        s.s.ignore_eos = true;
+        ck_assert_int_eq(client_submit(&c[i], g, s, NULL, &e), 0);
+    }
+    usleep(30000);
+    request_cancel(c[3].r); /* still waiting */
+    request_cancel(c[0].r); /* decoding */
+    request_cancel(c[0].r);
+    client_wait(&c[3]);
+    client_wait(&c[0]);
+    ck_assert_int_eq(c[3].a[0].finish, FINISH_ABORT);
+    ck_assert_int_eq(c[3].a[0].n_tok, 0);
+    ck_assert_int_eq(c[0].a[0].finish, FINISH_ABORT);
+    ck_assert(c[0].a[0].n_tok > 0 && c[0].a[0].n_tok < 300);
+    client_clear(&c[1]); /* gone without asking */
+    client_wait(&c[2]);
+    ck_assert_int_eq(c[2].a[0].n_tok, 300);
+    client_clear(&c[2]);
+    client_clear(&c[3]);
+    request_cancel(c[0].r);
+    client_clear(&c[0]);
+    wait_idle(g);
+    engine_counters k;
+    engine_stats(g, &k);
+    ck_assert_uint_eq(k.finished[FINISH_ABORT], 3);
+    ck_assert_uint_eq(k.finished[FINISH_LENGTH], 1);
+    ck_assert_uint_eq(k.cancelled_queued, 1);
+    ck_assert_uint_eq(k.cancelled_decode, 2);
+    engine_close(g);
+}
+END_TEST
+
+START_TEST(deadlines)
+{
+    engine *g = open_fake((setup){.max_seqs = 1, .delay_us = 1000});
+    client c[2];
+    err e = {0};
+    for (int i = 0; i < 2; i++) {
+        request_spec s = spec_of(g, (uint32_t)i, 20, 350);
+        s.s.ignore_eos = true;
+        s.deadline_us = clock_us() + 50000 - 20000 * i; /* the one that waits ends first */
+        ck_assert_int_eq(client_submit(&c[i], g, s, NULL, &e), 0);
+    }
+    for (int i = 0; i < 2; i++) {
+        client_wait(&c[i]);
+        ck_assert_int_eq(c[i].a[0].finish, FINISH_ERROR);
+        ck_assert_int_eq(c[i].a[0].error, ERR_DEADLINE);
+        ck_assert_int_eq(c[i].st.scheduled, i == 0);
+        ck_assert_int_lt(c[i].st.finished_us - c[i].st.arrival_us, 200000);
+        client_clear(&c[i]);
+    }
+    engine_close(g);
+}
+END_TEST
+
+START_TEST(the_queue_is_bounded)
+{
+    engine *g = open_fake((setup){.max_seqs = 2, .max_queue = 3, .delay_us = 2000});
+    client c[8];
+    err e = {0};
+    int ok = 0;
+    for (int i = 0; i < 8; i++) {
+        request_spec s = spec_of(g, (uint32_t)i, 20, 300);
+        s.s.ignore_eos = true;
+        int rc = client_submit(&c[i], g, s, NULL, &e);
+        ok += rc == 0;
+        if (rc) ck_assert_int_eq(rc, ERR_LIMIT);
+        usleep(5000);
+    }
+    ck_assert_int_eq(ok, 5);
+    engine_counters k;
+    engine_stats(g, &k);
+    ck_assert(k.queue_full);
+    ck_assert_int_eq(k.running, 2);
+    ck_assert_int_eq(k.waiting, 3);
+    for (int i = 0; i < 8; i++) client_clear(&c[i]);
+    wait_idle(g);
+    engine_stats(g, &k);
+    ck_assert(!k.queue_full);
+    engine_close(g);
+}
+END_TEST
+
+START_TEST(priority_only_when_allowed)
+{
+    for (int allow = 0; allow < 2; allow++) {
+        engine *g = open_fake((setup){.max_seqs = 1, .delay_us = 500, .priority = allow});
+        client c[3];
+        err e = {0};
+        for (int i = 0; i < 3; i++) {
+            request_spec s = spec_of(g, (uint32_t)i, 20, 100);
+            s.s.ignore_eos = true;
+            s.priority = 3 - i; /* the last is the most urgent */
+            ck_assert_int_eq(client_submit(&c[i], g, s, NULL, &e), 0);
+            usleep(5000);
+        }
+        for (int i = 0; i < 3; i++) client_wait(&c[i]);
+        bool last_first = c[2].st.finished_us < c[0].st.finished_us;
+        ck_assert_int_eq(last_first, allow);
+        for (int i = 0; i < 3; i++) {
+            int32_t want[100];
+            expect((uint32_t)i, 20, 100, true, want);
+            check_ids(&c[i].a[0], want, 100); /* also of the one that was pushed out */
+            client_clear(&c[i]);
+        }
+        engine_close(g);
+    }
+}
+END_TEST
+
+START_TEST(drain_and_stop)
+{
+    engine *g = open_fake((setup){.delay_us = 1000});
+    client c[3];
+    err e = {0};
+    for (int i = 0; i < 2; i++) {
+        request_spec s = spec_of(g, (uint32_t)i, 20, i ? 350 : 30);
+        s.s.ignore_eos = true;
+        ck_assert_int_eq(client_submit(&c[i], g, s, NULL, &e), 0);
+    }
+    engine_drain(g);
+    ck_assert_int_eq(engine_status(g), ENGINE_DRAINING);
+    ck_assert_int_eq(client_submit(&c[2], g, spec_of(g, 5, 5, 5), NULL, &e), ERR_SHUTDOWN);
+    client_wait(&c[0]); /* what runs goes on */
+    ck_assert_int_eq(c[0].a[0].finish, FINISH_LENGTH);
+    engine_stop(g);
+    client_wait(&c[1]);
+    ck_assert_int_eq(c[1].a[0].finish, FINISH_ERROR);
+    ck_assert_int_eq(c[1].a[0].error, ERR_SHUTDOWN);
+    ck_assert_int_eq(engine_info(g)->n_vocab, V);
+    engine_close(g);
+    ck_assert(request_done(c[1].r)); /* requests outlive the engine */
+    request_cancel(c[1].r);
+    for (int i = 0; i < 3; i++) client_clear(&c[i]);
+}
+END_TEST
+
+START_TEST(a_fault_is_final)
+{
+    engine *g = open_fake((setup){.fail_after = 20, .max_seqs = 1, .delay_us = 2000});
+    client c[3];
+    err e = {0};
+    ck_assert_str_eq(engine_fault(g), "");
+    for (int i = 0; i < 2; i++) {
+        request_spec s = spec_of(g, (uint32_t)i, 20, 350);
+        s.s.ignore_eos = true;
+        ck_assert_int_eq(client_submit(&c[i], g, s, NULL, &e), 0);
+    }
+    for (int i = 0; i < 2; i++) {
+        client_wait(&c[i]);
+        ck_assert_int_eq(c[i].a[0].error, ERR_DEVICE);
+        client_clear(&c[i]);
+    }
+    ck_assert_int_eq(engine_status(g), ENGINE_FAILED);
+    ck_assert_str_eq(engine_fault(g), "fake fault");
+    ck_assert_int_eq(client_submit(&c[2], g, spec_of(g, 5, 5, 5), NULL, &e), ERR_DEVICE);
+    client_clear(&c[2]);
+    engine_drain(g);
+    ck_assert_int_eq(engine_status(g), ENGINE_FAILED);
+    engine_close(g);
+}
+END_TEST
+
+START_TEST(counters_follow_their_rules)
+{
+    engine *g = open_fake((setup){0});
+    client c;
+    request_spec s = spec_of(g, 21, 33, 10);
+    s.s.ignore_eos = true;
+    s.n = 4;
+    client_run(&c, g, s);
+    client_clear(&c);
+    wait_idle(g);
+    engine_counters k;
+    engine_stats(g, &k);
+    ck_assert_uint_eq(k.prompt_tokens, 33); /* once per request */
+    ck_assert_uint_eq(k.generation_tokens, 40);
+    ck_assert_uint_eq(k.finished[FINISH_LENGTH], 4);
+    uint64_t n[9] = {0};
+    const histogram *h[9] = {&k.ttft,    &k.itl,    &k.e2e,         &k.queue,          &k.inference,
+                             &k.prefill, &k.decode, &k.prompt_size, &k.generation_size};
+    for (int i = 0; i < 9; i++)
+        for (int b = 0; b <= h[i]->n; b++) n[i] += h[i]->count[b];
+    ck_assert_uint_eq(n[0], 4);
+    ck_assert_uint_eq(n[1], 36);
+    for (int i = 2; i < 9; i++) ck_assert_uint_eq(n[i], 4);
+    ck_assert_double_eq(k.prompt_size.sum, 4 * 33);
+    ck_assert_double_eq(k.generation_size.sum, 40);
+    ck_assert_int_eq(k.generation_size.n, 8); /* 1 2 5 10 20 50 100 200 up to a context of 400 */
+    ck_assert_uint_eq(k.generation_size.count[3], 4);
+    ck_assert_int_eq(k.n_tokens_max, 43);
+    ck_assert_int_eq(k.kv_total, 200);
+    ck_assert_int_gt(k.kv_cached, 0);
+    engine_close(g);
+}
+END_TEST
+
+START_TEST(idle_sleeps_and_beats)
+{
+    engine *g = open_fake((setup){0});
+    client c;
+    client_run(&c, g, spec_of(g, 1, 5, 5));
+    client_clear(&c);
+    int64_t beat = engine_last_beat_us(g);
+    double cpu = sys_cpu_seconds();
+    usleep(1300000);
+    ck_assert_int_gt(engine_last_beat_us(g), beat);
+    ck_assert_double_lt(sys_cpu_seconds() - cpu, 0.02);
+    engine_close(g);
+}
+END_TEST
+
+/* ---- a storm of callers -----------------------------------------------------------------------
+ */
+
+typedef struct {
+    engine *g;
+    uint32_t seed;
+    int done, refused;
+} storm_arg;
+
+static void *storm_thread(void *p)
+{
+    storm_arg *a = p;
+    uint64_t rng = a->seed;
+    for (int i = 0; i < 60; i++) {
+        rng = mix(rng, (uint64_t)i);
+        client c;
+        err e = {0};
+        int n = 1 + (int)(rng % 60), max = (int)((rng >> 8) % 40);
+        request_spec s = spec_of(a->g, (uint32_t)(rng >> 16) % 5, n, max);
+        s.n = rng % 7 == 0 ? 3 : 1;
+        s.priority = (int)((rng >> 30) % 3);
+        s.s.n_logprobs = (int)((rng >> 40) % 4) - 1;
+        s.s.n_prompt_logprobs = rng % 11 == 0 ? 1 : -1;
+        if (client_submit(&c, a->g, s, NULL, &e)) {
+            a->refused++;
+            client_clear(&c);
+            continue;
+        }
+        if ((rng >> 50) % 4 == 0) usleep((useconds_t)(rng % 3000));
+        if ((rng >> 50) % 5 == 0) {
+            request_cancel(c.r);
+        } else if ((rng >> 50) % 5 == 1) {
+            client_clear(&c);
+            continue;
+        }
+        client_wait(&c);
+        int32_t want[64];
+        int k = expect((uint32_t)(rng >> 16) % 5, n, max, false, want);
+        for (int j = 0; j < c.n; j++)
+            if (c.a[j].finish != FINISH_ABORT) check_ids(&c.a[j], want, max ? k : 0);
+        client_clear(&c);
+        a->done++;
+    }
+    return NULL;
+}
+
+START_TEST(storm)
+{
+    engine *g = open_fake((setup){.n_blocks = 26,
+                                  .ctx = 200,
+                                  .max_seqs = 6,
+                                  .max_tok = 24,
+                                  .max_queue = 10,
+                                  .priority = true});
+    storm_arg a[6];
+    pthread_t t[6];
+    for (uint32_t i = 0; i < 6; i++) {
+        a[i] = (storm_arg){.g = g, .seed = 100 + i};
+        pthread_create(&t[i], NULL, storm_thread, &a[i]);
+    }
+    for (int i = 0; i < 200; i++) {
+        engine_counters k;
+        engine_stats(g, &k);
+        usleep(500);
+    }
+    int done = 0;
+    for (int i = 0; i < 6; i++) {
+        pthread_join(t[i], NULL);
+        done += a[i].done;
+    }
+    ck_assert_int_gt(done, 100);
+    wait_idle(g);
+    engine_close(g);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("engine");
+    TCase *t = tcase_create("engine");
+    tcase_set_timeout(t, 60);
+    tcase_add_test(t, draws_what_its_tokens_determine);
+    tcase_add_test(t, end_tokens_can_be_held_off);
+    tcase_add_test(t, stop_ids_end_and_are_named);
+    tcase_add_test(t, limits_of_prompt_and_answer);
+    tcase_add_test(t, masks_and_bias);
+    tcase_add_test(t, penalties_count_what_they_should);
+    tcase_add_test(t, logprobs_of_answer_and_prompt);
+    tcase_add_test(t, choices_are_independent_and_keyed);
+    tcase_add_test(t, cached_tokens_are_told);
+    tcase_add_test(t, cancel_frees_the_place);
+    tcase_add_test(t, deadlines);
+    tcase_add_test(t, the_queue_is_bounded);
+    tcase_add_test(t, priority_only_when_allowed);
+    tcase_add_test(t, drain_and_stop);
+    tcase_add_test(t, a_fault_is_final);
+    tcase_add_test(t, counters_follow_their_rules);
+    tcase_add_test(t, idle_sleeps_and_beats);
+    tcase_add_test(t, storm);
+    suite_add_tcase(s, t);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_NORMAL);
+    int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
