@@ -96,7 +96,7 @@ static int ask(talk *t, const char *text, size_t n)
     request *r = submit(t, &e);
     if (!r) {
         t->history.len = before; /* the turn did not happen */
-        return fail(&e);
+        return cmd_fail(&e);
     }
     while (!request_done(r)) {
         pthread_mutex_lock(&t->mu);
@@ -108,7 +108,7 @@ static int ask(talk *t, const char *text, size_t n)
             show(t, d, &in_thought, &answer);
             if (d->finish == FINISH_ERROR) {
                 err_set(&e, d->error, "the engine failed: %s", err_words(d->error));
-                code = fail(&e);
+                code = cmd_fail(&e);
             }
         }
         delta_free(list);
@@ -161,7 +161,7 @@ int cmd_chat(const options *o)
     model_setup m;
     talk t = {.no_think = o->no_think, .color = isatty(STDOUT_FILENO), .mu = PTHREAD_MUTEX_INITIALIZER, .cv = PTHREAD_COND_INITIALIZER};
     int code;
-    if (model_setup_init(&m, o, &e) || !(t.eng = engine_open(&m.o, &e)) || engine_load(t.eng, &e)) code = fail(&e);
+    if (model_setup_init(&m, o, &e) || !(t.eng = engine_open(&m.o, &e)) || engine_load(t.eng, &e)) code = cmd_fail(&e);
     else code = o->prompt ? ask(&t, o->prompt, strlen(o->prompt)) : loop(&t);
     engine_close(t.eng);
     buf_clear(&t.history);

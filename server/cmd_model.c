@@ -16,7 +16,7 @@ int exit_code(const err *e)
     }
 }
 
-int fail(const err *e)
+int cmd_fail(const err *e)
 {
     fprintf(stderr, "quern: %s\n", e->msg[0] ? e->msg : err_words(e->code));
     return exit_code(e);

@@ -21,6 +21,6 @@ void model_setup_clear(model_setup *m);
 /* 2 for bad input or usage, 1 for run-time failures (exit codes of all commands). */
 int exit_code(const err *e);
 /* Prints "quern: message" and returns exit_code. */
-int fail(const err *e);
+int cmd_fail(const err *e);
 
 #endif

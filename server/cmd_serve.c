@@ -200,7 +200,7 @@ int cmd_serve(const options *o)
     http_stop(a.http);
     goto out;
 failed:
-    code = fail(&e);
+    code = cmd_fail(&e);
 out:
     engine_close(a.eng);
     gate_free(a.gate);

@@ -43,7 +43,7 @@ int cmd_inspect(const options *o)
     model_setup m;
     buf out = {0};
     int code = 0;
-    if (model_setup_init(&m, o, &e) || tool_inspect(&m.o, o->ctx, (int)o->seqs, &out, &e)) code = fail(&e);
+    if (model_setup_init(&m, o, &e) || tool_inspect(&m.o, o->ctx, (int)o->seqs, &out, &e)) code = cmd_fail(&e);
     else fputs(buf_str(&out), stdout);
     buf_clear(&out);
     model_setup_clear(&m);
@@ -79,8 +79,8 @@ int cmd_bench(const options *o)
     b.n_prefill = int_list(o->prefill_tokens, "--prefill-tokens", prefill, CAP, &e);
     if (!b.n_decode) b.decode = NULL;
     if (!b.n_prefill) b.prefill = NULL;
-    if (e.code) return fail(&e);
-    if (model_setup_init(&m, o, &e) || tool_bench(&m.o, &b, &out, &e)) code = fail(&e);
+    if (e.code) return cmd_fail(&e);
+    if (model_setup_init(&m, o, &e) || tool_bench(&m.o, &b, &out, &e)) code = cmd_fail(&e);
     else fputs(buf_str(&out), stdout);
     buf_clear(&out);
     model_setup_clear(&m);
@@ -98,9 +98,9 @@ int cmd_quantize(const options *o)
     err e = {0};
     if (!o->model || o->args.n != 1 || !o->type) {
         err_set(&e, ERR_INVALID, "usage: quern quantize IN OUT.gguf --type Q8_0|Q4_0|Q5_0|Q4_K|Q6_K|Q4_K_M|F16|BF16|F32");
-        return fail(&e);
+        return cmd_fail(&e);
     }
-    if (tool_quantize(o->model, o->args.v[0], o->type, (int)o->threads, show_progress, NULL, &e)) return fail(&e);
+    if (tool_quantize(o->model, o->args.v[0], o->type, (int)o->threads, show_progress, NULL, &e)) return cmd_fail(&e);
     return 0;
 }
 
@@ -110,7 +110,7 @@ static int run(int i, int argc, char **argv)
     err e = {0};
     int code;
     if (options_parse(&o, commands[i].id, argc, argv, &e)) {
-        code = fail(&e);
+        code = cmd_fail(&e);
         if (code == 2) fprintf(stderr, "quern %s --help lists the options\n", commands[i].name);
     } else if (o.help) {
         buf help = {0};

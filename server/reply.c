@@ -31,7 +31,7 @@ static const char *lmstudio_type(int status, const char *code)
     return "internal_error";
 }
 
-void put_str(buf *b, const char *name, const char *value)
+void reply_put_str(buf *b, const char *name, const char *value)
 {
     buf_printf(b, "\"%s\":", name);
     if (value) buf_put_json(b, value, strlen(value));
@@ -43,31 +43,31 @@ void reply_error(buf *out, dialect d, const char *request_id, int status, const 
 {
     if (d == DIALECT_OLLAMA) {
         buf_puts(out, "{");
-        put_str(out, "error", msg);
+        reply_put_str(out, "error", msg);
         buf_puts(out, "}");
         return;
     }
     if (d == DIALECT_ANTHROPIC) buf_puts(out, "{\"type\":\"error\",\"error\":{");
     else buf_puts(out, "{\"error\":{");
     if (d == DIALECT_ANTHROPIC) {
-        put_str(out, "type", anthropic_type(status));
+        reply_put_str(out, "type", anthropic_type(status));
         buf_putc(out, ',');
-        put_str(out, "message", msg);
+        reply_put_str(out, "message", msg);
         buf_puts(out, "},");
-        put_str(out, "request_id", request_id);
+        reply_put_str(out, "request_id", request_id);
         buf_puts(out, "}");
         return;
     }
-    put_str(out, "message", msg);
+    reply_put_str(out, "message", msg);
     buf_putc(out, ',');
-    put_str(out, "type", d == DIALECT_LMSTUDIO ? lmstudio_type(status, code) : type);
+    reply_put_str(out, "type", d == DIALECT_LMSTUDIO ? lmstudio_type(status, code) : type);
     if (d == DIALECT_OPENAI || param) {
         buf_putc(out, ',');
-        put_str(out, "param", param);
+        reply_put_str(out, "param", param);
     }
     if (d == DIALECT_OPENAI || code) {
         buf_putc(out, ',');
-        put_str(out, "code", code);
+        reply_put_str(out, "code", code);
     }
     buf_puts(out, "}}");
 }

@@ -21,6 +21,6 @@ void reply_not_built(http_call *c, const char *param);
 /* prefix + 24 random base62 characters (G15); cap >= strlen(prefix) + 25. */
 void reply_id(char *out, size_t cap, const char *prefix);
 /* A string-literal member: ,"name":"value" without the comma when first. */
-void put_str(buf *b, const char *name, const char *value);
+void reply_put_str(buf *b, const char *name, const char *value);
 
 #endif
