@@ -10,6 +10,10 @@
 
 typedef struct model model;
 
+/* "auto" (the default: bf16), "bf16", "f16", "f32", "q8_0"; NULL is "auto". */
+int model_kv_parse(const char *name, kv_type *t, err *e);
+const char *model_kv_name(kv_type t);
+
 typedef struct {
     int64_t ctx;            /* positions rope must cover (dynamic NTK's base is fixed by it) */
     int max_tok, max_out;   /* rows of the largest step, rows of its logits */
