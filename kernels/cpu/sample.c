@@ -32,8 +32,8 @@ typedef struct {
     int32_t *id;      /* [cap] their ids */
     double *weight;   /* [cap] their weights */
     float *set;       /* [sample_sets(cap)] */
-    float *part;      /* [cap] candidates of the bucket a cut is in */
-    int32_t *part_at; /* [cap] and their places */
+    float *part;      /* [cap, at least the sets] candidates of the bucket a cut is in */
+    int32_t *part_at; /* their places */
     double *block;    /* [sample_blocks(cap)] */
 } scratch;
 
@@ -105,15 +105,15 @@ static bool scratch_fit(scratch *w, int n)
 {
     if (n <= w->cap) return true;
     scratch_clear(w);
-    size_t c = (size_t)n;
+    size_t c = (size_t)n, sets = (size_t)sample_sets(n);
     w->may = malloc((c / 32 + 1) * sizeof *w->may);
     w->score = malloc(c * sizeof *w->score);
     w->hit = malloc(c * sizeof *w->hit);
     w->id = malloc(c * sizeof *w->id);
     w->weight = malloc(c * sizeof *w->weight);
-    w->set = malloc((size_t)sample_sets(n) * sizeof *w->set);
-    w->part = malloc(c * sizeof *w->part);
-    w->part_at = malloc(c * sizeof *w->part_at);
+    w->set = malloc(sets * sizeof *w->set);
+    w->part = malloc((c > sets ? c : sets) * sizeof *w->part);
+    w->part_at = malloc((c > sets ? c : sets) * sizeof *w->part_at);
     w->block = malloc((size_t)sample_blocks(n) * sizeof *w->block);
     if (w->may && w->score && w->hit && w->id && w->weight && w->set && w->part && w->part_at &&
         w->block) {
@@ -250,15 +250,13 @@ static int first_allowed(const uint32_t *may, int n)
     return -1;
 }
 
-/* allow[] as may[]; all ids if it names none. */
 static void start_mask(const sample_row *s, uint32_t *may)
 {
     allow_all(may, s->n_vocab);
-    if (!s->allow) return;
-    for (int i = 0; i < (s->n_vocab + 31) / 32; i++) may[i] &= s->allow[i];
-    if (first_allowed(may, s->n_vocab) < 0) allow_all(may, s->n_vocab);
+    for (int i = 0; s->allow && i < (s->n_vocab + 31) / 32; i++) may[i] &= s->allow[i];
 }
 
+/* What leaves nothing is lifted: first the bans, then allow[]. */
 static void fill_mask(const sample_row *s, uint32_t *may)
 {
     start_mask(s, may);
@@ -267,7 +265,9 @@ static void fill_mask(const sample_row *s, uint32_t *may)
     for (int i = 0; i < s->n_bias; i++)
         if (in_vocab(s, s->bias_id[i]) && s->bias[i] <= -100)
             may[s->bias_id[i] / 32] &= ~(1u << s->bias_id[i] % 32);
-    if (first_allowed(may, s->n_vocab) < 0) start_mask(s, may); /* a ban never leaves nothing */
+    if (first_allowed(may, s->n_vocab) >= 0) return;
+    start_mask(s, may);
+    if (first_allowed(may, s->n_vocab) < 0) allow_all(may, s->n_vocab);
 }
 
 static void penalise(const sample_row *s, float *score)
