@@ -1,0 +1,391 @@
+/* tool_inspect.c - `quern inspect`: what is in a checkpoint, what it needs, and whether it fits
+ * here. Owns what it opens, for the length of the call; reads headers, never weights. Refuses: what
+ * opening refuses; an architecture we do not run (after describing the file). Thread: the caller's.
+ */
+#include "base/file.h"
+#include "base/sysinfo.h"
+#include "engine/model.h"
+#include "engine/text/template.h"
+#include "engine/text/tokenizer.h"
+#include "engine/tools.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_TYPES = 12, MAX_TEMPLATE = 4 << 20, DEFAULT_BATCHED = 512, MIN_OUT = 16 };
+
+/* "label          " in front of a line. */
+static void label(buf *out, const char *word)
+{
+    buf_printf(out, "%-14s ", word);
+}
+
+static void put_bytes(buf *out, uint64_t n)
+{
+    if (n >= 1ull << 30) buf_printf(out, "%.2f GiB", (double)n / (1ull << 30));
+    else if (n >= 1 << 20) buf_printf(out, "%.1f MiB", (double)n / (1 << 20));
+    else buf_printf(out, "%.1f KiB", (double)n / (1 << 10));
+}
+
+static void put_count(buf *out, double n)
+{
+    if (n >= 1e9) buf_printf(out, "%.2f billion", n / 1e9);
+    else if (n >= 1e6) buf_printf(out, "%.2f million", n / 1e6);
+    else buf_printf(out, "%.0f", n);
+}
+
+/* ---- tensors --------------------------------------------------------------------------------- */
+
+typedef enum {
+    IN_EMBED,
+    IN_ATTENTION,
+    IN_MLP,
+    IN_HEAD,
+    IN_NORMS,
+    IN_OTHER,
+    N_CLASSES
+} tensor_class;
+static const char *const class_names[N_CLASSES] = {"embedding", "attention", "mlp",
+                                                   "head",      "norms",     "other"};
+
+typedef struct {
+    int n, n_types;
+    uint64_t bytes;
+    struct {
+        const char *name; /* borrowed */
+        uint64_t bytes;
+    } type[MAX_TYPES];
+} class_sum;
+
+/* By the names both Hugging Face and GGUF use; works for architectures we do not run, too. */
+static tensor_class class_of(const char *name)
+{
+    static const struct {
+        const char *part;
+        tensor_class class;
+    } parts[] = {{"norm", IN_NORMS},   {"embed_tokens", IN_EMBED}, {"token_embd", IN_EMBED},
+                 {"lm_head", IN_HEAD}, {"attn", IN_ATTENTION},     {"mlp", IN_MLP},
+                 {"ffn", IN_MLP}};
+    if (!strncmp(name, "output.", 7)) return IN_HEAD;
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        if (strstr(name, parts[i].part)) return parts[i].class;
+    return IN_OTHER;
+}
+
+static void add_tensor(class_sum *s, const ckpt_tensor *t)
+{
+    s->n++;
+    s->bytes += t->bytes;
+    for (int i = 0; i < MAX_TYPES; i++) {
+        if (i == s->n_types)
+            s->type[s->n_types++].name = i < MAX_TYPES - 1 ? t->type_name : "others";
+        if (i < MAX_TYPES - 1 && strcmp(s->type[i].name, t->type_name) != 0) continue;
+        s->type[i].bytes += t->bytes;
+        return;
+    }
+}
+
+static void put_tensors(const checkpoint *c, buf *out)
+{
+    class_sum sum[N_CLASSES] = {0};
+    double params = 0;
+    for (size_t i = 0; i < checkpoint_n_tensors(c); i++) {
+        const ckpt_tensor *t = checkpoint_tensor_at(c, i);
+        params += (double)t->dim[0] * (double)t->dim[1] * (double)t->dim[2] * (double)t->dim[3];
+        add_tensor(&sum[class_of(t->name)], t);
+    }
+    label(out, "parameters");
+    put_count(out, params);
+    buf_printf(out, " in %zu tensors\n", checkpoint_n_tensors(c));
+    for (int k = 0; k < N_CLASSES; k++) {
+        if (!sum[k].n) continue;
+        buf_printf(out, "  %-12s %5d ", class_names[k], sum[k].n);
+        for (int i = 0; i < sum[k].n_types; i++) {
+            buf_printf(out, "%s%s ", i ? ", " : "", sum[k].type[i].name);
+            put_bytes(out, sum[k].type[i].bytes);
+        }
+        buf_putc(out, '\n');
+    }
+}
+
+/* ---- configuration --------------------------------------------------------------------------- */
+
+static void put_config(const checkpoint *c, const char *path, buf *out)
+{
+    const model_config *m = checkpoint_config(c);
+    char name[256];
+    checkpoint_name(path, name, sizeof name);
+    label(out, "model");
+    buf_printf(out, "%s, %s, ", name, checkpoint_is_gguf(c) ? "GGUF" : "Hugging Face directory");
+    put_bytes(out, checkpoint_bytes(c));
+    buf_putc(out, '\n');
+    label(out, "architecture");
+    buf_printf(out,
+               "%s (%s): %" PRId64 " layers, hidden %" PRId64 ", heads %" PRId64 "/%" PRId64
+               " of %" PRId64 ", mlp %" PRId64 ", vocabulary %" PRId64,
+               m->arch[0] ? m->arch : "unnamed", m->model_type, m->layers, m->hidden, m->heads,
+               m->kv_heads, m->head_dim, m->ff, m->vocab);
+    if (m->n_experts) buf_printf(out, ", %" PRId64 " experts", m->n_experts);
+    if (m->tied) buf_puts(out, ", output tied to the embedding");
+    if (m->quant_method[0]) buf_printf(out, ", quantised by %s", m->quant_method);
+    buf_putc(out, '\n');
+}
+
+static void put_rope(const model_config *m, buf *out)
+{
+    static const char *const kinds[] = {"plain", "linear", "dynamic NTK", "YaRN"};
+    const rope_config *r = &m->rope;
+    label(out, "context");
+    buf_printf(out, "%" PRId64 " tokens; rope %s, theta %g", m->ctx, kinds[r->kind], r->theta);
+    if (r->kind != ROPE_PLAIN)
+        buf_printf(out, ", factor %g over %" PRId64, r->factor, r->original_ctx);
+    buf_putc(out, '\n');
+}
+
+static void put_sampling(const generation_config *g, buf *out)
+{
+    const struct {
+        bool has;
+        const char *name;
+        double v;
+    } row[] = {{g->has_temperature, "temperature", g->temperature},
+               {g->has_top_p, "top_p", g->top_p},
+               {g->has_top_k, "top_k", (double)g->top_k},
+               {g->has_min_p, "min_p", g->min_p},
+               {g->has_repetition, "repetition_penalty", g->repetition},
+               {g->has_presence, "presence_penalty", g->presence},
+               {g->has_frequency, "frequency_penalty", g->frequency}};
+    const char *comma = "";
+    label(out, "sampling");
+    if (g->has_do_sample && !g->do_sample) buf_puts(out, "greedy");
+    else
+        for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+            if (!row[i].has) continue;
+            buf_printf(out, "%s%s %g", comma, row[i].name, row[i].v);
+            comma = ", ";
+        }
+    buf_puts(out, *comma || (g->has_do_sample && !g->do_sample)
+                      ? "\n"
+                      : "the checkpoint names no defaults\n");
+}
+
+/* ---- text ------------------------------------------------------------------------------------ */
+
+/* All that ends a turn (API G9), in the engine's order. */
+static void put_ends(const generation_config *g, const tokenizer *tok, buf *out)
+{
+    enum { MORE = 3 };
+    int32_t id[sizeof g->eos / sizeof *g->eos + MORE];
+    int n = g->n_eos;
+    memcpy(id, g->eos, sizeof g->eos);
+    if (tok) {
+        const int32_t more[MORE] = {tokenizer_eos(tok), tokenizer_id(tok, "<|im_end|>"),
+                                    tokenizer_id(tok, "<|endoftext|>")};
+        for (int i = 0; i < MORE; i++) {
+            bool known = more[i] < 0;
+            for (int k = 0; k < n; k++) known |= id[k] == more[i];
+            if (!known) id[n++] = more[i];
+        }
+    }
+    label(out, "end tokens");
+    for (int i = 0; i < n; i++) {
+        size_t len = 0;
+        const char *text = tok ? tokenizer_piece(tok, id[i], &len) : NULL;
+        buf_printf(out, "%s%d", i ? ", " : "", id[i]);
+        if (text) buf_putc(out, ' ');
+        if (text) buf_put_json(out, text, len);
+    }
+    buf_puts(out, n ? "\n" : "none\n");
+}
+
+static void put_traits(const char *from, const char *text, size_t n, buf *out)
+{
+    err e = {0};
+    buf_puts(out, from);
+    template *t = template_compile(text, n, &e);
+    if (!t) {
+        buf_printf(out, ": does not compile: %s\n", e.msg);
+        return;
+    }
+    template_traits r = template_inspect(t);
+    buf_printf(out, ": %s",
+               r.tools ? r.xml_calls ? "tools (XML calls)" : "tools (Hermes calls)" : "no tools");
+    if (r.think) buf_printf(out, ", thinking%s", r.think_switch ? " (can be switched off)" : "");
+    if (r.effort) buf_puts(out, ", reads reasoning_effort");
+    if (r.parts) buf_puts(out, ", takes content parts");
+    buf_putc(out, '\n');
+    template_free(t);
+}
+
+/* Template in force: the operator's, the directory's file, or the tokenizer's. */
+static void put_template(const engine_options *o, const checkpoint_text *files,
+                         const tokenizer *tok, buf *out)
+{
+    err e = {0};
+    size_t n = 0;
+    const char *text = NULL;
+    label(out, "template");
+    if (o->chat_template_text) {
+        put_traits("--chat-template", o->chat_template_text, o->chat_template_len, out);
+    } else if (files->chat_template) {
+        buf file = {0};
+        if (file_read(files->chat_template, MAX_TEMPLATE, &file, &e))
+            buf_printf(out, "%s\n", e.msg);
+        else put_traits("chat_template.jinja", buf_str(&file), file.len, out);
+        buf_clear(&file);
+    } else if (tok && (text = tokenizer_chat_template(tok, &n))) {
+        put_traits("in the tokenizer's configuration", text, n, out);
+    } else {
+        buf_puts(out, "none: plain ChatML is used\n");
+    }
+}
+
+static void put_text(const engine_options *o, const checkpoint *c, buf *out)
+{
+    checkpoint_text f = checkpoint_text_files(c);
+    tokenizer_source src = {.tokenizer_json = f.tokenizer_json,
+                            .vocab_json = f.tokenizer_json ? NULL : f.vocab_json,
+                            .merges = f.tokenizer_json ? NULL : f.merges,
+                            .tokenizer_config = f.tokenizer_config,
+                            .gguf = checkpoint_gguf(c)};
+    err e = {0};
+    tokenizer *tok = NULL;
+    label(out, "tokenizer");
+    if (!src.gguf && !src.tokenizer_json && !(src.vocab_json && src.merges))
+        buf_puts(out, "none: the model can be measured, not served\n");
+    else if (!(tok = tokenizer_open(&src, &e))) buf_printf(out, "cannot be used: %s\n", e.msg);
+    else buf_printf(out, "%d tokens\n", (int)tokenizer_n_vocab(tok));
+    put_ends(&checkpoint_config(c)->gen, tok, out);
+    put_template(o, &f, tok, out);
+    tokenizer_free(tok);
+}
+
+/* ---- memory ---------------------------------------------------------------------------------- */
+
+typedef struct {
+    int64_t ctx;
+    int seqs, block;
+    kv_type kv;
+    model_plan p;
+} needs;
+
+static uint64_t kv_bytes(const needs *n, int64_t ctx)
+{
+    uint64_t blocks = ((uint64_t)ctx + (uint64_t)n->block - 1) / (uint64_t)n->block;
+    return blocks * (uint64_t)n->seqs * n->p.kv_block_bytes;
+}
+
+/* What would make it fit. */
+static void put_advice(const needs *n, uint64_t available, buf *out)
+{
+    uint64_t fixed = (uint64_t)n->p.weight_bytes + n->p.scratch_bytes;
+    if (fixed >= available) {
+        buf_puts(
+            out,
+            "; the weights alone are too much: raise the memory limit, or use a smaller or more "
+            "quantised checkpoint (Q8_0 would take ");
+        put_bytes(out, (uint64_t)((double)n->p.n_params * 34 / 32));
+        buf_puts(out, ", Q4_0 ");
+        put_bytes(out, (uint64_t)((double)n->p.n_params * 18 / 32));
+        buf_puts(out, ")\n");
+        return;
+    }
+    uint64_t blocks = (available - fixed) / n->p.kv_block_bytes;
+    uint64_t longest = blocks / (uint64_t)n->seqs * (uint64_t)n->block;
+    uint64_t most = (available - fixed) / (kv_bytes(n, n->ctx) / (uint64_t)n->seqs);
+    if (longest)
+        buf_printf(out, "; %d sequence%s can have %" PRIu64 " tokens (--max-model-len)", n->seqs,
+                   n->seqs == 1 ? "" : "s", longest);
+    if (most)
+        buf_printf(out, "; %" PRIu64 " sequence%s of %" PRId64 " would fit (--max-num-seqs)", most,
+                   most == 1 ? "" : "s", n->ctx);
+    buf_puts(out, n->kv == KV_Q8_0 ? "\n" : "; --kv-cache-dtype q8_0 takes half\n");
+}
+
+static void put_memory(const needs *n, const backend *be, buf *out)
+{
+    uint64_t kv = kv_bytes(n, n->ctx), available = sys_mem_available();
+    uint64_t total = kv + (uint64_t)n->p.weight_bytes + n->p.scratch_bytes;
+    label(out, "memory");
+    buf_printf(out, "%d sequence%s of %" PRId64 " tokens: weights ", n->seqs,
+               n->seqs == 1 ? "" : "s", n->ctx);
+    put_bytes(out, (uint64_t)n->p.weight_bytes);
+    buf_printf(out, " (%s), KV cache (%s) ", n->p.quantization, model_kv_name(n->kv));
+    put_bytes(out, kv);
+    buf_puts(out, ", working memory ");
+    put_bytes(out, n->p.scratch_bytes);
+    buf_puts(out, ", together ");
+    put_bytes(out, total);
+    buf_puts(out, "\n  per token    ");
+    put_bytes(out, n->p.kv_block_bytes / (uint64_t)n->block);
+    buf_puts(out, " of KV cache\n");
+    label(out, "machine");
+    put_bytes(out, available);
+    buf_puts(out, " available of ");
+    put_bytes(out, sys_mem_limit());
+    buf_printf(out, ", %d processor%s, %s %s\n", sys_cpus(), sys_cpus() == 1 ? "" : "s",
+               be->op->name, be->isa);
+    label(out, "fits");
+    buf_puts(out, total <= available ? "yes, leaving " : "no, short of ");
+    put_bytes(out, total <= available ? available - total : total - available);
+    if (total <= available) buf_putc(out, '\n');
+    else put_advice(n, available, out);
+}
+
+static int put_needs(const engine_options *o, const checkpoint *c, int64_t ctx, int seqs, buf *out,
+                     err *e)
+{
+    const model_config *m = checkpoint_config(c);
+    needs n = {.ctx = ctx > 0                ? ctx
+                      : o->max_model_len > 0 ? o->max_model_len
+                                             : m->ctx,
+               .seqs = seqs > 0              ? seqs
+                       : o->max_num_seqs > 0 ? o->max_num_seqs
+                                             : 1};
+    const backend_options bo = {
+        .name = o->device, .isa = o->cpu_isa, .threads = o->threads, .bf16_repack = o->bf16_repack};
+    backend *be = backend_open(&bo, e);
+    if (!be) return e->code;
+    int batched = o->max_num_batched_tokens ? o->max_num_batched_tokens : DEFAULT_BATCHED;
+    int rows = n.seqs > MIN_OUT ? n.seqs : MIN_OUT;
+    model_options mo = {
+        .ctx = n.ctx, .max_tok = batched, .max_out = rows < batched ? rows : batched};
+    n.block = be->kv_block;
+    int rc = model_kv_parse(o->kv_dtype, &n.kv, e);
+    mo.kv = n.kv;
+    if (!rc) rc = model_plan_make(c, be, &mo, &n.p, e);
+    if (!rc && n.ctx > m->ctx)
+        rc = err_set(e, ERR_INVALID,
+                     "a context of %" PRId64 " tokens is more than the model's %" PRId64
+                     "; stretch it with --rope-scaling",
+                     n.ctx, m->ctx);
+    if (!rc) put_memory(&n, be, out);
+    backend_close(be);
+    return rc;
+}
+
+int tool_inspect(const engine_options *o, int64_t ctx, int seqs, buf *out, err *e)
+{
+    err own = {0};
+    if (!e) e = &own;
+    checkpoint *c = checkpoint_open(o->model_path, &(checkpoint_options){.weights = true}, e);
+    if (!c) return e->code;
+    int rc = 0;
+    model_config *m = checkpoint_config_edit(c);
+    if (o->rope_scaling) rc = model_config_rope_override(m, o->rope_scaling, e);
+    if (!rc && o->generation_override)
+        rc = model_config_generation_override(m, o->generation_override, e);
+    if (!rc) {
+        put_config(c, o->model_path, out);
+        put_tensors(c, out);
+        put_rope(m, out);
+        put_sampling(&m->gen, out);
+        put_text(o, c, out);
+        rc = put_needs(o, c, ctx, seqs, out, e);
+    }
+    if (!rc && !buf_ok(out)) rc = err_set(e, ERR_NOMEM, "out of memory");
+    checkpoint_close(c);
+    return rc;
+}
