@@ -276,6 +276,32 @@ static void meta_model_type(const char *arch, char *out, size_t n)
         if (!strcmp(arch, words[i][0])) snprintf(out, n, "%s", words[i][1]);
 }
 
+/* Sampling defaults as newer converters store them; one out of range is ignored, as it is by those
+ * who do not know the keys at all. */
+static void meta_sampling(const gguf *g, generation_config *gen)
+{
+    const struct {
+        const char *key;
+        double lo, hi;
+        bool *has;
+        double *v;
+    } nums[] = {
+        {"general.sampling.temp", 0, 2, &gen->has_temperature, &gen->temperature},
+        {"general.sampling.top_p", 0, 1, &gen->has_top_p, &gen->top_p},
+        {"general.sampling.min_p", 0, 1, &gen->has_min_p, &gen->min_p},
+        {"general.sampling.penalty_repeat", 0.01, 10, &gen->has_repetition, &gen->repetition},
+    };
+    double v;
+    for (size_t i = 0; i < sizeof nums / sizeof nums[0]; i++) {
+        if (!gguf_get_num(g, nums[i].key, &v) || !(v >= nums[i].lo && v <= nums[i].hi)) continue;
+        *nums[i].has = true;
+        *nums[i].v = v;
+    }
+    int64_t k;
+    gen->has_top_k = gguf_get_int(g, "general.sampling.top_k", &k) && k >= -1 && k <= INT32_MAX;
+    if (gen->has_top_k) gen->top_k = k;
+}
+
 static void meta_generation(const gguf *g, generation_config *gen)
 {
     static const char *const ends[] = {"tokenizer.ggml.eos_token_id",
@@ -341,6 +367,7 @@ int model_config_from_gguf(model_config *c, const struct gguf *g, err *e)
     c->tied = !gguf_tensor_find(g, "output.weight");
     c->qkv_bias = gguf_tensor_find(g, "blk.0.attn_q.bias") || !strcmp(c->model_type, "qwen2");
     meta_generation(g, &c->gen);
+    meta_sampling(g, &c->gen);
     int rc = rope_scaling_from_gguf(c, g, m.arch, m.lenient ? NULL : e);
     if (m.lenient) return 0;
     return rc ? rc : check_shape(c, "GGUF metadata", e);

@@ -397,6 +397,9 @@ static void yarn(buf *b, int *n)
     key_int(b, n, "tokenizer.ggml.eos_token_id", 5);
     key_int(b, n, "tokenizer.ggml.eot_token_id", 6);
     key_int(b, n, "tokenizer.ggml.bos_token_id", 7);
+    key_num(b, n, "general.sampling.temp", 0.5f);
+    key_num(b, n, "general.sampling.top_p", 7);
+    key_int(b, n, "general.sampling.top_k", 20);
 }
 static void bad_scaling(buf *b, int *n)
 {
@@ -438,6 +441,8 @@ START_TEST(from_gguf)
               c.ctx == 512);
     ck_assert(fabs(c.rope.attn_factor - (0.1 * log(4) + 1)) < 1e-15);
     ck_assert(c.gen.n_eos == 2 && c.gen.eos[0] == 5 && c.gen.eos[1] == 6 && c.gen.bos == 7);
+    ck_assert(c.gen.has_temperature && c.gen.temperature == 0.5 && c.gen.has_top_k &&
+              c.gen.top_k == 20 && !c.gen.has_top_p);
     ck_assert_msg(read_gguf("qwen2", NULL, old_linear) == 0, "%s", e.msg);
     ck_assert(c.rope.kind == ROPE_LINEAR && c.rope.factor == 2);
     ck_assert_int_eq(read_gguf("qwen3moe", "feed_forward_length", experts), 0);
