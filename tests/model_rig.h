@@ -152,4 +152,13 @@ static inline void temp_remove(const char *dir)
     ck_assert_int_eq(system(cmd), 0);
 }
 
+/* A checkpoint directory in dir: the weights of `from` under the configuration file `config`. */
+static inline void link_variant(const char *dir, const char *from, const char *config)
+{
+    char cmd[6 * PATH_MAX];
+    snprintf(cmd, sizeof cmd, "ln -s \"$PWD/%s/model.safetensors\" %s/ && cp %s/%s %s/config.json",
+             from, dir, from, config, dir);
+    ck_assert_int_eq(system(cmd), 0);
+}
+
 #endif

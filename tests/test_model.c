@@ -54,15 +54,6 @@ static golden_case read_case(const json *j, const buf *bin)
     return c;
 }
 
-/* A checkpoint directory in dir: the weights of `from` under the configuration file `config`. */
-static void link_variant(const char *dir, const char *from, const char *config)
-{
-    char cmd[6 * PATH_MAX];
-    snprintf(cmd, sizeof cmd, "ln -s \"$PWD/%s/model.safetensors\" %s/ && cp %s/%s %s/config.json",
-             from, dir, from, config, dir);
-    ck_assert_int_eq(system(cmd), 0);
-}
-
 /* Returns the bytes of golden.bin it used. */
 static size_t check_case(const char *dir, const char *name, const golden_case *c,
                          const backend_options *bo)
@@ -170,6 +161,37 @@ START_TEST(bits)
 }
 END_TEST
 
+/* Every instruction set this machine has gives the same logits, bit for bit, on any threads. */
+START_TEST(same_bits_everywhere)
+{
+    static const char *const isas[] = {"portable", "avx2", "avxvnni", "avx512"};
+    enum { N = 40 };
+    char dir[PATH_MAX];
+    int32_t tok[N];
+    float *first = NULL;
+    snprintf(dir, sizeof dir, DATA "%s", tiny[_i]);
+    for (int k = 0; k < 8; k++) {
+        err e;
+        backend_options bo = {.name = "cpu", .isa = isas[k / 2], .threads = 1 + k % 2};
+        backend *be = backend_open(&bo, &e);
+        backend_close(be);
+        if (!be) continue; /* not of this machine */
+        rig g = rig_open(dir, &bo, KV_BF16, N);
+        size_t bytes = (size_t)N * (size_t)g.vocab * sizeof(float);
+        float *out = malloc(bytes);
+        pseudo_random(tok, N, g.vocab, 11);
+        rig_all(&g, tok, N, N, 0, out);
+        rig_close(&g);
+        ck_assert_msg(!first || !memcmp(first, out, bytes), "%s with %d threads differs", bo.isa,
+                      bo.threads);
+        free(first);
+        first = out;
+    }
+    ck_assert(first != NULL);
+    free(first);
+}
+END_TEST
+
 /* ---- plan and costs ----------------------------------------------------------------------------
  */
 
@@ -234,6 +256,7 @@ static Suite *suite(void)
     tcase_set_timeout(t, 60);
     tcase_add_loop_test(t, goldens, 0, N_TINY * N_MACHINES);
     tcase_add_loop_test(t, bits, 0, 3 * N_MACHINES * 4);
+    tcase_add_loop_test(t, same_bits_everywhere, 0, N_TINY);
     tcase_add_loop_test(t, plan_is_true, 0, N_MACHINES);
     tcase_add_loop_test(t, scratch_is_exact, 0, N_MACHINES);
     suite_add_tcase(s, t);

@@ -313,26 +313,45 @@ START_TEST(metadata)
 }
 END_TEST
 
-/* A copy to F32 computes the same bits as the directory it came from. */
+/* A copy to F32 computes the same bits as the directory it came from, rope scaling included; only
+ * dynamic scaling has no GGUF key. */
 START_TEST(copies)
 {
-    static const char *const from[] = {"qwen2-gqa7", "qwen2-untied", "qwen3", "qwen3-bias",
-                                       "qwen2-tie-differs"};
+    static const struct {
+        const char *from, *config;
+        int code;
+    } k[] = {
+        {"qwen2-gqa7", "config.json", 0},
+        {"qwen2-gqa7", "config-linear.json", 0},
+        {"qwen2-untied", "config.json", 0},
+        {"qwen2-tie-differs", "config.json", 0},
+        {"qwen3", "config.json", 0},
+        {"qwen3", "config-yarn.json", 0},
+        {"qwen3", "config-yarn-type.json", 0},
+        {"qwen3-bias", "config.json", 0},
+        {"qwen2-gqa7", "config-dynamic.json", ERR_UNSUPPORTED},
+    };
     enum { N = 20 };
     char dir[PATH_MAX], in[PATH_MAX + 32], out[PATH_MAX + 32], src[PATH_MAX];
     err e = {0};
     int32_t tok[N];
     paths(dir, in, out);
-    snprintf(src, sizeof src, "tests/data/models/%s", from[_i]);
-    ck_assert_msg(!tool_quantize(src, out, "F32", 2, NULL, NULL, &e), "%s", e.msg);
-    rig a = rig_open(src, &ref, KV_F32, N), b = rig_open(out, &ref, KV_F32, N);
+    snprintf(src, sizeof src, "tests/data/models/%s", k[_i].from);
+    link_variant(dir, src, k[_i].config);
+    int rc = tool_quantize(dir, out, "F32", 2, NULL, NULL, &e);
+    ck_assert_msg(rc == k[_i].code, "%s", e.msg);
+    if (rc) {
+        temp_remove(dir);
+        return;
+    }
+    rig a = rig_open(dir, &ref, KV_F32, N), b = rig_open(out, &ref, KV_F32, N);
     ck_assert_int_eq(a.vocab, b.vocab);
     size_t count = (size_t)N * (size_t)a.vocab;
     float *x = malloc(count * sizeof *x), *y = malloc(count * sizeof *y);
     for (int i = 0; i < N; i++) tok[i] = i * 13 % a.vocab;
     rig_all(&a, tok, N, N, 0, x);
     rig_all(&b, tok, N, N, 0, y);
-    ck_assert(!memcmp(x, y, count * sizeof *x));
+    ck_assert_msg(!memcmp(x, y, count * sizeof *x), "%s %s", k[_i].from, k[_i].config);
     free(x);
     free(y);
     rig_close(&a);
@@ -375,7 +394,7 @@ int main(void)
     tcase_add_test(t, mix);
     tcase_add_test(t, fallbacks);
     tcase_add_test(t, metadata);
-    tcase_add_loop_test(t, copies, 0, 5);
+    tcase_add_loop_test(t, copies, 0, 9);
     tcase_add_test(t, refusals);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
