@@ -57,7 +57,7 @@ $(OBJ): | $(BUILD)/version.h
 
 $(LIB): $(filter-out $(BUILD)/server/main.o,$(OBJ))
 	@rm -f $@
-	$(Q)ar rcs $@ $^
+	$(Q)ar qcs $@ $^
 
 $(BIN): $(BUILD)/server/main.o $(LIB)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $^ $(LIBS) -o $@

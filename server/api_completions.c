@@ -33,10 +33,12 @@ static bool take_ids(reader *r, const json *list, const char *param, token_list 
     if (!list->len) reader_fail(r, "invalid_value", param, "'%s' must not be empty", param);
     for (const json *j = list->child; j && !r->failed; j = j->next, i++) {
         int64_t id;
+        char at[64];
+        snprintf(at, sizeof at, "%s[%zu]", param, i);
         if (!json_int(j, &id))
-            reader_fail(r, "invalid_type", param, "'%s[%zu]' must be a token id, got %s", param, i, json_type_name(j));
+            reader_fail(r, "invalid_type", at, "'%s' must be a token id, got %s", at, json_type_name(j));
         else if (id < 0 || id >= n_vocab)
-            reader_fail(r, "invalid_value", param, "'%s[%zu]' must be a token id between 0 and %d, got %" PRId64, param, i, n_vocab - 1, id);
+            reader_fail(r, "invalid_value", at, "'%s' must be a token id between 0 and %d, got %" PRId64, at, n_vocab - 1, id);
         else if (!token_list_push(out, (int32_t)id))
             reader_fail(r, "invalid_value", param, "'%s' is too long", param);
     }

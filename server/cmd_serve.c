@@ -49,16 +49,18 @@ static int fit_descriptors(int want)
     return fit;
 }
 
-static int name_list(app *a, const options *o)
+/* The served names: --served-model-name without repetitions, or the checkpoint's own. */
+static int name_list(app *a, const options *o, err *e)
 {
-    const engine_info_t *info = engine_info(a->eng);
-    if (o->served_model_name.n) {
-        a->names = o->served_model_name;
-        return 0;
+    int n = o->served_model_name.n ? o->served_model_name.n : 1;
+    a->names.v = calloc((size_t)n, sizeof *a->names.v);
+    if (!a->names.v) return err_set(e, ERR_NOMEM, "out of memory");
+    if (!o->served_model_name.n) a->names.v[a->names.n++] = (char *)(uintptr_t)engine_info(a->eng)->name;
+    for (int i = 0; i < o->served_model_name.n; i++) {
+        bool seen = false;
+        for (int k = 0; k < a->names.n; k++) seen |= !strcmp(a->names.v[k], o->served_model_name.v[i]);
+        if (!seen) a->names.v[a->names.n++] = o->served_model_name.v[i];
     }
-    static char *one[1];
-    one[0] = (char *)(uintptr_t)info->name;
-    a->names = (str_list){one, 1};
     return 0;
 }
 
@@ -68,8 +70,9 @@ static void greet(const app *a, const model_setup *m, const loader *l)
     const options *o = a->opt;
     log_info("quern %s (%s) serves %s%s", QUERN_VERSION, QUERN_COMMIT, a->names.v[0],
              m->is_demo ? ": a tiny demo model for trying the server; give quern serve your own Qwen" : "");
-    log_info("  model      %s, %.2f B parameters, %s, %.1f MB of weights, loaded in %.2f s", i->arch, (double)i->n_params * 1e-9,
-             i->quantization, (double)i->weight_bytes * 1e-6, (double)l->us * 1e-6);
+    double millions = (double)i->n_params * 1e-6;
+    log_info("  model      %s, %.2f %s parameters, %s, %.1f MB of weights, loaded in %.2f s", i->arch,
+             millions < 1000 ? millions : millions * 1e-3, millions < 1000 ? "M" : "B", i->quantization, (double)i->weight_bytes * 1e-6, (double)l->us * 1e-6);
     log_info("  context    %lld tokens (trained for %lld)", (long long)i->ctx, (long long)i->ctx_train);
     log_info("  KV cache   %.1f MB %s, %d blocks of %d: %s", (double)i->kv_bytes * 1e-6, i->kv_dtype, i->n_kv_blocks, i->kv_block, i->kv_reason);
     log_info("  batch      %d sequences, %d tokens a step, queue of %lld", i->max_num_seqs, i->max_batched, (long long)o->max_queue);
@@ -193,7 +196,7 @@ int cmd_serve(const options *o)
     if (model_setup_init(&m, o, &e)) goto failed;
     if (!(a.gate = gate_new(&go, &e))) goto failed;
     if (!(a.eng = engine_open(&m.o, &e))) goto failed;
-    name_list(&a, o);
+    if (name_list(&a, o, &e)) goto failed;
     ho.max_conn = fit_descriptors((int)o->max_conn);
     if (!(a.http = http_start(&a, &ho, &e))) goto failed;
     code = run(&a, &m, &set);
@@ -204,6 +207,7 @@ failed:
 out:
     engine_close(a.eng);
     gate_free(a.gate);
+    free(a.names.v);
     model_setup_clear(&m);
     return code;
 }

@@ -365,7 +365,8 @@ static enum MHD_Result on_body(http_call *c, const char *data, size_t *n)
     size_t got = *n;
     *n = 0;
     uint64_t came = atomic_fetch_add(&c->n_got, got) + got;
-    if (c->fault.status) return came > 2 * s->opt.max_body ? MHD_NO : MHD_YES;
+    uint64_t enough = s->opt.max_body > DISCARD_MAX ? s->opt.max_body : DISCARD_MAX;
+    if (c->fault.status) return came > 2 * enough ? MHD_NO : MHD_YES;
     if (c->body.len + got > s->opt.max_body) {
         refuse(&c->fault, 413, "invalid_request_error", "request_too_large", "the body is larger than --max-body");
         buf_clear(&c->body);

@@ -213,11 +213,14 @@ def test_completions_logprobs_and_echo(server):
 
 
 def test_prompt_lists(server):
-    many = server.complete(prompt=["The", "A cat", [70, 71]], temperature=0, max_tokens=8, n=2).json()
+    prompts = ["The", "A cat", "12 + 3 ="]
+    many = server.complete(prompt=prompts, temperature=0, max_tokens=8, n=2).json()
     assert [c["index"] for c in many["choices"]] == list(range(6))
-    for i, p in enumerate(["The", "A cat", [70, 71]]):
+    for i, p in enumerate(prompts):
         one = server.complete(prompt=p, temperature=0, max_tokens=8).json()
         assert many["choices"][2 * i]["text"] == one["choices"][0]["text"] == many["choices"][2 * i + 1]["text"]
+    ids = server.complete(prompt=[[70, 71], [72]], temperature=0, max_tokens=8).json()["choices"]
+    assert ids[1]["text"] == server.complete(prompt=[72], temperature=0, max_tokens=8).json()["choices"][0]["text"]
     assert server.complete(prompt=["a"] * 65, n=2).status_code == 400
 
 

@@ -25,6 +25,7 @@ def post(headers, body=BODY, line=b"POST /v1/chat/completions HTTP/1.1", length=
 
 
 HOST = b"Host: localhost\r\n"
+SLOW = ("--device", "ref")  # the demo model in plain C: a stream of 1500 tokens lasts seconds
 
 
 @pytest.mark.parametrize("data,want", [
@@ -211,17 +212,17 @@ def test_hang_up_mid_stream(server, how):
 
 def test_hang_up_of_plain_request(server):
     before = server.metric("vllm:request_success_total", finished_reason="abort")
-    body = json.dumps({"model": "m", "prompt": "Once", "max_tokens": 1900, "ignore_eos": True, "temperature": 0, "n": 4}).encode()
+    body = json.dumps({"model": "m", "prompt": "Once", "max_tokens": 1900, "ignore_eos": True, "temperature": 0, "n": 64}).encode()
     c = socket.create_connection(("127.0.0.1", server.port))
     c.sendall(post(HOST, body=body, line=b"POST /v1/completions HTTP/1.1"))
     assert wait_for(lambda: server.metric("vllm:num_requests_running") > 0)
     c.close()
     assert wait_for(lambda: server.metric("vllm:num_requests_running") == 0, 1.5)
-    assert server.metric("vllm:request_success_total", finished_reason="abort") == before + 4
+    assert server.metric("vllm:request_success_total", finished_reason="abort") == before + 64
 
 
 def test_hang_up_while_queued(start):
-    s = start("--max-num-seqs", "1")
+    s = start(*SLOW, "--max-num-seqs", "1")
     busy = open_stream(s)
     assert wait_for(lambda: s.metric("vllm:num_requests_running") == 1)
     queued = open_stream(s)
@@ -233,7 +234,7 @@ def test_hang_up_while_queued(start):
 
 
 def test_queue_full(start):
-    s = start("--max-num-seqs", "1", "--max-queue", "1")
+    s = start(*SLOW, "--max-num-seqs", "1", "--max-queue", "1")
     a = open_stream(s)
     assert wait_for(lambda: s.metric("vllm:num_requests_running") == 1)
     b = open_stream(s)
@@ -249,7 +250,7 @@ def test_queue_full(start):
 
 
 def test_ping_in_queue(start):
-    s = start("--max-num-seqs", "1")
+    s = start(*SLOW, "--max-num-seqs", "1")
     a = open_stream(s)
     assert wait_for(lambda: s.metric("vllm:num_requests_running") == 1)
     b = open_stream(s, sse_ping_interval=1)
@@ -263,12 +264,9 @@ def test_ping_in_queue(start):
 
 
 def test_deadline(server):
-    r = server.complete(max_tokens=1900, ignore_eos=True, n=8, headers=None) if False else httpx.post(
-        server.url + "/v1/completions", headers={"x-quern-timeout-ms": "150"}, timeout=20,
-        json={"model": "m", "prompt": "Once", "max_tokens": 1900, "ignore_eos": True, "n": 16})
+    r = httpx.post(server.url + "/v1/completions", headers={"x-quern-timeout-ms": "150"}, timeout=20,
+                   json={"model": "m", "prompt": "Once", "max_tokens": 1900, "ignore_eos": True, "n": 16})
     assert r.status_code == 504 and r.json()["error"]["code"] == "deadline_exceeded"
-    c = open_stream(server)
-    c.close()
     body = json.dumps({"model": "m", "prompt": "Once", "max_tokens": 1900, "ignore_eos": True, "stream": True, "n": 16}).encode()
     got = server.raw(post(HOST + b"x-quern-timeout-ms: 300\r\nConnection: close\r\n", body=body, line=b"POST /v1/completions HTTP/1.1"))
     assert status(got) == 200 and b'"code":"deadline_exceeded"' in got and b"[DONE]" not in got
@@ -278,7 +276,6 @@ def test_deadline(server):
 def test_connection_limit(start):
     s = start("--max-conn", "8")
     held = [socket.create_connection(("127.0.0.1", s.port)) for _ in range(8)]
-    assert wait_for(lambda: True)
     time.sleep(0.2)
     got = s.raw(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", timeout=3)
     assert status(got) == 503 and b"too_many_connections" in got
@@ -288,7 +285,7 @@ def test_connection_limit(start):
 
 
 def test_drain(start):
-    s = start("--drain-timeout", "20")
+    s = start(*SLOW, "--drain-timeout", "20")
     got = []
 
     def run():
@@ -307,7 +304,7 @@ def test_drain(start):
 
 
 def test_second_signal_ends_streams(start):
-    s = start()
+    s = start(*SLOW)
     c = open_stream(s, n=8, max_tokens=1900)
     c.recv(1000)
     s.proc.send_signal(15)
