@@ -301,7 +301,7 @@ static void put_advice(const needs *n, uint64_t available, buf *out)
     if (most)
         buf_printf(out, "; %" PRIu64 " sequence%s of %" PRId64 " would fit (--max-num-seqs)", most,
                    most == 1 ? "" : "s", n->ctx);
-    buf_puts(out, n->kv == KV_Q8_0 ? "\n" : "; --kv-cache-dtype q8_0 takes half\n");
+    buf_puts(out, n->kv == KV_Q8_0 ? "\n" : "; --kv-cache-dtype q8_0 takes less\n");
 }
 
 static void put_memory(const needs *n, const backend *be, buf *out)

@@ -260,6 +260,45 @@ START_TEST(lookup)
 }
 END_TEST
 
+START_TEST(unique_keys)
+{
+    json_limits strict = {.unique_keys = true};
+    const json *root;
+    err e = {0};
+    buf b = {0};
+    ck_assert_ptr_null(json_parse("{\"a\":1,\"b\":{},\"a\":1}", 20, &strict, &root, &e));
+    ck_assert_int_eq(e.code, ERR_FORMAT);
+    ck_assert_str_eq(e.msg, "member 'a' stands twice in the object before byte 20");
+    for (int i = 0; i < 100; i++) buf_printf(&b, "%s\"k%d\":0", i ? "," : "{", i == 99 ? 3 : i);
+    buf_putc(&b, '}');
+    ck_assert_ptr_null(json_parse(b.v, b.len, &strict, &root, &e));
+    ck_assert_ptr_nonnull(strstr(e.msg, "member 'k3' stands twice"));
+    json_doc *d = json_parse(b.v, b.len, NULL, &root, &e);
+    ck_assert_uint_eq(root->len, 99);
+    json_free(d);
+    buf_clear(&b);
+}
+END_TEST
+
+START_TEST(files)
+{
+    const json *root;
+    err e = {0};
+    json_doc *d = json_read("models/demo/config.json", 1 << 20, NULL, &root, &e);
+    ck_assert_msg(d != NULL, "%s", e.msg);
+    ck_assert_str_eq(json_get(root, "model_type")->str, "qwen3");
+    json_free(d);
+    ck_assert_ptr_null(json_read("models/demo/config.json", 10, NULL, &root, &e));
+    ck_assert_int_eq(e.code, ERR_LIMIT);
+    ck_assert_ptr_null(json_read("models/demo/none.json", 10, NULL, &root, &e));
+    ck_assert_int_eq(e.code, ERR_NOTFOUND);
+    ck_assert_ptr_null(json_read("models/demo", 10, NULL, &root, &e));
+    ck_assert_int_eq(e.code, ERR_IO);
+    ck_assert_ptr_null(json_read("models/demo/chat_template.jinja", 1 << 20, NULL, &root, &e));
+    ck_assert_ptr_nonnull(strstr(e.msg, "cannot read 'models/demo/chat_template.jinja' as JSON: "));
+}
+END_TEST
+
 START_TEST(names)
 {
     const json *root;
@@ -283,6 +322,8 @@ int main(void)
     tcase_add_test(t, limits);
     tcase_add_loop_test(t, integers, 0, sizeof ints / sizeof ints[0]);
     tcase_add_test(t, lookup);
+    tcase_add_test(t, unique_keys);
+    tcase_add_test(t, files);
     tcase_add_test(t, names);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
