@@ -184,6 +184,10 @@ engine *engine_open(const engine_options *o, err *e)
     engine *g = engine_new(o, e);
     if (!g) return NULL;
     checkpoint_name(o->model_path, g->name, sizeof g->name);
+    if (o->trace_ops) {
+        err_set(e, ERR_UNSUPPORTED, "--trace-ops is not supported by this build's kernels");
+        goto fail;
+    }
     if (open_checkpoint(g, o, e)) goto fail;
     snprintf(g->arch, sizeof g->arch, "%.31s", g->conf.model_type);
     backend_options bo = {

@@ -80,7 +80,7 @@ static int check_ids(const int32_t *id, int n, int n_vocab, const char *what, er
     return 0;
 }
 
-static int copy_word(word *w, const char *text, size_t n, const char *what, err *e)
+static int copy_word(sample_word *w, const char *text, size_t n, const char *what, err *e)
 {
     if (n == 0) return err_set(e, ERR_INVALID, "'%s' must not hold an empty string", what);
     w->text = malloc(n);
@@ -363,7 +363,7 @@ static int ban(sampler *m, const int32_t *id, int n)
 }
 
 /* Tokens that start with the last bytes of a banned word whose first bytes end the answer. */
-static int ban_completions(sampler *m, const word *w)
+static int ban_completions(sampler *m, const sample_word *w)
 {
     const sampling_base *b = m->plan->base;
     for (size_t k = 1; k < w->n && k <= m->n_tail; k++) {

@@ -34,21 +34,21 @@ typedef struct {
 typedef struct {
     char *text; /* [n] owned */
     size_t n;
-} word;
+} sample_word;
 
 typedef struct {
     sampling s; /* its pointers are the copies below */
     const sampling_base *base;
-    word *stop; /* [s.n_stop] */
+    sample_word *stop; /* [s.n_stop] */
     const char **stop_text;
     size_t *stop_len; /* [s.n_stop] views of stop, as output_options wants */
     int32_t *stop_id; /* [s.n_stop_id] */
     int32_t *bias_id; /* [s.n_bias] distinct */
     float *bias;
-    uint32_t *allow; /* [(n_vocab+31)/32] or NULL */
-    word *bad;       /* [s.n_bad_word] */
+    uint32_t *allow;  /* [(n_vocab+31)/32] or NULL */
+    sample_word *bad; /* [s.n_bad_word] */
     size_t longest_bad;
-    int32_t *holds_bad; /* [n_holds_bad] tokens that contain a banned word */
+    int32_t *holds_bad; /* [n_holds_bad] tokens that contain a banned sample_word */
     int n_holds_bad;
 } sample_plan;
 

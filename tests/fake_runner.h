@@ -108,10 +108,12 @@ static inline void fake_draw(uint64_t value, sample_row *w)
     if (w->forced >= 0) {
         w->id = w->forced;
     } else if (w->temperature > 0) {
-        int id = (int)(mix(mix(value, w->seed), w->choice * 1000003 + w->position) %
-                       (uint64_t)w->n_vocab);
-        while (any && !allowed(w, id)) id = (id + 1) % w->n_vocab;
-        w->id = id;
+        int n = 0;
+        for (int id = 0; id < w->n_vocab; id++) n += !any || allowed(w, id);
+        uint64_t key = w->choice * 1000003 + w->position;
+        int left = (int)(mix(mix(value, w->seed), key) % (uint64_t)n);
+        for (w->id = 0; left || (any && !allowed(w, w->id)); w->id++)
+            left -= !any || allowed(w, w->id);
     } else {
         float best = 0;
         for (int id = 0; id < w->n_vocab; id++) {
