@@ -32,7 +32,7 @@ def one(port, rng, stop, errors):
 
 
 def test_soak(start):
-    s = start("--max-conn", "2048", "--max-queue", "400")
+    s = start("--max-conn", "2048", "--max-queue", "400", "--kv-cache-memory", "24M")  # a pool that is soon touched whole
     fixed = {"prompt": "The", "temperature": 0, "max_tokens": 16, "ignore_eos": True, "logprobs": 2}
     want = s.complete(**fixed).json()["choices"][0]
     idle = [socket.create_connection(("127.0.0.1", s.port)) for _ in range(300)]
