@@ -22,7 +22,7 @@ const char PRETOK_GPT2[] =
 
 #define MAX_REGEX 65536
 /* A sane expression needs a few steps a character at most; a piece may be a whole prompt. */
-#define MATCH_LIMIT 200000000u
+#define MATCH_LIMIT 20000000u
 #define HEAP_LIMIT_KIB (256u * 1024)
 #define JIT_STACK_MAX (64u << 20)
 
