@@ -162,11 +162,24 @@ static uint32_t rnd(uint32_t n)
 
 typedef struct {
     int32_t block[8], tok[8 * B];
-    int n;
-    kv_salt salt;
+    int n, salt;
 } holder;
 
-/* Holders of chains over a tiny alphabet: many equal prefixes, constant eviction. */
+/* What a published block stands for: all tokens up to its end, and the salt. */
+typedef struct {
+    int32_t tok[8 * B];
+    int depth, salt;
+} meaning;
+
+static void check_meaning(const meaning *m, const int32_t *tok, int depth, int salt)
+{
+    ck_assert_int_eq(m->depth, depth);
+    ck_assert_int_eq(m->salt, salt);
+    ck_assert_int_eq(memcmp(m->tok, tok, sizeof *tok * (size_t)depth * B), 0);
+}
+
+/* Holders of chains over a tiny alphabet: many equal prefixes, constant eviction.  Whatever is
+ * found must mean the same, also where all hashes collide (test_kvpool_collide.c). */
 START_TEST(storm)
 {
     enum { N = 24, H = 10 };
@@ -174,6 +187,7 @@ START_TEST(storm)
     rng_state = 20240601;
     kvpool *p = kvpool_new(N, B);
     holder h[H];
+    meaning means[N] = {0};
     memset(h, 0, sizeof h);
     int hits = 0;
     for (int step = 0; step < 20000; step++) {
@@ -182,19 +196,25 @@ START_TEST(storm)
             kvpool_put(p, x->block, x->n);
             x->n = 0;
         } else {
-            x->salt = salts[rnd(3)];
+            x->salt = (int)rnd(3);
             int want = 1 + (int)rnd(8);
             for (int i = 0; i < want * B; i++) x->tok[i] = (int32_t)rnd(10) == 0;
-            x->n = find_chain(p, x->salt, x->tok, want, x->block);
+            x->n = find_chain(p, salts[x->salt], x->tok, want, x->block);
+            for (int i = 0; i < x->n; i++)
+                check_meaning(&means[x->block[i]], x->tok, i + 1, x->salt);
             hits += x->n;
             while (x->n < want) {
                 bool ok;
                 int32_t b = kvpool_take(p);
                 if (b < 0) break;
-                x->block[x->n] = kvpool_publish(p, b, x->n ? x->block[x->n - 1] : -1, x->salt,
-                                                x->tok + x->n * B, &ok);
+                b = kvpool_publish(p, b, x->n ? x->block[x->n - 1] : -1, salts[x->salt],
+                                   x->tok + x->n * B, &ok);
                 ck_assert(ok);
-                x->n++;
+                meaning *m = &means[b];
+                x->block[x->n++] = b;
+                m->depth = x->n;
+                m->salt = x->salt;
+                memcpy(m->tok, x->tok, sizeof m->tok);
             }
         }
         int32_t refs[N] = {0};
