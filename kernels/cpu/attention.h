@@ -22,7 +22,12 @@ enum {
     ATTN_CHUNK = 256,
     ATTN_TILE = 16, /* most rows of a tile */
     ATTN_DIM = CPU_HEAD_DIM_MAX,
-    ATTN_SCORES = ATTN_CHUNK + 16 /* row length of scores: not a power of two, for the L1's sake */
+    /* Row lengths of a tile's scratch.  Constants, so that 14 rows need one pointer; not powers of
+     * two, so that they do not share the sets of the L1. */
+    ATTN_SCORES = ATTN_CHUNK + 16,
+    ATTN_QUERY = ATTN_DIM + 16,
+    ATTN_WORDS = ATTN_DIM / 2 + 16,
+    ATTN_GROUPS = ATTN_DIM / 32
 };
 
 typedef struct {
@@ -54,12 +59,12 @@ static inline uint8_t *kv_block(const kv_view *kv, int block, int head)
 
 /* A tile: query rows that meet one KV head together, with the scratch of one worker. */
 typedef struct {
-    int n;                                      /* rows */
-    int pos[ATTN_TILE];                         /* position of each */
-    _Alignas(64) float q[ATTN_TILE * ATTN_DIM]; /* [n][dim], times log2(e) / sqrt(head_dim) */
-    int32_t words[ATTN_TILE * ATTN_DIM / 2];    /* Q8_0: q as bytes, V_DOT_WORDS words per 4 dims */
-    float scale[ATTN_TILE * ATTN_DIM / 32];     /* Q8_0: of 32 dims of q */
-    int32_t bias[ATTN_TILE * ATTN_DIM / 32];    /* Q8_0: -128 times the sum of the 32 bytes */
+    int n;                                         /* rows */
+    int pos[ATTN_TILE];                            /* position of each */
+    _Alignas(64) float q[ATTN_TILE * ATTN_QUERY];  /* times log2(e) / sqrt(head_dim) */
+    int32_t words[ATTN_TILE * ATTN_WORDS];         /* Q8_0: q as bytes, V_DOT_WORDS per 4 dims */
+    float scale[ATTN_TILE * ATTN_GROUPS];          /* Q8_0: of 32 dims of q */
+    int32_t bias[ATTN_TILE * ATTN_GROUPS];         /* Q8_0: -128 times the sum of the 32 bytes */
     _Alignas(64) float s[ATTN_TILE * ATTN_SCORES]; /* scores, then weights, of one chunk */
 } attn_tile;
 

@@ -100,7 +100,7 @@ static void store(const kv_view *kv, uint8_t *block, int t, const float *k, cons
 static void quantise_row(attn_tile *w, int dim, int r)
 {
     for (int b = 0; b < dim / 32; b++) {
-        const float *x = w->q + r * dim + 32 * b;
+        const float *x = w->q + r * ATTN_QUERY + 32 * b;
         v16 lo = v_load(x), hi = v_load(x + 16);
         float top = v_hmax(v_max(v_abs(lo), v_abs(hi)));
         v16 inv = v_set1(top > 0 ? 127.0f / top : 0.0f);
@@ -110,16 +110,16 @@ static void quantise_row(attn_tile *w, int dim, int r)
         int sum = 0;
         for (int i = 0; i < 32; i++) sum += q[i];
         for (int i = 0; i < 8; i++)
-            v_dot_pack(w->words + ((r * dim + 32 * b) / 4 + i) * V_DOT_WORDS, q + 4 * i);
-        w->scale[(r * dim) / 32 + b] = top / 127.0f;
-        w->bias[(r * dim) / 32 + b] = -128 * sum;
+            v_dot_pack(w->words + r * ATTN_WORDS + (8 * b + i) * V_DOT_WORDS, q + 4 * i);
+        w->scale[r * ATTN_GROUPS + b] = top / 127.0f;
+        w->bias[r * ATTN_GROUPS + b] = -128 * sum;
     }
 }
 
 static void load_row(attn_tile *w, const kv_view *kv, int r, const float *q, int head_dim, int pos)
 {
     v16 scale = v_set1(1.44269504f / sqrtf((float)head_dim));
-    float *x = w->q + r * kv->dim;
+    float *x = w->q + r * ATTN_QUERY;
     w->pos[r] = pos;
     for (int d = 0; d < kv->dim; d += 16) {
         int n = head_dim - d < 0 ? 0 : head_dim - d < 16 ? head_dim - d : 16;
@@ -160,12 +160,12 @@ INLINE void scores_float(const int R, const kv_type type, const uint8_t *k, cons
             UNROLL for (int u = 0; u < UNITS; u++) k_pair(type, k, d, half + u, &even[u], &odd[u]);
             UNROLL for (int r = 0; r < R; r++)
             {
-                v16 x = v_set1(q[r * dim + d]);
+                v16 x = v_set1(q[r * ATTN_QUERY + d]);
                 UNROLL for (int u = 0; u < UNITS; u++) acc[r][u] = v_fma(even[u], x, acc[r][u]);
             }
             UNROLL for (int r = 0; r < R; r++)
             {
-                v16 x = v_set1(q[r * dim + d + 1]);
+                v16 x = v_set1(q[r * ATTN_QUERY + d + 1]);
                 UNROLL for (int u = 0; u < UNITS; u++) acc[r][u] = v_fma(odd[u], x, acc[r][u]);
             }
         }
@@ -177,27 +177,26 @@ INLINE void scores_float(const int R, const kv_type type, const uint8_t *k, cons
 INLINE void scores_q8(const int R, const uint8_t *k, const uint8_t *next, int dim,
                       const attn_tile *w, int r0, float *s)
 {
-    const int per_row = dim / 4 * V_DOT_WORDS;
-    const int32_t *words = w->words + r0 * per_row, *bias = w->bias + r0 * (dim / 32);
-    const float *scale = w->scale + r0 * (dim / 32);
+    const int32_t *words = w->words + r0 * ATTN_WORDS, *bias = w->bias + r0 * ATTN_GROUPS;
+    const float *scale = w->scale + r0 * ATTN_GROUPS;
     const uint16_t *kd = (const uint16_t *)(k + 32 * dim);
     for (int half = 0; half < 2; half++) {
         v16 acc[MAX_ROWS];
         UNROLL for (int r = 0; r < R; r++) acc[r] = v_zero();
         for (int b = 0; b < dim / 32; b++) {
             v16i sum[MAX_ROWS];
-            UNROLL for (int r = 0; r < R; r++) sum[r] = vi_set1(bias[r * (dim / 32) + b]);
+            UNROLL for (int r = 0; r < R; r++) sum[r] = vi_set1(bias[r * ATTN_GROUPS + b]);
             UNROLL for (int i = 0; i < 8; i++)
             {
                 const int at = 128 * (8 * b + i) + 64 * half;
                 prefetch_l2(next + at);
                 v_bytes line = v_load_bytes(k + at);
                 UNROLL for (int r = 0; r < R; r++) sum[r] =
-                    v_dot(sum[r], line, words + r * per_row + (8 * b + i) * V_DOT_WORDS);
+                    v_dot(sum[r], line, words + r * ATTN_WORDS + (8 * b + i) * V_DOT_WORDS);
             }
             v16 d = v_from_f16(kd + 32 * b + 16 * half);
             UNROLL for (int r = 0; r < R; r++) acc[r] =
-                v_fma(vi_to_float(sum[r]), v_mul(d, v_set1(scale[r * (dim / 32) + b])), acc[r]);
+                v_fma(vi_to_float(sum[r]), v_mul(d, v_set1(scale[r * ATTN_GROUPS + b])), acc[r]);
         }
         UNROLL for (int r = 0; r < R; r++) v_store(s + r * ATTN_SCORES + 16 * half, acc[r]);
     }
@@ -222,7 +221,7 @@ INLINE void weigh(const int R, const kv_type type, const uint8_t *v, const uint8
                   const float *p, int n, bool first, float *out)
 {
     const int bytes = type == KV_F32 ? 128 : type == KV_Q8_0 ? 32 : 64; /* a token of 32 dims */
-    int ld = ATTN_SCORES;
+    const int ld = type == KV_Q8_0 ? 32 : ATTN_SCORES;
     float scaled[MAX_ROWS][32];
     for (int b = 0; b < dim / 32; b++) {
         const uint8_t *vb = v + 32 * bytes * b, *nb = next + 32 * bytes * b;
@@ -237,7 +236,6 @@ INLINE void weigh(const int R, const kv_type type, const uint8_t *v, const uint8
                 v_store(scaled[r] + 16, v_mul(v_load(p + r * ATTN_SCORES + 16), d1));
             }
             w = scaled[0];
-            ld = 32;
         }
         for (int half = 0; half < 2; half += UNITS) {
             v16 acc[MAX_ROWS][UNITS];
@@ -275,7 +273,7 @@ typedef void weigh_fn(const uint8_t *v, const uint8_t *next, int dim, const floa
                                     const attn_tile *w, int r0, float *s)                          \
     {                                                                                              \
         if (type == KV_Q8_0) scores_q8(R, k, next, dim, w, r0, s);                                 \
-        else scores_float(R, type, k, next, dim, w->q + r0 * dim, s);                              \
+        else scores_float(R, type, k, next, dim, w->q + r0 * ATTN_QUERY, s);                       \
     }                                                                                              \
     static void weigh_##name##_##R(const uint8_t *v, const uint8_t *next, int dim, const float *p, \
                                    int n, bool first, float *out)                                  \
