@@ -345,7 +345,7 @@ void *engine_loop(void *arg)
         publish_gauges(g);
         atomic_store_explicit(&g->beat_us, clock_us(), memory_order_relaxed);
         int places = g->so.max_seqs - g->sched.n_run;
-        inbox_news news = inbox_drain(g->in, g->n_live > 0, g->next_deadline, places);
+        inbox_news news = inbox_drain(g->in, g->n_live > 0, places);
         if (news.stop || failed)
             engine_fail_all(g, news.fresh, news.stop ? ERR_SHUTDOWN : ERR_DEVICE);
         if (news.stop) break;

@@ -96,14 +96,13 @@ bool inbox_full(inbox *b)
     return full;
 }
 
-inbox_news inbox_drain(inbox *b, bool busy, int64_t until_us, int places)
+inbox_news inbox_drain(inbox *b, bool busy, int places)
 {
     pthread_mutex_lock(&b->mu);
     b->places = places;
     if (!busy && !b->first && !b->woken && !b->stop) {
-        int64_t beat = clock_us() + 1000000;
-        if (until_us > beat) until_us = beat;
-        struct timespec t = {.tv_sec = until_us / 1000000, .tv_nsec = until_us % 1000000 * 1000};
+        int64_t until = clock_us() + 1000000;
+        struct timespec t = {.tv_sec = until / 1000000, .tv_nsec = until % 1000000 * 1000};
         pthread_cond_timedwait(&b->wake, &b->mu, &t);
     }
     inbox_news news = {b->first, b->woken, b->stop};

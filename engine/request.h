@@ -43,9 +43,9 @@ typedef struct {
     bool woken;     /* somebody poked: look for cancels */
     bool stop;      /* the thread shall end */
 } inbox_news;
-/* Unless busy waits for news, until until_us (clock_us) and at most a second, for the beat. places:
- * sequences that could start now. */
-inbox_news inbox_drain(inbox *b, bool busy, int64_t until_us, int places);
+/* Unless busy waits for news, at most a second (the engine thread's beat).  places: sequences that
+ * could start now. */
+inbox_news inbox_drain(inbox *b, bool busy, int places);
 
 /* ---- choice and request ---------------------------------------------------------------------- */
 
