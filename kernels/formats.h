@@ -47,8 +47,7 @@ static inline int format_k3_scale(const uint8_t *s, int k)
     return (low | (s[8 + k % 4] >> (2 * (k / 4)) & 3) << 4) - 32;
 }
 
-/* ---- scalar float conversions: exact, round to nearest even -----------------------------------
- */
+/* ---- scalar float conversions: exact, round to nearest even ------------------------------- */
 
 static inline float f32_of_bits(uint32_t u)
 {

@@ -11,8 +11,7 @@
 
 enum { REF_KV_BLOCK = 32, Q8_GROUP = 32 };
 
-/* ---- memory -----------------------------------------------------------------------------------
- */
+/* ---- memory ------------------------------------------------------------------------------- */
 
 static void *ref_alloc(backend *be, size_t bytes)
 {
@@ -38,8 +37,7 @@ static int ref_sync(backend *be, err *e)
     return 0;
 }
 
-/* ---- weights: one f32 segment [out][in], whatever the parts ------------------------------------
- */
+/* ---- weights: one f32 segment [out][in], whatever the parts ------------------------------- */
 
 static size_t ref_weight_bytes(int type, int64_t rows, int64_t in)
 {
@@ -94,8 +92,7 @@ static const float *weight_row(const weight *w, int row)
     return (const float *)w->seg[0].data + (size_t)row * (size_t)w->in;
 }
 
-/* ---- rows and math -----------------------------------------------------------------------------
- */
+/* ---- rows and math ------------------------------------------------------------------------ */
 
 static void ref_embed(backend *be, tensor y, const int32_t *tok, const weight *w)
 {
@@ -168,8 +165,7 @@ static void ref_add(backend *be, tensor y, tensor x)
         for (int i = 0; i < x.cols; i++) tensor_row(y, r)[i] += tensor_row(x, r)[i];
 }
 
-/* ---- position -----------------------------------------------------------------------------------
- */
+/* ---- position ----------------------------------------------------------------------------- */
 
 /* The angle is rounded to f32 as in the reference implementation of these models. */
 static void ref_rope_rows(backend *be, tensor cs, const int32_t *pos, const rope_spec *r)
@@ -192,8 +188,7 @@ static void rotate(float *x, const float *cs, int dim)
     }
 }
 
-/* ---- KV pages: [block][kv_head][K, V][position][vector of head_dim] -----------------------------
- */
+/* ---- KV pages: [block][kv_head][K, V][position][vector of head_dim] ----------------------- */
 
 /* A Q8_0 vector is f32 scales of 32 values, then the bytes; the last group may be short. */
 static size_t kv_vector_bytes(kv_type t, int head_dim)
@@ -284,8 +279,7 @@ static void ref_rope_store(backend *be, tensor qkv, int heads, int kv_heads, int
     }
 }
 
-/* ---- attention ----------------------------------------------------------------------------------
- */
+/* ---- attention ---------------------------------------------------------------------------- */
 
 /* One query head q[head_dim] over positions 0..n-1 of the sequence whose blocks are table[].
  * score[n] and sum[head_dim] are scratch. */
@@ -336,8 +330,7 @@ static void ref_attn_paged(backend *be, tensor o, tensor qkv, int heads, const k
     free(score);
 }
 
-/* ---- the backend --------------------------------------------------------------------------------
- */
+/* ---- the backend -------------------------------------------------------------------------- */
 
 static const backend_ops ref_ops = {
     .name = "ref",

@@ -10,8 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* ---- random data -------------------------------------------------------------------------------
- */
+/* ---- random data -------------------------------------------------------------------------- */
 
 static uint64_t seed;
 static uint32_t bits32(void)
@@ -82,8 +81,7 @@ static uint8_t *random_rows(int type, int rows, int in)
     return p;
 }
 
-/* ---- backends ----------------------------------------------------------------------------------
- */
+/* ---- backends ----------------------------------------------------------------------------- */
 
 /* The first is what all others must equal bit for bit. */
 static const struct {
@@ -91,8 +89,7 @@ static const struct {
     int threads;
     bool slow;
 } kinds[] = {{"avx2", 1, false},   {"avx2", 2, false},    {"avx512", 1, false},
-             {"avx512", 2, false}, {"avxvnni", 2, false}, {"portable", 1, true},
-             {"portable", 2, true}};
+             {"avx512", 2, false}, {"avxvnni", 2, false}, {"portable", 2, true}};
 enum { N_KINDS = sizeof kinds / sizeof *kinds, MAX_M = 130, SCRATCH = 4 << 20 };
 
 static backend *open_or_skip(int i, bool repack)

@@ -48,8 +48,7 @@ static const packed *packed_of(const weight *w, int seg)
     return w->seg[seg].data;
 }
 
-/* ---- workspace ----------------------------------------------------------------------------------
- */
+/* ---- workspace ---------------------------------------------------------------------------- */
 
 static size_t slice_bytes(input_kind kind, int k)
 {
@@ -99,8 +98,7 @@ void cpu_linear_close(backend *be)
     c->linear_work = NULL;
 }
 
-/* ---- weights ------------------------------------------------------------------------------------
- */
+/* ---- weights ------------------------------------------------------------------------------ */
 
 size_t cpu_weight_bytes(int type, int64_t rows, int64_t in)
 {
@@ -236,8 +234,7 @@ int cpu_upload_weight(backend *be, weight *w, const weight_part *parts, int n_pa
     return 0;
 }
 
-/* ---- one product --------------------------------------------------------------------------------
- */
+/* ---- one product -------------------------------------------------------------------------- */
 
 typedef enum { OUT_SET, OUT_ADD, OUT_GLU } output_mode;
 
@@ -419,8 +416,7 @@ static void run_product(backend *be, tensor y, tensor x, const vec *norm, float 
     }
 }
 
-/* ---- ops ----------------------------------------------------------------------------------------
- */
+/* ---- ops ---------------------------------------------------------------------------------- */
 
 void cpu_linear(backend *be, tensor y, tensor x, const weight *w)
 {

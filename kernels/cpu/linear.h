@@ -21,8 +21,7 @@
 
 #include "kernels/cpu/cpu.h"
 
-/* ---- ops (slots of backend_ops) ----------------------------------------------------------------
- */
+/* ---- ops (slots of backend_ops) ----------------------------------------------------------- */
 
 int cpu_upload_weight(backend *be, weight *w, const weight_part *parts, int n_parts, int in,
                       weight_join join, err *e);
@@ -37,8 +36,7 @@ bool cpu_glu_out_q8(const weight *down);
 /* Frees cpu_state.linear_work, which uploads grow; NULL is allowed. */
 void cpu_linear_close(backend *be);
 
-/* ---- packed weights ----------------------------------------------------------------------------
- */
+/* ---- packed weights ----------------------------------------------------------------------- */
 
 /* A layout is named by the dtype it packs; I16 packs BF16 and F16 as 14-bit block integers. */
 enum { LAYOUT_I16 = DT_COUNT, LAYOUT_COUNT };
@@ -130,8 +128,7 @@ void pack_group(int kind, int type, const uint8_t *const row[32], int in, uint8_
 /* Row r (0..31) of a group back as f32[in]: the values dequant_row gave (I16: its own). */
 void unpack_row(int kind, const uint8_t *group, int r, int in, float *dst);
 
-/* ---- activations -------------------------------------------------------------------------------
- */
+/* ---- activations -------------------------------------------------------------------------- */
 
 /* 32 k of a row as 8-bit integers, x ~ d * q, |q| <= 127; block-major: record of row m in block kb
  * at [kb * stride + m].  One cache line each, so that rows of different threads share none. */
@@ -154,8 +151,7 @@ typedef struct {
     int n_blocks;   /* n: blocks of 32 k (8 k of floats) */
 } acts;
 
-/* ---- one table per instruction set -------------------------------------------------------------
- */
+/* ---- one table per instruction set -------------------------------------------------------- */
 
 typedef struct {
     /* acc[rows][32] = 32 rows of weights (one group) times rows m0.. of a; acc 64-byte aligned. */

@@ -37,8 +37,7 @@ INLINE v16 from_bf16(const uint8_t *p)
 
 enum { ROWS = 2 }; /* 8 registers of weights leave room for two chains */
 
-/* ---- decoding -----------------------------------------------------------------------------------
- */
+/* ---- decoding ----------------------------------------------------------------------------- */
 
 INLINE __m256i line(const uint8_t *p)
 {
@@ -88,8 +87,7 @@ INLINE __m256i decode_line(int kind, const uint8_t *p, int h, int o, int v, __m2
     return layout_has_table(kind) ? _mm256_shuffle_epi8(table, c) : c;
 }
 
-/* ---- products -----------------------------------------------------------------------------------
- */
+/* ---- products ----------------------------------------------------------------------------- */
 
 INLINE __m256i broadcast4(const int8_t *q)
 {
@@ -176,18 +174,20 @@ INLINE void int8_group(int kind, const uint8_t *p, const acts *a, int m0, int ro
     layout l = layout_of(kind);
     __m256i table = layout_has_table(kind) ? code_table(kind) : _mm256_setzero_si256();
     const uint8_t *head = p;
+    super_scales k = {{v_zero(), v_zero()}, {v_zero(), v_zero()}};
     memset(acc, 0, sizeof *acc * 32 * (size_t)rows);
     for (int kb = 0, sub = 0; kb < a->n_blocks; kb++, sub = sub + 1 == l.subs ? 0 : sub + 1) {
         scales sc;
         if (sub == 0) {
             head = p;
+            load_super(kind, p, &k);
             p += l.head;
         }
         const uint8_t *codes = p + l.before, *after = codes + l.codes;
         const act8 *b = (const act8 *)a->x + (size_t)kb * (size_t)a->stride + m0;
         for (int i = 0; i < l.codes + l.after; i += 64)
             _mm_prefetch((const char *)codes + PREFETCH_BYTES + i, _MM_HINT_T0);
-        UNROLL for (int h = 0; h < 2; h++) load_scales(kind, head, sub, p, after, h, &sc);
+        UNROLL for (int h = 0; h < 2; h++) load_scales(kind, &k, head, sub, p, after, h, &sc);
         UNROLL for (int g = 0; g < 4; g++)
         {
             __m256i w[8];
@@ -212,8 +212,7 @@ INLINE void int8_group(int kind, const uint8_t *p, const acts *a, int m0, int ro
 LINEAR_INT8_LIST(GROUP)
 #undef GROUP
 
-/* ---- 14-bit integers ----------------------------------------------------------------------------
- */
+/* ---- 14-bit integers ---------------------------------------------------------------------- */
 
 /* 8 rows x 32 k: lines of k < 16 are 1024 bytes before those of k >= 16. */
 static void group_i16(const uint8_t *p, const acts *a, int m0, int rows, float *acc)
@@ -243,8 +242,7 @@ static void group_i16(const uint8_t *p, const acts *a, int m0, int rows, float *
     }
 }
 
-/* ---- quantisation of activations ----------------------------------------------------------------
- */
+/* ---- quantisation of activations ---------------------------------------------------------- */
 
 /* Sums of the low and high 16 of 32 signed bytes: made unsigned for vpsadbw. */
 INLINE void sums16(__m256i q, int *sum0, int *sum1)

@@ -12,7 +12,8 @@ INLINE void store_i16(int16_t *p, v16 x)
 INLINE v16 from_u8(const uint8_t *p, int shift_right, int mask)
 {
     __m512i x = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
-    x = _mm512_and_si512(_mm512_srli_epi32(x, (unsigned)shift_right), _mm512_set1_epi32(mask));
+    if (shift_right) x = _mm512_srli_epi32(x, (unsigned)shift_right);
+    if (mask < 255) x = _mm512_and_si512(x, _mm512_set1_epi32(mask));
     return _mm512_cvtepi32_ps(x);
 }
 INLINE v16 from_bf16(const uint8_t *p)
@@ -25,8 +26,7 @@ INLINE v16 from_bf16(const uint8_t *p)
 
 enum { ROWS = 4 }; /* the scheduler sees ~100 waiting ops; one row is a chain of 8 dot products */
 
-/* ---- decoding -----------------------------------------------------------------------------------
- */
+/* ---- decoding ----------------------------------------------------------------------------- */
 
 INLINE __m512i line(const uint8_t *p)
 {
@@ -74,8 +74,7 @@ INLINE __m512i decode_line(int kind, const uint8_t *p, int h, int v, __m512i tab
     return layout_has_table(kind) ? _mm512_shuffle_epi8(table, c) : c;
 }
 
-/* ---- products -----------------------------------------------------------------------------------
- */
+/* ---- products ----------------------------------------------------------------------------- */
 
 INLINE __m512i dot4(__m512i sum, __m512i w, const int8_t *q)
 {
@@ -177,18 +176,20 @@ INLINE void int8_group(int kind, const uint8_t *p, const acts *a, int m0, int ro
     layout l = layout_of(kind);
     __m512i table = layout_has_table(kind) ? code_table(kind) : _mm512_setzero_si512();
     const uint8_t *head = p;
+    super_scales k = {{v_zero(), v_zero()}, {v_zero(), v_zero()}};
     memset(acc, 0, sizeof *acc * 32 * (size_t)rows);
     for (int kb = 0, sub = 0; kb < a->n_blocks; kb++, sub = sub + 1 == l.subs ? 0 : sub + 1) {
         __m512i w[16];
         scales sc;
         if (sub == 0) {
             head = p;
+            load_super(kind, p, &k);
             p += l.head;
         }
         const uint8_t *codes = p + l.before, *after = codes + l.codes;
-        UNROLL for (int i = 0; i < l.codes + l.after; i += 64)
-            _mm_prefetch((const char *)codes + PREFETCH_BYTES + i, _MM_HINT_T0);
-        UNROLL for (int h = 0; h < 2; h++) load_scales(kind, head, sub, p, after, h, &sc);
+        UNROLL for (int i = 0; i < l.before + l.codes + l.after; i += 64)
+            _mm_prefetch((const char *)p + PREFETCH_BYTES + i, _MM_HINT_T0);
+        UNROLL for (int h = 0; h < 2; h++) load_scales(kind, &k, head, sub, p, after, h, &sc);
         UNROLL for (int i = 0; i < 16; i++) w[i] = decode_line(kind, codes, i / 8, i % 8, table);
         p = after + l.after;
         const act8 *b = (const act8 *)a->x + (size_t)kb * (size_t)a->stride + m0;
@@ -212,8 +213,7 @@ INLINE void int8_group(int kind, const uint8_t *p, const acts *a, int m0, int ro
 LINEAR_INT8_LIST(GROUP)
 #undef GROUP
 
-/* ---- 14-bit integers ----------------------------------------------------------------------------
- */
+/* ---- 14-bit integers ---------------------------------------------------------------------- */
 
 INLINE __m512i dot2(__m512i sum, __m512i w, const int16_t *q)
 {
@@ -283,8 +283,7 @@ static void group_i16(const uint8_t *p, const acts *a, int m0, int rows, float *
     }
 }
 
-/* ---- quantisation of activations ----------------------------------------------------------------
- */
+/* ---- quantisation of activations ---------------------------------------------------------- */
 
 /* Lane i of the result = largest lane of v[i]: a tree of 16 x 16, three operations a vector. */
 INLINE __m512 max16(const __m512 v[16])

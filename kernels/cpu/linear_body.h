@@ -134,8 +134,7 @@ static void finish(float *y, size_t ld, const float *acc, const float *bias, int
     }
 }
 
-/* ---- scales of block formats --------------------------------------------------------------------
- */
+/* ---- scales of block formats -------------------------------------------------------------- */
 
 /* Of one sub-block, for rows 16h..: scale s and addend p; t and q are those of k >= 16 where scales
  * are per 16. */
@@ -159,8 +158,23 @@ INLINE v16 from_e4m3(const uint8_t *p)
     return v_mul(v_from_f16(f16), v_set1(128));
 }
 
-INLINE void load_scales(int kind, const uint8_t *head, int sub, const uint8_t *before,
-                        const uint8_t *after, int h, scales *o)
+/* What the sub-blocks of a K-quant share, converted once for all eight: d, and the addend's. */
+typedef struct {
+    v16 d[2], p[2];
+} super_scales;
+
+INLINE void load_super(int kind, const uint8_t *head, super_scales *o)
+{
+    layout l = layout_of(kind);
+    UNROLL for (int h = 0; h < 2; h++)
+    {
+        if (l.head) o->d[h] = from_f16(head + 32 * h);
+        if (l.head && layout_has_min(kind)) o->p[h] = from_f16(head + 64 + 32 * h);
+    }
+}
+
+INLINE void load_scales(int kind, const super_scales *k, const uint8_t *head, int sub,
+                        const uint8_t *before, const uint8_t *after, int h, scales *o)
 {
     const uint8_t *low = before + 16 * h, *high = low + 32;
     switch (kind) {
@@ -175,22 +189,20 @@ INLINE void load_scales(int kind, const uint8_t *head, int sub, const uint8_t *b
         o->s[h] = from_e4m3(after + 16 * h);
         o->t[h] = from_e4m3(after + 32 + 16 * h);
         break;
-    case DT_IQ4_XS:
-        o->s[h] = v_mul(from_f16(head + 32 * h), from_i8(head + 64 + 32 * sub + 16 * h));
-        break;
+    case DT_IQ4_XS: o->s[h] = v_mul(k->d[h], from_i8(head + 64 + 32 * sub + 16 * h)); break;
     case DT_Q4_K:
     case DT_Q5_K:
-        o->s[h] = v_mul(from_f16(head + 32 * h), from_u8(low, 0, 255));
-        o->p[h] = v_mul(from_f16(head + 64 + 32 * h), from_u8(high, 0, 255));
+        o->s[h] = v_mul(k->d[h], from_u8(low, 0, 255));
+        o->p[h] = v_mul(k->p[h], from_u8(high, 0, 255));
         break;
     case DT_Q2_K:
-        o->s[h] = v_mul(from_f16(head + 32 * h), from_u8(low, 0, 15));
-        o->t[h] = v_mul(from_f16(head + 32 * h), from_u8(high, 0, 15));
-        o->p[h] = v_mul(from_f16(head + 64 + 32 * h), from_u8(low, 4, 15));
-        o->q[h] = v_mul(from_f16(head + 64 + 32 * h), from_u8(high, 4, 15));
+        o->s[h] = v_mul(k->d[h], from_u8(low, 0, 15));
+        o->t[h] = v_mul(k->d[h], from_u8(high, 0, 15));
+        o->p[h] = v_mul(k->p[h], from_u8(low, 4, 15));
+        o->q[h] = v_mul(k->p[h], from_u8(high, 4, 15));
         break;
     default: /* Q3_K, Q6_K */
-        o->s[h] = v_mul(from_f16(head + 32 * h), from_i8(low));
-        o->t[h] = v_mul(from_f16(head + 32 * h), from_i8(high));
+        o->s[h] = v_mul(k->d[h], from_i8(low));
+        o->t[h] = v_mul(k->d[h], from_i8(high));
     }
 }

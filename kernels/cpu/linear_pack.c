@@ -25,8 +25,7 @@ size_t pack_group_bytes(int kind, int in)
     return (size_t)((in + l.step - 1) / l.step) * (size_t)layout_bytes(l);
 }
 
-/* ---- codes --------------------------------------------------------------------------------------
- */
+/* ---- codes -------------------------------------------------------------------------------- */
 
 static void put32(uint8_t *p, uint32_t v)
 {
@@ -92,8 +91,7 @@ static void unpack_codes(layout l, const uint8_t *p, int r, uint8_t code[32])
     memcpy(code, w, sizeof w);
 }
 
-/* ---- scales -------------------------------------------------------------------------------------
- */
+/* ---- scales ------------------------------------------------------------------------------- */
 
 static void copy16(uint8_t *to, int r, const uint8_t *from, uint16_t flip)
 {
@@ -218,8 +216,7 @@ static void unpack_scales(int kind, const uint8_t *head, const uint8_t *before,
     }
 }
 
-/* ---- float layouts ------------------------------------------------------------------------------
- */
+/* ---- float layouts ------------------------------------------------------------------------ */
 
 /* Where element k of row r lies in a group. */
 static size_t float_at(int kind, int k, int r)
@@ -294,8 +291,7 @@ static void unpack_i16_row(const uint8_t *group, int in, int r, float *dst)
     }
 }
 
-/* ---- whole groups -------------------------------------------------------------------------------
- */
+/* ---- whole groups ------------------------------------------------------------------------- */
 
 static void pack_block_row(int kind, const uint8_t *src, int in, int r, uint8_t *dst)
 {

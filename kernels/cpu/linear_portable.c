@@ -105,6 +105,7 @@ INLINE void int8_group(int kind, const uint8_t *p, const acts *a, int m0, int ro
     layout l = layout_of(kind);
     const int8_t *table = format_of(kind).table;
     const uint8_t *head = p;
+    super_scales k = {{v_zero(), v_zero()}, {v_zero(), v_zero()}};
     memset(acc, 0, sizeof *acc * 32 * (size_t)rows);
     for (int kb = 0; kb < a->n_blocks; kb++) {
         int16_t w[32][32];
@@ -112,10 +113,11 @@ INLINE void int8_group(int kind, const uint8_t *p, const acts *a, int m0, int ro
         int sub = kb % l.subs;
         if (sub == 0) {
             head = p;
+            load_super(kind, p, &k);
             p += l.head;
         }
         const uint8_t *codes = p + l.before, *after = codes + l.codes;
-        for (int h = 0; h < 2; h++) load_scales(kind, head, sub, p, after, h, &sc);
+        for (int h = 0; h < 2; h++) load_scales(kind, &k, head, sub, p, after, h, &sc);
         decode(kind, codes, table, w);
         p = after + l.after;
         const act8 *b = (const act8 *)a->x + (size_t)kb * (size_t)a->stride + m0;
