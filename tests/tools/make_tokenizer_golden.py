@@ -9,6 +9,7 @@ The vocabularies hold the 256 bytes and the first MERGES merges of Qwen2:
   qwen.json    the same as tokenizer.json, merges as texts
   odd.json     merges as pairs, ByteLevel with its own expression, added tokens with every flag
   qwen35.gguf  tokenizer.ggml.* with pre "qwen35", control, user-defined and unused tokens
+  ../../fuzz/tokenizer, ../../fuzz/output: seeds for the fuzz targets
   cases.jsonl  {"t": text, "n": its NFC if that differs, "qwen"|"odd"|"qwen35": ids}"""
 import argparse
 import json
@@ -83,6 +84,27 @@ def gguf(path, pairs):
         f.write(body + b"\0" * (-len(body) % 32))
 
 
+def seeds(names, merges, config):
+    """Small files that load, so that fuzzing starts behind the loader."""
+    for sub in ("tokenizer", "output"):
+        os.makedirs(os.path.join(ROOT, "tests", "fuzz", sub), exist_ok=True)
+
+    def put(name, data):
+        with open(os.path.join(ROOT, "tests", "fuzz", name), "wb") as f:
+            f.write(data)
+
+    vocab = {k: i for i, k in enumerate(names[: 256 + 12])}
+    t = odd_tokenizer(vocab, merges[:12])
+    put("tokenizer/odd.json", t.to_str().encode("utf8"))
+    t = tokenizer(vocab, merges[:12], QWEN2, [(x, True) for x in CONTROL] + [(x, False) for x in USER])
+    plain = json.loads(t.to_str())
+    plain["model"]["merges"] = ["%s %s" % m for m in merges[:12]]
+    put("tokenizer/qwen.json", json.dumps(plain, ensure_ascii=False).encode("utf8"))
+    put("tokenizer/config.json", json.dumps(config).encode("utf8"))
+    put("output/think", b"\x09\x03STOP\0<think>\na\n</think>\n\nb STOP c")
+    put("output/open", b"\x1a\x05fox\0brown fox j\0\xc3\xa9\0a </th</think> the brown fox \xe4\xbd\xa0\xff")
+
+
 def main():
     a = argparse.ArgumentParser()
     a.add_argument("--vocab", required=True)
@@ -123,6 +145,7 @@ def main():
           ("tokenizer.ggml.add_bos_token", False), ("tokenizer.chat_template", TEMPLATE)])
     hf["qwen35"] = tokenizer(vocab, merges, QWEN35, added)
 
+    seeds(names, merges, config)
     given = [t[:40] for t in texts(N_TEXTS, 2024)]
     with open(os.path.join(OUT, "cases.jsonl"), "w", encoding="utf8") as f:
         for t in given:
