@@ -17,19 +17,27 @@
 #include <stddef.h>
 #include <stdint.h>
 
-typedef enum { JSON_NULL, JSON_FALSE, JSON_TRUE, JSON_NUMBER, JSON_STRING, JSON_ARRAY, JSON_OBJECT } json_type;
+typedef enum {
+    JSON_NULL,
+    JSON_FALSE,
+    JSON_TRUE,
+    JSON_NUMBER,
+    JSON_STRING,
+    JSON_ARRAY,
+    JSON_OBJECT
+} json_type;
 
 typedef struct json json;
 struct json {
     json_type type;
-    uint32_t n_key;       /* bytes of key */
-    const char *key;      /* member name inside an object (0-terminated), else NULL */
-    const char *str;      /* STRING: decoded bytes, 0-terminated, never containing NUL;
-                             NUMBER: the text as written, 0-terminated */
-    size_t len;           /* STRING, NUMBER: bytes of str; ARRAY, OBJECT: number of children */
-    const json *child;    /* ARRAY, OBJECT: first child or NULL */
-    const json *next;     /* next sibling or NULL */
-    const void *index;    /* ARRAY, OBJECT with more than 16 children: json.c's lookup table */
+    uint32_t n_key;    /* bytes of key */
+    const char *key;   /* member name inside an object (0-terminated), else NULL */
+    const char *str;   /* STRING: decoded bytes, 0-terminated, never containing NUL;
+                          NUMBER: the text as written, 0-terminated */
+    size_t len;        /* STRING, NUMBER: bytes of str; ARRAY, OBJECT: number of children */
+    const json *child; /* ARRAY, OBJECT: first child or NULL */
+    const json *next;  /* next sibling or NULL */
+    const void *index; /* ARRAY, OBJECT with more than 16 children: json.c's lookup table */
 };
 
 typedef struct json_doc json_doc; /* the arena */
@@ -42,7 +50,8 @@ typedef struct {
 
 /* Parses text[n].  On success *root borrows from the document; free with json_free.  On failure
  * NULL, and e says "... at byte N".  limits may be NULL. */
-json_doc *json_parse(const char *text, size_t n, const json_limits *limits, const json **root, err *e);
+json_doc *json_parse(const char *text, size_t n, const json_limits *limits, const json **root,
+                     err *e);
 void json_free(json_doc *d);
 /* The same from a file of at most max bytes; e begins with the path. */
 json_doc *json_read(const char *path, size_t max, const json_limits *limits, const json **root,
@@ -57,8 +66,14 @@ const json *json_at(const json *a, size_t i);
 double json_num(const json *j);
 /* True and *out if j is a number with an integral value (5, 5.0, 1e2) that fits int64. */
 bool json_int(const json *j, int64_t *out);
-static inline bool json_is(const json *j, json_type t) { return j && j->type == t; }
-static inline bool json_is_bool(const json *j) { return j && (j->type == JSON_TRUE || j->type == JSON_FALSE); }
+static inline bool json_is(const json *j, json_type t)
+{
+    return j && j->type == t;
+}
+static inline bool json_is_bool(const json *j)
+{
+    return j && (j->type == JSON_TRUE || j->type == JSON_FALSE);
+}
 /* "null", "boolean", "number", "string", "array", "object": for messages. */
 const char *json_type_name(const json *j);
 /* Python's json.dumps(value, ensure_ascii=False): ", " and ": " between items, key order kept,

@@ -13,16 +13,16 @@ typedef struct checkpoint checkpoint;
 
 typedef struct {
     const char *name;
-    int type;             /* dtype, -1 if unreadable */
+    int type; /* dtype, -1 if unreadable */
     const char *type_name;
     int n_dims;
-    int64_t dim[4];       /* outermost first: dim[0] rows (out), dim[1] columns (in) */
+    int64_t dim[4]; /* outermost first: dim[0] rows (out), dim[1] columns (in) */
     const void *data;
     size_t bytes;
 } ckpt_tensor;
 
 typedef struct {
-    bool weights;  /* false: vocabulary-only uses (tokenize, render) and config-only plans */
+    bool weights; /* false: vocabulary-only uses (tokenize, render) and config-only plans */
 } checkpoint_options;
 
 /* path: a directory, a .gguf file, or the first (any) part of a split set. */

@@ -1,8 +1,7 @@
-/* gguf.h - GGUF v3 container (one file, or all files of a split set): mapped, every size, offset and
- * count checked before use.  Holds no opinion about models.
- * Refuses: other versions, counts and lengths beyond the file, overlapping or misaligned tensors,
- * duplicate names, alignment that is 0 or not a power of two, unknown tensor types (at the tensor).
- * Thread: const after opening. */
+/* gguf.h - GGUF v3 container (one file, or all files of a split set): mapped, every size, offset
+ * and count checked before use.  Holds no opinion about models. Refuses: other versions, counts and
+ * lengths beyond the file, overlapping or misaligned tensors, duplicate names, alignment that is 0
+ * or not a power of two, unknown tensor types (at the tensor). Thread: const after opening. */
 #ifndef QUERN_CONFIG_GGUF_H
 #define QUERN_CONFIG_GGUF_H
 
@@ -16,8 +15,19 @@
 typedef struct gguf gguf;
 
 typedef enum {
-    GGUF_U8, GGUF_I8, GGUF_U16, GGUF_I16, GGUF_U32, GGUF_I32, GGUF_F32, GGUF_BOOL, GGUF_STR,
-    GGUF_ARR, GGUF_U64, GGUF_I64, GGUF_F64
+    GGUF_U8,
+    GGUF_I8,
+    GGUF_U16,
+    GGUF_I16,
+    GGUF_U32,
+    GGUF_I32,
+    GGUF_F32,
+    GGUF_BOOL,
+    GGUF_STR,
+    GGUF_ARR,
+    GGUF_U64,
+    GGUF_I64,
+    GGUF_F64
 } gguf_type;
 
 typedef struct {
@@ -49,14 +59,14 @@ size_t gguf_n_kv(const gguf *g);
 bool gguf_kv_at(const gguf *g, size_t i, gguf_str *key, gguf_type *type);
 
 typedef struct {
-    const char *name;      /* 0-terminated, borrowed */
-    int type;              /* dtype (only types we read; others fail gguf_open) */
+    const char *name; /* 0-terminated, borrowed */
+    int type;         /* dtype (only types we read; others fail gguf_open) */
     int n_dims;
-    int64_t dim[4];        /* dim[0] innermost, missing ones are 1 */
+    int64_t dim[4]; /* dim[0] innermost, missing ones are 1 */
     const void *data;
     size_t bytes;
-    int file;              /* which part */
-    size_t offset;         /* of data in that part's mapping */
+    int file;      /* which part */
+    size_t offset; /* of data in that part's mapping */
 } gguf_tensor;
 
 size_t gguf_n_tensors(const gguf *g);

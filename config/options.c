@@ -250,7 +250,7 @@ static int unknown(const setter *s, const char *shown, const char *name)
 static bool dashed(const char *from, char name[NAME_CAP])
 {
     size_t i = 0;
-    for (; from[i] && i < NAME_CAP - 1; i++)
+    for (; i < NAME_CAP - 1 && from[i]; i++)
         name[i] = from[i] == '_' ? '-' : (char)tolower((unsigned char)from[i]);
     name[i] = 0;
     return !from[i];

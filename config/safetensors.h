@@ -1,7 +1,7 @@
 /* safetensors.h - one model.safetensors, or all shards of a model.safetensors.index.json: mapped,
- * header JSON checked (sizes, overlaps, overflow, duplicates, holes), dtype F32, F16, BF16 readable;
- * tensors of other dtypes are listed with type -1 so that the model can refuse them by name.
- * Thread: const after opening. */
+ * header JSON checked (sizes, overlaps, overflow, duplicates, holes), dtype F32, F16, BF16
+ * readable; tensors of other dtypes are listed with type -1 so that the model can refuse them by
+ * name. Thread: const after opening. */
 #ifndef QUERN_CONFIG_SAFETENSORS_H
 #define QUERN_CONFIG_SAFETENSORS_H
 
@@ -13,20 +13,20 @@
 
 typedef struct safetensors safetensors;
 
-/* dir: a checkpoint directory.  A shard that the index names and that is missing, a tensor the index
- * names and no shard holds, or the reverse, are errors that name the file. */
+/* dir: a checkpoint directory.  A shard that the index names and that is missing, a tensor the
+ * index names and no shard holds, or the reverse, are errors that name the file. */
 safetensors *safetensors_open_dir(const char *dir, err *e);
 safetensors *safetensors_open_memory(const void *bytes, size_t n, err *e);
 void safetensors_close(safetensors *s);
 
 typedef struct {
     const char *name;
-    int type;           /* dtype, or -1 */
+    int type;               /* dtype, or -1 */
     const char *dtype_name; /* as written: "BF16", "F8_E4M3", ... */
     int n_dims;
-    int64_t shape[4];   /* outermost first, missing ones are 1; of more than 4 dims the first 4, and
-                           then type is -1 */
-    const void *data;   /* may be unaligned */
+    int64_t shape[4]; /* outermost first, missing ones are 1; of more than 4 dims the first 4, and
+                         then type is -1 */
+    const void *data; /* may be unaligned */
     size_t bytes;
     int file;
     size_t offset;
