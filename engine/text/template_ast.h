@@ -138,6 +138,9 @@ value eval_block_filter(rctx *c, scope *s, const node *filters, value block);
 scope *scope_root(rctx *c, const template *t);
 void scope_set(rctx *c, scope *s, int name, value v);
 scope *scope_push(rctx *c, scope *parent);
+/* An empty scope in place of s, which its block is done with: s itself unless a macro holds it. */
+scope *scope_again(rctx *c, scope *s);
+void scope_keep(scope *s);
 bool scope_find(scope *s, int name, value *out);
 args eval_args(rctx *c, scope *s, const node *list);
 

@@ -18,6 +18,7 @@ struct scope {
     scope *parent;
     binding *b; /* [cap] */
     int n, cap;
+    bool kept;  /* a macro was defined in it or below: it outlives its block */
 };
 
 scope *scope_push(rctx *c, scope *parent)
@@ -25,6 +26,18 @@ scope *scope_push(rctx *c, scope *parent)
     scope *s = take0(c, sizeof *s);
     s->parent = parent;
     return s;
+}
+
+scope *scope_again(rctx *c, scope *s)
+{
+    if (s->kept) return scope_push(c, s->parent);
+    s->n = 0;
+    return s;
+}
+
+void scope_keep(scope *s)
+{
+    for (; s && !s->kept; s = s->parent) s->kept = true;
 }
 
 scope *scope_root(rctx *c, const template *t)

@@ -49,7 +49,7 @@ struct vloop {
     vseq *src;
     size_t at;           /* next item of src */
     const node *target, *filter;
-    scope *home;         /* where the filter looks names up */
+    scope *home;         /* where the filter looks names up: empty, in the loop's scope */
     int64_t index0;
     int64_t length;      /* -1 = not asked for */
     value before, now, after; /* after: V_MISSING unless peeked at */
@@ -64,9 +64,9 @@ static bool pull(rctx *c, vloop *l, value *v)
         value item = l->src->v[l->at++];
         bool fits = true;
         if (l->filter) {
-            scope *s = scope_push(c, l->home);
-            assign(c, s, l->target, item);
-            fits = truthy(c, eval(c, s, l->filter));
+            l->home = scope_again(c, l->home);
+            assign(c, l->home, l->target, item);
+            fits = truthy(c, eval(c, l->home, l->filter));
         }
         if (!fits) continue;
         *v = item;
@@ -148,10 +148,10 @@ value loop_call(rctx *c, vloop *l, int method, const args *a)
 static void exec_for(rctx *c, scope *s, const node *n)
 {
     vloop *l = take0(c, sizeof *l);
-    *l = (vloop){.src = iterate(c, eval(c, s, n->b)), .target = n->a, .filter = n->e, .home = s, .index0 = -1,
-                 .length = -1};
-    while (next_item(c, l)) {
-        scope *turn = scope_push(c, s);
+    *l = (vloop){.src = iterate(c, eval(c, s, n->b)), .target = n->a, .filter = n->e, .index0 = -1, .length = -1};
+    if (l->filter) l->home = scope_push(c, s);
+    for (scope *turn = scope_push(c, s); next_item(c, l);) {
+        turn = scope_again(c, turn);
         scope_set(c, turn, n->name, (value){.kind = V_LOOP, .loop = l});
         assign(c, turn, n->a, l->now);
         work(c, 1);
@@ -189,6 +189,7 @@ static value macro_value(rctx *c, scope *s, const node *def)
 {
     vmacro *m = take(c, sizeof *m);
     *m = (vmacro){def, s};
+    scope_keep(s);
     return (value){.kind = V_MACRO, .macro = m};
 }
 

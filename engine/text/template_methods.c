@@ -13,6 +13,8 @@ typedef value method_fn(rctx *c, value self, const args *a);
 /* The part of s that optional start and end arguments choose; *from is its byte offset. */
 static vstr *part(rctx *c, vstr *s, value start, value end, size_t *from)
 {
+    *from = 0;
+    if (start.kind == V_MISSING && end.kind == V_MISSING) return s; /* without counting a long text */
     int64_t n = (int64_t)str_chars(c, s), lo = arg_int(c, start, 0), hi = arg_int(c, end, n);
     if (lo < 0) lo = lo < -n ? 0 : lo + n;
     if (hi < 0) hi = hi < -n ? 0 : hi + n;

@@ -200,6 +200,7 @@ vstr *str_concat(rctx *c, vstr *a, vstr *b)
     vstr *s = str_new(c, NULL, a->n + b->n, a->from == b->from ? a->from : MIXED);
     s->left = a;
     s->right = b;
+    if (a->chars != SIZE_MAX && b->chars != SIZE_MAX) s->chars = a->chars + b->chars;
     return s;
 }
 

@@ -153,6 +153,7 @@ struct rctx {
     arena mem;
     const template *t;
     uint64_t steps, max_steps;
+    size_t bytes;      /* looked at and not yet counted as a step */
     int depth;
     time_t now;
     sbuild *out;       /* where text goes now: the prompt or a macro's result */
@@ -175,9 +176,13 @@ static inline void work(rctx *c, size_t n)
         fail(c, ERR_LIMIT, "the template took more than %llu steps",
              (unsigned long long)c->max_steps);
 }
+/* n bytes looked at: a KiB is a unit, and so are 16 calls. */
 static inline void work_bytes(rctx *c, size_t n)
 {
-    work(c, n >> 10);
+    c->bytes += n + 64;
+    if (c->bytes < 1024) return;
+    work(c, c->bytes >> 10);
+    c->bytes &= 1023;
 }
 /* Raises what Python raises when an undefined value is used. */
 _Noreturn void raise_undefined(rctx *c, value v);
