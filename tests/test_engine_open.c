@@ -123,7 +123,7 @@ START_TEST(refusals_say_what_to_change)
     o = demo();
     o.chat_template_text = "{% if %}";
     o.chat_template_len = 8;
-    refused(&o, ERR_INVALID, "line 1");
+    refused(&o, ERR_FORMAT, "line 1");
     o = demo();
     o.model_path = "models/nowhere";
     err e = {0};

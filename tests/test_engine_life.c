@@ -1,0 +1,287 @@
+/* test_engine_life.c - comings and goings: cancels, deadlines, the queue bound, priorities,
+ * draining, stopping, device faults, idleness, and a storm of calling threads; over the
+ * pseudo-model. */
+#include "base/clock.h"
+#include "base/sysinfo.h"
+#include "tests/fake_engine.h"
+
+START_TEST(cancel_frees_the_place)
+{
+    engine *g = open_fake((setup){.max_seqs = 2, .delay_us = 1000});
+    client c[4];
+    err e = {0};
+    for (int i = 0; i < 4; i++) {
+        request_spec s = spec_of(g, (uint32_t)i, 20, 300);
+        s.s.ignore_eos = true;
+        ck_assert_int_eq(client_submit(&c[i], g, s, NULL, &e), 0);
+    }
+    usleep(30000);
+    request_cancel(c[3].r); /* still waiting */
+    request_cancel(c[0].r); /* decoding */
+    request_cancel(c[0].r);
+    client_wait(&c[3]);
+    client_wait(&c[0]);
+    ck_assert_int_eq(c[3].a[0].finish, FINISH_ABORT);
+    ck_assert_int_eq(c[3].a[0].n_tok, 0);
+    ck_assert_int_eq(c[0].a[0].finish, FINISH_ABORT);
+    ck_assert(c[0].a[0].n_tok > 0 && c[0].a[0].n_tok < 300);
+    client_clear(&c[1]); /* gone without asking */
+    client_wait(&c[2]);
+    ck_assert_int_eq(c[2].a[0].n_tok, 300);
+    client_clear(&c[2]);
+    client_clear(&c[3]);
+    request_cancel(c[0].r);
+    client_clear(&c[0]);
+    wait_idle(g);
+    engine_counters k;
+    engine_stats(g, &k);
+    ck_assert_uint_eq(k.finished[FINISH_ABORT], 3);
+    ck_assert_uint_eq(k.finished[FINISH_LENGTH], 1);
+    ck_assert_uint_eq(k.cancelled_queued, 1);
+    ck_assert_uint_eq(k.cancelled_decode, 2);
+    engine_close(g);
+}
+END_TEST
+
+START_TEST(deadlines)
+{
+    engine *g = open_fake((setup){.max_seqs = 1, .delay_us = 1000});
+    client c[2];
+    err e = {0};
+    for (int i = 0; i < 2; i++) {
+        request_spec s = spec_of(g, (uint32_t)i, 20, 350);
+        s.s.ignore_eos = true;
+        s.deadline_us = clock_us() + 50000 - 20000 * i; /* the one that waits ends first */
+        ck_assert_int_eq(client_submit(&c[i], g, s, NULL, &e), 0);
+    }
+    for (int i = 0; i < 2; i++) {
+        client_wait(&c[i]);
+        ck_assert_int_eq(c[i].a[0].finish, FINISH_ERROR);
+        ck_assert_int_eq(c[i].a[0].error, ERR_DEADLINE);
+        ck_assert_int_eq(c[i].st.scheduled, i == 0);
+        ck_assert_int_lt(c[i].st.finished_us - c[i].st.arrival_us, 200000);
+        client_clear(&c[i]);
+    }
+    engine_close(g);
+}
+END_TEST
+
+START_TEST(the_queue_is_bounded)
+{
+    engine *g = open_fake((setup){.max_seqs = 2, .max_queue = 3, .delay_us = 2000});
+    client c[8];
+    err e = {0};
+    int ok = 0;
+    for (int i = 0; i < 8; i++) {
+        request_spec s = spec_of(g, (uint32_t)i, 20, 300);
+        s.s.ignore_eos = true;
+        int rc = client_submit(&c[i], g, s, NULL, &e);
+        ok += rc == 0;
+        if (rc) ck_assert_int_eq(rc, ERR_LIMIT);
+        usleep(5000);
+    }
+    ck_assert_int_eq(ok, 5);
+    engine_counters k;
+    engine_stats(g, &k);
+    ck_assert(k.queue_full);
+    ck_assert_int_eq(k.running, 2);
+    ck_assert_int_eq(k.waiting, 3);
+    for (int i = 0; i < 8; i++) client_clear(&c[i]);
+    wait_idle(g);
+    engine_stats(g, &k);
+    ck_assert(!k.queue_full);
+    engine_close(g);
+}
+END_TEST
+
+START_TEST(priority_only_when_allowed)
+{
+    for (int allow = 0; allow < 2; allow++) {
+        engine *g = open_fake((setup){.max_seqs = 1, .delay_us = 500, .priority = allow});
+        client c[3];
+        err e = {0};
+        for (int i = 0; i < 3; i++) {
+            request_spec s = spec_of(g, (uint32_t)i, 20, 100);
+            s.s.ignore_eos = true;
+            s.priority = 3 - i; /* the last is the most urgent */
+            ck_assert_int_eq(client_submit(&c[i], g, s, NULL, &e), 0);
+            usleep(5000);
+        }
+        for (int i = 0; i < 3; i++) client_wait(&c[i]);
+        bool last_first = c[2].st.finished_us < c[0].st.finished_us;
+        ck_assert_int_eq(last_first, allow);
+        for (int i = 0; i < 3; i++) {
+            int32_t want[100];
+            expect((uint32_t)i, 20, 100, true, want);
+            check_ids(&c[i].a[0], want, 100); /* also of the one that was pushed out */
+            client_clear(&c[i]);
+        }
+        engine_close(g);
+    }
+}
+END_TEST
+
+START_TEST(drain_and_stop)
+{
+    engine *g = open_fake((setup){.delay_us = 1000});
+    client c[3];
+    err e = {0};
+    for (int i = 0; i < 2; i++) {
+        request_spec s = spec_of(g, (uint32_t)i, 20, i ? 350 : 30);
+        s.s.ignore_eos = true;
+        ck_assert_int_eq(client_submit(&c[i], g, s, NULL, &e), 0);
+    }
+    engine_drain(g);
+    ck_assert_int_eq(engine_status(g), ENGINE_DRAINING);
+    ck_assert_int_eq(client_submit(&c[2], g, spec_of(g, 5, 5, 5), NULL, &e), ERR_SHUTDOWN);
+    client_wait(&c[0]); /* what runs goes on */
+    ck_assert_int_eq(c[0].a[0].finish, FINISH_LENGTH);
+    engine_stop(g);
+    client_wait(&c[1]);
+    ck_assert_int_eq(c[1].a[0].finish, FINISH_ERROR);
+    ck_assert_int_eq(c[1].a[0].error, ERR_SHUTDOWN);
+    ck_assert_int_eq(engine_info(g)->n_vocab, V);
+    engine_close(g);
+    ck_assert(request_done(c[1].r)); /* requests outlive the engine */
+    request_cancel(c[1].r);
+    for (int i = 0; i < 3; i++) client_clear(&c[i]);
+}
+END_TEST
+
+START_TEST(a_fault_is_final)
+{
+    engine *g = open_fake((setup){.fail_after = 20, .max_seqs = 1, .delay_us = 2000});
+    client c[3];
+    err e = {0};
+    ck_assert_str_eq(engine_fault(g), "");
+    for (int i = 0; i < 2; i++) {
+        request_spec s = spec_of(g, (uint32_t)i, 20, 350);
+        s.s.ignore_eos = true;
+        ck_assert_int_eq(client_submit(&c[i], g, s, NULL, &e), 0);
+    }
+    for (int i = 0; i < 2; i++) {
+        client_wait(&c[i]);
+        ck_assert_int_eq(c[i].a[0].error, ERR_DEVICE);
+        client_clear(&c[i]);
+    }
+    ck_assert_int_eq(engine_status(g), ENGINE_FAILED);
+    ck_assert_str_eq(engine_fault(g), "fake fault");
+    ck_assert_int_eq(client_submit(&c[2], g, spec_of(g, 5, 5, 5), NULL, &e), ERR_DEVICE);
+    client_clear(&c[2]);
+    engine_drain(g);
+    ck_assert_int_eq(engine_status(g), ENGINE_FAILED);
+    engine_close(g);
+}
+END_TEST
+
+START_TEST(idle_sleeps_and_beats)
+{
+    engine *g = open_fake((setup){0});
+    client c;
+    client_run(&c, g, spec_of(g, 1, 5, 5));
+    client_clear(&c);
+    int64_t beat = engine_last_beat_us(g);
+    double cpu = sys_cpu_seconds();
+    usleep(1300000);
+    ck_assert_int_gt(engine_last_beat_us(g), beat);
+    ck_assert_double_lt(sys_cpu_seconds() - cpu, 0.02);
+    engine_close(g);
+}
+END_TEST
+
+/* ---- a storm of callers -----------------------------------------------------------------------
+ */
+
+typedef struct {
+    engine *g;
+    uint32_t seed;
+    int done, refused;
+} storm_arg;
+
+static void *storm_thread(void *p)
+{
+    storm_arg *a = p;
+    uint64_t rng = a->seed;
+    for (int i = 0; i < 60; i++) {
+        rng = mix(rng, (uint64_t)i);
+        client c;
+        err e = {0};
+        int n = 1 + (int)(rng % 60), max = (int)((rng >> 8) % 40);
+        request_spec s = spec_of(a->g, (uint32_t)(rng >> 16) % 5, n, max);
+        s.n = rng % 7 == 0 ? 3 : 1;
+        s.priority = (int)((rng >> 30) % 3);
+        s.s.n_logprobs = (int)((rng >> 40) % 4) - 1;
+        s.s.n_prompt_logprobs = rng % 11 == 0 ? 1 : -1;
+        if (client_submit(&c, a->g, s, NULL, &e)) {
+            a->refused++;
+            client_clear(&c);
+            continue;
+        }
+        if ((rng >> 50) % 4 == 0) usleep((useconds_t)(rng % 3000));
+        if ((rng >> 50) % 5 == 0) {
+            request_cancel(c.r);
+        } else if ((rng >> 50) % 5 == 1) {
+            client_clear(&c);
+            continue;
+        }
+        client_wait(&c);
+        int32_t want[64];
+        int k = expect((uint32_t)(rng >> 16) % 5, n, max, false, want);
+        for (int j = 0; j < c.n; j++)
+            if (c.a[j].finish != FINISH_ABORT) check_ids(&c.a[j], want, max ? k : 0);
+        client_clear(&c);
+        a->done++;
+    }
+    return NULL;
+}
+
+START_TEST(storm)
+{
+    engine *g = open_fake((setup){.n_blocks = 26,
+                                  .ctx = 200,
+                                  .max_seqs = 6,
+                                  .max_tok = 24,
+                                  .max_queue = 10,
+                                  .priority = true});
+    storm_arg a[6];
+    pthread_t t[6];
+    for (uint32_t i = 0; i < 6; i++) {
+        a[i] = (storm_arg){.g = g, .seed = 100 + i};
+        pthread_create(&t[i], NULL, storm_thread, &a[i]);
+    }
+    for (int i = 0; i < 200; i++) {
+        engine_counters k;
+        engine_stats(g, &k);
+        usleep(500);
+    }
+    int done = 0;
+    for (int i = 0; i < 6; i++) {
+        pthread_join(t[i], NULL);
+        done += a[i].done;
+    }
+    ck_assert_int_gt(done, 100);
+    wait_idle(g);
+    engine_close(g);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("engine_life");
+    TCase *t = tcase_create("engine_life");
+    tcase_set_timeout(t, 60);
+    tcase_add_test(t, cancel_frees_the_place);
+    tcase_add_test(t, deadlines);
+    tcase_add_test(t, the_queue_is_bounded);
+    tcase_add_test(t, priority_only_when_allowed);
+    tcase_add_test(t, drain_and_stop);
+    tcase_add_test(t, a_fault_is_final);
+    tcase_add_test(t, idle_sleeps_and_beats);
+    tcase_add_test(t, storm);
+    suite_add_tcase(s, t);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_NORMAL);
+    int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
