@@ -7,8 +7,6 @@
 
 #include "engine/text/bpe.h"
 
-#include "base/utf8.h"
-
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +14,8 @@
 #define NO_TOKEN UINT32_MAX
 #define NO_RANK ((1u << 22) - 1) /* the rank bits of a free pair */
 #define MAX_TOKEN_BYTES 65535
+/* Does a token's text merge into that token? */
+enum { WHOLE_UNKNOWN, WHOLE_YES, WHOLE_NO };
 /* Up to here a linear scan beats the heap (measured on random letters). */
 #define SHORT_PIECE 48
 
@@ -32,24 +32,26 @@ static int byte_of_char(uint32_t cp)
     return 173;
 }
 
-/* Spells text[n] in bytes at the end of out.  False (and out unchanged) outside the alphabet. */
+/* Spells text[n] in bytes at the end of out.  False (and out unchanged) outside the alphabet, all
+ * of whose characters have one or two bytes. */
 static bool put_bytes(buf *out, const char *text, size_t n)
 {
-    size_t start = out->len;
     if (!buf_reserve(out, n)) return false;
-    for (size_t i = 0; i < n;) {
-        int k = utf8_valid_at(text + i, n - i);
-        uint32_t cp;
-        if (k > 0) utf8_decode(text + i, &cp);
-        int byte = k > 0 ? byte_of_char(cp) : -1;
-        if (byte < 0) {
-            out->len = start;
-            return false;
+    char *to = out->v + out->len;
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)text[i], next;
+        int byte = -1;
+        if (c < 0x80) {
+            byte = byte_of_char(c);
+        } else if (c >= 0xC2 && c < 0xE0 && i + 1 < n) {
+            next = (unsigned char)text[++i];
+            if ((next & 0xC0) == 0x80) byte = byte_of_char((c & 31u) << 6 | (next & 63u));
         }
-        out->v[out->len++] = (char)byte;
-        i += (size_t)k;
+        if (byte < 0) return false;
+        *to++ = (char)byte;
     }
-    out->v[out->len] = 0;
+    out->len = (size_t)(to - out->v);
+    *to = 0;
     return true;
 }
 
@@ -102,9 +104,12 @@ static bool grow_ids(bpe *b, int32_t need)
     int32_t cap = b->cap ? b->cap : 4096;
     while (cap < need) cap *= 2;
     bpe_span *span = realloc(b->span, (size_t)cap * sizeof *span);
-    if (!span) return false;
+    if (span) b->span = span;
+    unsigned char *whole = realloc(b->whole, (size_t)cap);
+    if (whole) b->whole = whole;
+    if (!span || !whole) return false;
     memset(span + b->cap, 0xFF, (size_t)(cap - b->cap) * sizeof *span);
-    b->span = span;
+    memset(whole + b->cap, WHOLE_UNKNOWN, (size_t)(cap - b->cap));
     b->cap = cap;
     return true;
 }
@@ -148,7 +153,10 @@ int bpe_add(bpe *b, int64_t id, const char *text, size_t n, err *e)
     size_t len = b->bytes.len - start;
     b->span[i] = (bpe_span){(uint32_t)start, (uint32_t)len};
     if (i >= b->n_ids) b->n_ids = i + 1;
-    if (!spelled) return 0;
+    if (!spelled) {
+        b->whole[i] = WHOLE_NO;
+        return 0;
+    }
     uint32_t h = hash_bytes(b->bytes.v + start, len);
     bpe_slot *p = find_slot(b, b->bytes.v + start, len, h);
     if (p->id >= 0)
@@ -170,8 +178,7 @@ int bpe_index(bpe *b, err *e)
                 "vocabularies are supported",
                 (unsigned)c);
     }
-    b->whole = calloc((size_t)b->cap, 1);
-    return b->whole ? 0 : err_set(e, ERR_NOMEM, "out of memory for the vocabulary");
+    return 0;
 }
 
 /* Slot of a pair, or the free slot where it belongs.  The multiplier is 2^64 / golden ratio. */
@@ -189,6 +196,22 @@ static uint32_t pair_rank(const bpe *b, uint32_t left, uint32_t right)
     return *find_pair(b, left, right) & NO_RANK;
 }
 
+static int32_t find_part(const bpe *b, const char *s, size_t n)
+{
+    return n == 1 ? b->byte_id[(unsigned char)*s] : bpe_find(b, s, n);
+}
+
+/* What merge number rank makes.  Most vocabularies number merges as they number tokens, so the
+ * token after the last one is tried first: it lies in the cache. */
+static int32_t find_result(const bpe *b, uint32_t rank, const char *s, size_t n)
+{
+    uint32_t guess = rank ? b->merged[rank - 1] + 1 : 0;
+    if (guess && guess < (uint32_t)b->n_ids && b->span[guess].len == n &&
+        b->whole[guess] != WHOLE_NO && !memcmp(b->bytes.v + b->span[guess].off, s, n))
+        return (int32_t)guess;
+    return bpe_find(b, s, n);
+}
+
 int bpe_add_merge(bpe *b, uint32_t rank, const char *left, size_t n_left, const char *right,
                   size_t n_right, err *e)
 {
@@ -200,9 +223,9 @@ int bpe_add_merge(bpe *b, uint32_t rank, const char *left, size_t n_left, const 
     int32_t l = -1, r = -1, both = -1;
     if (spelled && mid > start && end > mid) {
         const char *s = b->bytes.v + start;
-        l = bpe_find(b, s, mid - start);
-        r = bpe_find(b, s + (mid - start), end - mid);
-        both = bpe_find(b, s, end - start);
+        l = find_part(b, s, mid - start);
+        r = find_part(b, s + (mid - start), end - mid);
+        both = find_result(b, rank, s, end - start);
     }
     b->bytes.len = start;
     if (!buf_ok(&b->bytes)) return err_set(e, ERR_NOMEM, "out of memory for the merges");
@@ -369,12 +392,12 @@ int bpe_encode(const bpe *b, const char *s, size_t n, bpe_scratch *w, token_list
     /* A token's text usually merges into that token, but nothing in the file promises it: the
      * first time, merge and remember. */
     unsigned char known = __atomic_load_n(&b->whole[id], __ATOMIC_RELAXED);
-    if (known == 1) return push(out, (uint32_t)id);
+    if (known == WHOLE_YES) return push(out, (uint32_t)id);
     size_t before = out->n;
     int r = merge_piece(b, s, n, w, out);
-    if (r == 0 && !known) {
+    if (r == 0 && known == WHOLE_UNKNOWN) {
         bool same = out->n == before + 1 && out->v[before] == id;
-        __atomic_store_n(&b->whole[id], same ? 1 : 2, __ATOMIC_RELAXED);
+        __atomic_store_n(&b->whole[id], same ? WHOLE_YES : WHOLE_NO, __ATOMIC_RELAXED);
     }
     return r;
 }
