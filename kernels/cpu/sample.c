@@ -167,7 +167,7 @@ static cut find_cut(const float *score, const double *mass, int n, int max_count
     for (int level = 0; level < 3; level++) {
         int shift = shifts[level], buckets = 1 << widths[level];
         memset(count, 0, sizeof *count * (size_t)buckets);
-        memset(sum, 0, sizeof *sum * (size_t)buckets);
+        if (mass) memset(sum, 0, sizeof *sum * (size_t)buckets);
         for (int i = 0; i < in; i++) {
             uint32_t b = order_of(from[i]) >> shift & (uint32_t)(buckets - 1);
             count[b]++;
@@ -224,7 +224,7 @@ static int collect_best(const sample_ops *op, scratch *w, const float *x, int n,
     float bar = -FLT_MAX;
     if (k < sets) bar = find_cut(w->set, NULL, sets, k, 0, w->part, w->part_at).score;
     if (!(bar >= -FLT_MAX)) bar = -FLT_MAX;
-    int m = op->collect(x, n, bar, w->hit, w->id);
+    int m = op->collect(x, n, bar, k, w->hit, w->id); /* lower ids first among equals */
     if (m > k) m = apply_cut(w, m, find_cut(w->hit, NULL, m, k, 0, w->part, w->part_at));
     return m;
 }
@@ -320,6 +320,13 @@ static float min_p_bar(const drawing *d)
     return score_of(high);
 }
 
+/* The first id of the best score, which w->set says the block of. */
+static int first_best(const drawing *d)
+{
+    int set = d->op->find(d->w->set, sample_sets(d->n), d->best), from = set / 16 * SAMPLE_BLOCK;
+    return from + d->op->find(d->x + from, d->n - from, d->best);
+}
+
 /* Walks m candidates by rising id to where u times their total weight falls. */
 static int walk(const drawing *d, int m)
 {
@@ -355,7 +362,7 @@ static int draw_from_all(const drawing *d)
         if (mark < sum) return i;
     }
     if (last >= 0) return last;
-    return d->op->find(d->x, d->n, d->best);
+    return first_best(d);
 }
 
 /* Candidates that top_k and top_p can keep, in hit and id; returns how many. */
@@ -376,7 +383,7 @@ static int collect_candidates(drawing *d)
     } else if (s->top_k <= 0) {
         bar = min_p_bar(d);
     }
-    return d->op->collect(d->x, d->n, bar, w->hit, w->id);
+    return d->op->collect(d->x, d->n, bar, d->n, w->hit, w->id);
 }
 
 static void weigh(const drawing *d, int m)
@@ -447,7 +454,7 @@ static int choose(drawing *d, const float *logits)
     prepare(d, logits);
     d->best = d->op->maxima(d->x, d->n, d->w->set);
     if (d->best == -INFINITY) return d->may ? first_allowed(d->may, d->n) : 0;
-    if (!(s->temperature > 0)) return d->op->find(d->x, d->n, d->best);
+    if (!(s->temperature > 0)) return first_best(d);
     return draw(d);
 }
 

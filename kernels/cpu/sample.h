@@ -14,8 +14,8 @@ struct sample_ops {
     float (*maxima)(const float *x, int n, float *set);
     /* First index of value v, or n. */
     int (*find)(const float *x, int n, float v);
-    /* All scores >= bar by rising id; returns how many. */
-    int (*collect)(const float *x, int n, float bar, float *score, int32_t *id);
+    /* All scores > bar and the first max_equal that equal it, by rising id; returns how many. */
+    int (*collect)(const float *x, int n, float bar, int max_equal, float *score, int32_t *id);
     /* How many are above v, or equal to it where asked. */
     int (*count)(const float *x, int n, float v, bool or_equal);
     /* Sum of e^(x - top), each block in f32 lanes, blocks in double. */

@@ -44,18 +44,21 @@ static int find(const float *x, int n, float v)
     return i;
 }
 
-static int collect(const float *x, int n, float bar, float *score, int32_t *id)
+static int collect(const float *x, int n, float bar, int max_equal, float *score, int32_t *id)
 {
-    v16 b = v_set1(bar);
-    int m = 0, i = 0;
-    for (; i + 16 <= n; i += 16)
-        for (unsigned hit = v_ge_mask(v_load(x + i), b); hit; hit &= hit - 1) {
-            id[m] = i + __builtin_ctz(hit);
-            score[m] = x[id[m]];
-            m++;
+    int m = 0, i = 0, equal = 0;
+    for (; i + 16 <= n; i += 16) {
+        unsigned hit = v_ge_mask(v_load(x + i), v_set1(bar));
+        if (hit && equal >= max_equal) hit = v_gt_mask(v_load(x + i), v_set1(bar));
+        for (; hit; hit &= hit - 1) {
+            int at = i + __builtin_ctz(hit);
+            if (x[at] == bar && equal++ >= max_equal) continue;
+            id[m] = at;
+            score[m++] = x[at];
         }
+    }
     for (; i < n; i++)
-        if (x[i] >= bar) {
+        if (x[i] > bar || (x[i] == bar && equal++ < max_equal)) {
             id[m] = i;
             score[m++] = x[i];
         }
