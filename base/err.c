@@ -5,6 +5,13 @@
 #include <stdio.h>
 #include <string.h>
 
+/* A message is one line of text, whatever names from a file or a client stand in it. */
+static void flatten(char *s)
+{
+    for (; *s; s++)
+        if ((unsigned char)*s < 0x20 || *s == 0x7f) *s = ' ';
+}
+
 int err_set(err *e, int code, const char *fmt, ...)
 {
     if (!e) return code;
@@ -13,6 +20,7 @@ int err_set(err *e, int code, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(e->msg, sizeof e->msg, fmt, ap);
     va_end(ap);
+    flatten(e->msg);
     return code;
 }
 
@@ -24,6 +32,7 @@ int err_prefix(err *e, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(head, sizeof head, fmt, ap);
     va_end(ap);
+    flatten(head);
     memcpy(tail, e->msg, sizeof tail);
     snprintf(e->msg, sizeof e->msg, "%.200s: %.270s", head, tail);
     return e->code;

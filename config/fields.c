@@ -20,8 +20,6 @@ void fields_fault(fields *f, const char *name, const json *found, const char *wh
     else if (json_is(found, JSON_STRING))
         snprintf(got, sizeof got, "the string \"%.48s\"", found->str);
     else snprintf(got, sizeof got, "%s", json_type_name(found));
-    for (char *p = got; *p; p++)
-        if ((unsigned char)*p < 0x20) *p = ' ';
     f->rc = err_set(f->e, ERR_INVALID, "%s: '%s%s' must be %s, got %s", f->where, f->in, name, what,
                     got);
 }

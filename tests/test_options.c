@@ -245,6 +245,7 @@ static const struct {
     {"{\"api_key\": [1]}", "'api_key' in the --config file: every item must be a string"},
     {"{\"no_timings\": 1}", "'no_timings' in the --config file takes true or false, got '1'"},
     {"{\"tls_key\": \"k\"}", "'tls_key' in the --config file is not supported yet (TLS)"},
+    {"{\"a\\nb\": 1}", "unknown option 'a b' in the --config file"},
     {"{\"config\": \"k\"}", "unknown option 'config' in the --config file"},
 };
 
