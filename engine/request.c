@@ -347,7 +347,7 @@ static int outbox_put(choice *c, const token_info *t, const ending *end)
     }
     int rc = delta_add(d, c, t);
     if (rc && !end) {
-        if (!join) free(d);
+        if (!join) delta_free(d);
         return rc;
     }
     if (!join) outbox_append(r, d, c);
