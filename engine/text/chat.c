@@ -16,7 +16,7 @@ static const char chatml[] =
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}";
 
 static const char *const effort_names[] = {"minimal", "low", "medium", "high", "xhigh", "max"};
-enum { N_EFFORTS = 6, MAX_VARS = 96, REQUEST_MEMORY = 1 << 30 };
+enum { N_EFFORTS = 6, MAX_VARS = 96, REQUEST_MEMORY = 1 << 30, TRIAL_STEPS = 1000000 };
 
 /* Stands where a continued text ends; a client cannot know the bytes are special to no one. */
 static const char mark[] = "\x01\x02quern-continues-here\x02\x01";
@@ -35,7 +35,7 @@ static void try_user(const chat_format *f, const char *effort, buf *out)
     template_var v[] = {{"messages", messages, false}, {"add_generation_prompt", &yes, true}, {"tools", &null, true},
                         {"documents", &null, true}, {"bos_token", &f->bos, true}, {"eos_token", &f->eos, true},
                         {"reasoning_effort", effort ? &level : NULL, true}};
-    template_input in = {.var = v, .n_var = sizeof v / sizeof *v};
+    template_input in = {.var = v, .n_var = sizeof v / sizeof *v, .max_steps = TRIAL_STEPS};
     template_output o = {0};
     err e = {0};
     buf_reset(out);

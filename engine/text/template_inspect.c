@@ -5,6 +5,8 @@
 
 #include <string.h>
 
+enum { TRIAL_STEPS = 1000000 }; /* a tiny conversation needs a few thousand */
+
 static bool reads(const template *t, const char *name)
 {
     for (int i = 0; i < t->n_names; i++)
@@ -28,7 +30,7 @@ static bool trial(const template *t, const char *messages, buf *out)
     if (!d) return false;
     template_var v[] = {{"messages", root, false}, {"add_generation_prompt", &yes, true}, {"tools", &none, true},
                         {"documents", &none, true}, {"bos_token", &empty, true}, {"eos_token", &empty, true}};
-    template_input in = {.var = v, .n_var = sizeof v / sizeof *v};
+    template_input in = {.var = v, .n_var = sizeof v / sizeof *v, .max_steps = TRIAL_STEPS};
     bool ok = !template_render(t, &in, &o, &e);
     if (ok) buf_put(out, buf_str(&o.text), o.text.len);
     template_output_clear(&o);
