@@ -455,7 +455,7 @@ static int fill_windowed(sampler *m, sample_row *row)
     return 0;
 }
 
-int sampler_fill(sampler *m, const seq *q, bool answering, uint64_t choice, sample_row *row)
+int sampler_fill(sampler *m, const seq *q, bool answering, uint64_t key, sample_row *row)
 {
     const sampling *s = &m->plan->s;
     int rc = fill_bans(m, q, answering);
@@ -475,7 +475,7 @@ int sampler_fill(sampler *m, const seq *q, bool answering, uint64_t choice, samp
                         .bias_id = s->bias_id,
                         .bias = s->bias,
                         .seed = s->seed,
-                        .choice = choice,
+                        .choice = key,
                         .position = (uint64_t)seq_len(q),
                         .n_top = s->n_logprobs,
                         .forced = -1};

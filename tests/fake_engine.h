@@ -81,7 +81,7 @@ static inline int expect(uint32_t seed, int n, int max, bool ignore_end, int32_t
     return max;
 }
 
-static inline void check_ids(const answer *a, const int32_t *want, int n)
+static inline void expect_ids(const answer *a, const int32_t *want, int n)
 {
     ck_assert_int_eq(a->n_tok, n);
     for (int i = 0; i < n; i++) ck_assert_int_eq(a->tok[i].id, want[i]);

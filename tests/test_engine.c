@@ -12,7 +12,7 @@ START_TEST(draws_what_its_tokens_determine)
         int n = expect(seed, 20, 80, false, want);
         client c;
         client_run(&c, g, spec_of(g, seed, 20, 80));
-        check_ids(&c.a[0], want, n);
+        expect_ids(&c.a[0], want, n);
         bool stop = want[n - 1] == END;
         stopped += stop;
         ck_assert_int_eq(c.a[0].finish, stop ? FINISH_STOP : FINISH_LENGTH);
@@ -40,7 +40,7 @@ START_TEST(end_tokens_can_be_held_off)
         request_spec s = spec_of(g, seed, 10, 100);
         s.s.ignore_eos = true;
         client_run(&c, g, s);
-        check_ids(&c.a[0], want, 100);
+        expect_ids(&c.a[0], want, 100);
         client_clear(&c);
         s = spec_of(g, seed, 10, 100);
         s.s.min_tokens = 30;
@@ -69,7 +69,7 @@ START_TEST(stop_ids_end_and_are_named)
     s.s.stop_id = stop;
     s.s.n_stop_id = 2;
     client_run(&c, g, s);
-    check_ids(&c.a[0], want, first + 1);
+    expect_ids(&c.a[0], want, first + 1);
     ck_assert_int_eq(c.a[0].finish, FINISH_STOP);
     ck_assert_int_eq(c.a[0].stop_id, want[first]);
     client_clear(&c);

@@ -113,7 +113,7 @@ START_TEST(priority_only_when_allowed)
         for (int i = 0; i < 3; i++) {
             int32_t want[100];
             expect((uint32_t)i, 20, 100, true, want);
-            check_ids(&c[i].a[0], want, 100); /* also of the one that was pushed out */
+            expect_ids(&c[i].a[0], want, 100); /* also of the one that was pushed out */
             client_clear(&c[i]);
         }
         engine_close(g);
@@ -228,7 +228,7 @@ static void *storm_thread(void *p)
         int32_t want[64];
         int k = expect((uint32_t)(rng >> 16) % 5, n, max, false, want);
         for (int j = 0; j < c.n; j++)
-            if (c.a[j].finish != FINISH_ABORT) check_ids(&c.a[j], want, max ? k : 0);
+            if (c.a[j].finish != FINISH_ABORT) expect_ids(&c.a[j], want, max ? k : 0);
         client_clear(&c);
         a->done++;
     }
