@@ -35,8 +35,7 @@ typedef struct {
     size_t pair_mask;
     uint32_t *merged; /* [n_merges] what a merge makes, by rank */
     uint32_t n_merges;
-    unsigned char
-        *whole; /* [cap] memo: does the token's own text merge into it? 0 unknown, 1, 2 no */
+    unsigned char *whole; /* [cap] memo of bpe_encode: does a token's text merge into it? */
     bool ignore_merges; /* a piece that is a token is that token, whatever the merges say */
 } bpe;
 
