@@ -148,7 +148,7 @@ value get_slice(rctx *c, value obj, value lo, value hi, value by)
     vseq *q = seq_new(c, 0);
     work(c, (uint64_t)count >> 4);
     if (step == 1) {
-        q->v = obj.q->v + (count ? from : 0);
+        if (count) q->v = obj.q->v + from;
     } else {
         q->v = take(c, (size_t)count * sizeof *q->v);
         for (int64_t i = 0; i < count; i++) q->v[i] = obj.q->v[from + i * step];

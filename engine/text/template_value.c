@@ -448,8 +448,8 @@ vseq *iterate(rctx *c, value v)
     case V_VIEW: seq_load(c, v.q); return v.q;
     case V_GEN: {
         vseq *rest = seq_new(c, 0);
-        rest->v = v.q->v + v.q->at;
         rest->n = v.q->n - v.q->at;
+        if (rest->n) rest->v = v.q->v + v.q->at;
         v.q->at = v.q->n;
         return rest;
     }
