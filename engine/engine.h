@@ -1,9 +1,9 @@
 /* engine.h - the public API of the engine: open a model, submit requests, take deltas.
  *
  * One engine thread owns the scheduler, the KV pool and rank 0.  Callers touch only requests: an
- * inbox (submit, cancel) and each request's outbox, two locks never held together.  The engine never
- * calls a caller's code except `notify`, which must only wake something up.
- * Thread: every call is safe from any thread unless said. */
+ * inbox (submit, cancel) and each request's outbox, two locks never held together.  The engine
+ * never calls a caller's code except `notify`, which must only wake something up. Thread: every
+ * call is safe from any thread unless said. */
 #ifndef QUERN_ENGINE_ENGINE_H
 #define QUERN_ENGINE_ENGINE_H
 
@@ -22,33 +22,33 @@ typedef struct request request;
 
 typedef struct {
     const char *model_path;
-    const char *device;            /* "auto", "cpu", "ref" */
-    const char *cpu_isa;           /* "auto", "avx512", "avx2", "portable" */
-    int threads;                   /* 0 = cores of this process */
+    const char *device;  /* "auto", "cpu", "ref" */
+    const char *cpu_isa; /* "auto", "avx512", "avx2", "portable" */
+    int threads;         /* 0 = cores of this process */
     bool bf16_repack;
-    int64_t max_model_len;         /* 0 = the model's */
-    int max_num_seqs;              /* 0 = from the memory plan */
-    int max_num_batched_tokens;    /* 0 = the backend's default (cpu 512) */
-    int max_queue;                 /* waiting requests, 256 */
-    uint64_t kv_memory;            /* bytes; 0 = planned (API 21) */
-    const char *kv_dtype;          /* "auto", "f16", "bf16", "f32", "q8_0" */
+    int64_t max_model_len;      /* 0 = the model's */
+    int max_num_seqs;           /* 0 = from the memory plan */
+    int max_num_batched_tokens; /* 0 = the backend's default (cpu 512) */
+    int max_queue;              /* waiting requests, 256 */
+    uint64_t kv_memory;         /* bytes; 0 = planned (API 21) */
+    const char *kv_dtype;       /* "auto", "f16", "bf16", "f32", "q8_0" */
     bool prefix_caching;
     bool allow_priority;
-    const char *rope_scaling;      /* JSON or NULL */
+    const char *rope_scaling;        /* JSON or NULL */
     const char *generation_override; /* JSON or NULL */
-    bool generation_config;        /* false: --generation-config none */
-    const char *chat_template_text; /* operator's template or NULL */
+    bool generation_config;          /* false: --generation-config none */
+    const char *chat_template_text;  /* operator's template or NULL */
     size_t chat_template_len;
-    const json *template_kwargs;   /* operator's defaults or NULL; borrowed */
-    bool allow_no_template;        /* reserved for bench: no tokenizer needed */
-    const char *trace_ops;         /* "name,layer,step" or NULL */
-    bool dump_plan;                /* a log line per step */
+    const json *template_kwargs; /* operator's defaults or NULL; borrowed */
+    bool allow_no_template;      /* reserved for bench: no tokenizer needed */
+    const char *trace_ops;       /* "name,layer,step" or NULL */
+    bool dump_plan;              /* a log line per step */
 } engine_options;
 
 /* Opens in two stages so that the socket can listen first (H19): engine_open checks files and
  * options cheaply (config, tokenizer, template, memory plan; no weights) and fails with a message
- * that says what to change; engine_load (blocking, any one thread) uploads the weights and starts the
- * engine thread. */
+ * that says what to change; engine_load (blocking, any one thread) uploads the weights and starts
+ * the engine thread. */
 engine *engine_open(const engine_options *o, err *e);
 int engine_load(engine *g, err *e);
 /* 0..1 while loading. */
@@ -68,20 +68,20 @@ void engine_stop(engine *g);
 void engine_close(engine *g);
 
 typedef struct {
-    const char *name;             /* stem for the served name (V8) */
-    const char *arch;             /* "qwen2", "qwen3" */
-    const char *quantization;     /* "Q8_0", "Q4_K_M-like mix" spelled by the dominant types, "BF16" */
+    const char *name;         /* stem for the served name (V8) */
+    const char *arch;         /* "qwen2", "qwen3" */
+    const char *quantization; /* "Q8_0", "Q4_K_M-like mix" spelled by the dominant types, "BF16" */
     const char *backend, *isa, *kv_dtype;
     int64_t n_params, weight_bytes, kv_bytes;
-    int64_t ctx, ctx_train;       /* served, trained */
+    int64_t ctx, ctx_train; /* served, trained */
     int vocab_rows, n_vocab, hidden, layers;
     int threads, max_num_seqs, max_batched, kv_block, n_kv_blocks;
-    char kv_reason[160];          /* how the KV size was chosen */
-    uint64_t fingerprint;         /* hash of all G4 names as equal-output conditions */
+    char kv_reason[160];  /* how the KV size was chosen */
+    uint64_t fingerprint; /* hash of all G4 names as equal-output conditions */
     const model_config *config;
     const tokenizer *tok;
     const chat_format *chat;
-    int32_t end_id[24];           /* union of end tokens (G9) */
+    int32_t end_id[24]; /* union of end tokens (G9) */
     int n_end;
 } engine_info_t;
 const engine_info_t *engine_info(const engine *g);
@@ -92,27 +92,34 @@ const engine_info_t *engine_info(const engine *g);
 typedef struct {
     float temperature, top_p, min_p, repetition, presence, frequency;
     int top_k;
-    int64_t repeat_last_n;        /* -1 = all, 0 = off */
-    uint64_t seed;                /* always set; the caller draws a random one */
-    int64_t max_tokens;           /* already clamped to ctx - P by engine_submit; -1 = rest of ctx */
+    int64_t repeat_last_n; /* -1 = all, 0 = off */
+    uint64_t seed;         /* always set; the caller draws a random one */
+    int64_t max_tokens;    /* already clamped to ctx - P by engine_submit; -1 = rest of ctx */
     int64_t min_tokens;
     bool ignore_eos;
-    const char *const *stop; const size_t *stop_len; int n_stop; /* copied */
-    const int32_t *stop_id; int n_stop_id;                        /* copied */
-    const int32_t *bias_id; const float *bias; int n_bias;        /* copied */
-    const int32_t *allowed; int n_allowed;                        /* copied; 0 = all */
-    const char *const *bad_word; int n_bad_word;                  /* copied; may not appear in the answer */
+    const char *const *stop;
+    const size_t *stop_len;
+    int n_stop; /* copied */
+    const int32_t *stop_id;
+    int n_stop_id; /* copied */
+    const int32_t *bias_id;
+    const float *bias;
+    int n_bias; /* copied */
+    const int32_t *allowed;
+    int n_allowed; /* copied; 0 = all */
+    const char *const *bad_word;
+    int n_bad_word; /* copied; may not appear in the answer */
     bool include_stop, keep_special;
-    int n_logprobs;               /* -1 none, 0..20 tops */
-    int n_prompt_logprobs;        /* -1 none, 0..20 tops */
+    int n_logprobs;        /* -1 none, 0..20 tops */
+    int n_prompt_logprobs; /* -1 none, 0..20 tops */
 } sampling;
 /* Defaults by G2 without the request: server flags and generation_config already in g. */
 sampling sampling_default(const engine *g);
 
 typedef struct {
-    const int32_t *prompt;  /* [n_prompt] copied */
+    const int32_t *prompt; /* [n_prompt] copied */
     int n_prompt;
-    int n;                  /* choices, 1..128 */
+    int n; /* choices, 1..128 */
     sampling s;
     think_mode think;
     int priority;           /* lower first */
@@ -120,22 +127,24 @@ typedef struct {
     bool cache_prompt;      /* false: reuse nothing */
     int64_t deadline_us;    /* clock_us() value; 0 = none */
     uint64_t choice_base;   /* draws are keyed by (seed, choice_base + index): 0 */
-    void (*notify)(void *); /* called when the outbox goes from empty to not empty and when the request
-                               is first scheduled; never again once request_release returned */
+    void (*notify)(
+        void *); /* called when the outbox goes from empty to not empty and when the request
+                    is first scheduled; never again once request_release returned */
     void *notify_arg;
-    bool notify_done_only;  /* notify only once every choice is finished (plain replies) */
+    bool notify_done_only; /* notify only once every choice is finished (plain replies) */
 } request_spec;
 
 /* 0 and *out (one reference), or: ERR_LIMIT queue full, ERR_INVALID prompt empty or >= ctx (> ctx
  * with max_tokens 0) or bad ids, ERR_SHUTDOWN draining, ERR_BUSY still loading, ERR_NOMEM can never
- * fit, ERR_DEVICE failed.  clamped (may be NULL) is set to the max_tokens in force if it was cut. */
+ * fit, ERR_DEVICE failed.  clamped (may be NULL) is set to the max_tokens in force if it was cut.
+ */
 int engine_submit(engine *g, const request_spec *spec, request **out, int64_t *clamped, err *e);
 
 typedef struct {
     int32_t id;
     token_kind kind;
-    float logprob;              /* valid if the request asked for logprobs */
-    int rank;                   /* 1 = most likely; as logprob */
+    float logprob; /* valid if the request asked for logprobs */
+    int rank;      /* 1 = most likely; as logprob */
     int n_top;
     int32_t top_id[20];
     float top_logprob[20];
@@ -143,20 +152,21 @@ typedef struct {
 
 typedef enum { FINISH_NONE, FINISH_STOP, FINISH_LENGTH, FINISH_ABORT, FINISH_ERROR } finish_reason;
 
-/* What one sequence produced since the last take; a list in order of production. */
+/* What one sequence produced since the last take; a list in order of production.  A delta may be
+ * empty: the first one says that the request is in its first step (H13). */
 typedef struct delta delta;
 struct delta {
     delta *next;
-    int index;                  /* choice */
+    int index; /* choice */
     int n_tok;
-    token_info *tok;            /* [n_tok] */
-    buf content, reasoning;     /* new text, whole UTF-8 */
+    token_info *tok;        /* [n_tok] */
+    buf content, reasoning; /* new text, whole UTF-8 */
     finish_reason finish;
-    int stop_index;             /* which stop string, -1 none */
-    int32_t stop_id;            /* stop_token_id that ended it, -1 none */
-    int error;                  /* ERR_* when FINISH_ERROR */
-    token_info *prompt;         /* [n_prompt_lp] first delta of choice 0: prompt logprobs (entry 0 has
-                                   no logprob), else NULL */
+    int stop_index;     /* which stop string, -1 none */
+    int32_t stop_id;    /* stop_token_id that ended it, -1 none */
+    int error;          /* ERR_* when FINISH_ERROR */
+    token_info *prompt; /* [n_prompt_lp] first delta of choice 0: prompt logprobs (entry 0 has
+                           no logprob), else NULL */
     int n_prompt_lp;
 };
 /* Takes everything in the outbox (NULL if nothing) and re-arms notify. */
@@ -166,24 +176,26 @@ void delta_free(delta *d); /* the whole list */
 bool request_done(const request *r);
 
 typedef struct {
-    int n_prompt, n_cached;      /* cached_tokens of G13 */
-    int n_generated;             /* over all choices */
+    int n_prompt, n_cached; /* cached_tokens of G13 */
+    int n_generated;        /* over all choices */
     int n_reasoning;
-    bool scheduled;              /* first in a step (H13) */
+    bool scheduled;                                                /* first in a step (H13) */
     int64_t arrival_us, scheduled_us, first_token_us, finished_us; /* clock_us, 0 = not yet */
 } request_stats;
 request_stats request_usage(const request *r);
 
-/* The client is gone: honoured at the next plan.  Safe after the end. */
+/* The client is gone: honoured at the next plan, every open choice ends with FINISH_ABORT.  Safe
+ * after the end. */
 void request_cancel(request *r);
-/* Drops the caller's reference (cancels first if still running). */
+/* Drops the caller's reference (cancels first if still running).  Afterwards notify is not called
+ * any more; so it must not be called from notify. */
 void request_release(request *r);
 
 /* ---- counters (relaxed snapshots) ------------------------------------------------------------ */
 
 enum { HIST_MAX = 32 };
 typedef struct {
-    int n;                       /* buckets, without +Inf */
+    int n; /* buckets, without +Inf */
     double bound[HIST_MAX];
     uint64_t count[HIST_MAX + 1]; /* per bucket, not cumulative; last is +Inf */
     double sum;
@@ -193,13 +205,13 @@ typedef struct {
     int running, waiting;                      /* sequences */
     bool queue_full;                           /* a submit would get ERR_LIMIT now */
     int kv_used, kv_cached, kv_free, kv_total; /* blocks */
-    uint64_t prompt_tokens, generation_tokens, preemptions, cached_tokens, prefix_queries, prefix_hits,
-        reasoning_tokens, steps, decode_steps, busy_slots;
-    uint64_t finished[5];                      /* by finish_reason */
+    uint64_t prompt_tokens, generation_tokens, preemptions, cached_tokens, prefix_queries,
+        prefix_hits, reasoning_tokens, steps, decode_steps, busy_slots;
+    uint64_t finished[5]; /* by finish_reason */
     uint64_t cancelled_queued, cancelled_prefill, cancelled_decode;
     double prompt_seconds, predicted_seconds;
-    double tok_per_s;                          /* recent generation throughput, for Retry-After */
-    int n_tokens_max;                          /* largest context seen */
+    double tok_per_s; /* recent generation throughput, for Retry-After */
+    int n_tokens_max; /* largest context seen */
     histogram ttft, itl, e2e, queue, inference, prefill, decode, prompt_size, generation_size;
 } engine_counters;
 void engine_stats(const engine *g, engine_counters *out);

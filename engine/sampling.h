@@ -79,8 +79,8 @@ typedef struct {
 /* Counts the prompt where a penalty needs it. */
 int sampler_init(sampler *m, const sample_plan *p, const seq *q);
 void sampler_clear(sampler *m);
-/* The row that draws q's next token.  answering: it can belong to the answer; key: the choice part of
- * the random number's key. */
+/* The row that draws q's next token.  answering: it can belong to the answer; key: the choice part
+ * of the random number's key. */
 int sampler_fill(sampler *m, const seq *q, bool answering, uint64_t key, sample_row *row);
 /* q's newest token was appended.  answer: it belongs to the answer. */
 int sampler_accept(sampler *m, const seq *q, bool answer);
