@@ -168,25 +168,4 @@ INLINE v16 v_silu(v16 x)
     return v_div(x, v_add(one, v_exp(v_sub(v_zero(), x))));
 }
 
-/* Sum of squares of x[n], 16 lanes wide. */
-INLINE float v_sum_squares(const float *x, int n)
-{
-    v16 s0 = v_zero(), s1 = v_zero();
-    int i = 0;
-    for (; i + 32 <= n; i += 32) {
-        v16 a = v_load(x + i), b = v_load(x + i + 16);
-        s0 = v_fma(a, a, s0);
-        s1 = v_fma(b, b, s1);
-    }
-    for (; i + 16 <= n; i += 16) {
-        v16 a = v_load(x + i);
-        s0 = v_fma(a, a, s0);
-    }
-    if (i < n) {
-        v16 a = v_load_n(x + i, n - i);
-        s1 = v_fma(a, a, s1);
-    }
-    return v_sum(v_add(s0, s1));
-}
-
 #endif
