@@ -36,7 +36,7 @@ typedef struct {
     uint32_t *merged; /* [n_merges] what a merge makes, by rank */
     uint32_t n_merges;
     unsigned char *whole; /* [cap] memo of bpe_encode: does a token's text merge into it? */
-    bool ignore_merges; /* a piece that is a token is that token, whatever the merges say */
+    bool ignore_merges;   /* a piece that is a token is that token, whatever the merges say */
 } bpe;
 
 /* A vocabulary of about n_tokens tokens and n_merges merges: exact room, so that hostile counts

@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import struct
-import unicodedata
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
@@ -150,7 +149,7 @@ def main():
     with open(os.path.join(OUT, "cases.jsonl"), "w", encoding="utf8") as f:
         for t in given:
             case = {"t": t}
-            nfc = unicodedata.normalize("NFC", t)
+            nfc = normalizers.NFC().normalize_str(t)
             if nfc != t:
                 case["n"] = nfc
             for name, h in hf.items():

@@ -14,7 +14,8 @@ EMOJI = ["😀", "👍🏽", "👩‍👩‍👧‍👦", "🏴‍☠️", "🇩
 SPACES = [" ", "  ", "   ", "\t", "\n", "\r\n", "\r", "\n\n", "\v", "\f", "\u0085", "\u00a0", "\u1680", "\u180e", "\u2003", "\u2028",
           "\u2029", "\u202f", "\u205f", "\u3000", "\ufeff", "\u200b", "\u200d", "\n \n", " \n", "\t\t"]
 MARKS = [chr(c) for c in list(range(0x300, 0x370)) + list(range(0x591, 0x5be)) + list(range(0x64b, 0x660)) +
-         [0x93c, 0x94d, 0x9bc, 0xe38, 0xe48, 0xeb8, 0xf71, 0xf72, 0x1039, 0x3099, 0x309a, 0x20d0, 0x1d165, 0x1ab0, 0x302a, 0x345]]
+         [0x93c, 0x94d, 0x9bc, 0xe38, 0xe48, 0xeb8, 0xf71, 0xf72, 0x1039, 0x3099, 0x309a, 0x20d0, 0x1d165, 0x1ab0, 0x302a, 0x345, 0x7fd, 0x898,
+          0x1dfa, 0x10eab, 0x10efd, 0x1e08f, 0x1e2ae, 0x897, 0x338]]
 BASES = "aeiouAOUncsSzdegDEФиαωΩかきハヒ한ᄒᄀಕকதअเกཀ\u212b\u2126\u1e9b\u0958\u0340\u0344\u0387\u037e\u2000\ufb1d\uf900\u09c7\u0bc6\u1100"
 QUOTES = ["'s", "'S", "'t", "'T", "'re", "'RE", "'Ve", "'m", "'ll", "'LL", "'d", "'D", "’s", "'", "''", "'\u017f", "'l", "'lL", "'x", "`", "\"", "'res",
           "''s", "' s"]
