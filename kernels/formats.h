@@ -25,7 +25,7 @@ typedef struct {
 format_traits format_of(int type);
 
 /* Codes of sub-block sub of one block. */
-void format_codes(int type, const uint8_t *block, int sub, uint8_t code[32]);
+void format_codes(int type, const uint8_t *block, int sub, uint8_t code[restrict 32]);
 /* Scales and minima of the two halves of sub-block sub. */
 void format_scales(int type, const uint8_t *block, int sub, float scale[2], float min[2]);
 

@@ -229,9 +229,18 @@ static size_t float_at(int kind, int k, int r)
 }
 static void pack_float_row(int kind, const uint8_t *src, int in, int r, uint8_t *dst)
 {
-    int bytes = kind == DT_F32 ? 4 : 2;
-    for (int k = 0; k < in; k++)
-        memcpy(dst + float_at(kind, k, r), src + (size_t)bytes * (size_t)k, (size_t)bytes);
+    size_t bytes = kind == DT_F32 ? 4 : 2, unit = kind == DT_F16 ? 2 : 4; /* BF16 lies in pairs */
+    size_t line = kind == DT_F32 ? 128 : 64, lane = unit * (size_t)r;
+    if (kind == DT_BF16) lane = 256 * (size_t)(r / 16) + 4 * (size_t)(r % 16);
+    for (int k = 0; k < in; k += 8, src += 8 * bytes, dst += 256 * bytes) {
+        uint8_t x[32] = {0};
+        memcpy(x, src, bytes * (size_t)(in - k < 8 ? in - k : 8));
+        uint8_t *to = dst + lane;
+        if (unit == 2)
+            for (size_t i = 0; i < 8; i++) memcpy(to + line * i, x + 2 * i, 2);
+        else
+            for (size_t i = 0; i < 2 * bytes; i++) memcpy(to + line * i, x + 4 * i, 4);
+    }
 }
 static void unpack_float_row(int kind, const uint8_t *group, int in, int r, float *dst)
 {
@@ -311,14 +320,26 @@ static void pack_block_row(int kind, const uint8_t *src, int in, int r, uint8_t 
     }
 }
 
+static void pack_part(int kind, int type, const uint8_t *row, int k, int r, uint8_t *dst)
+{
+    if (kind == LAYOUT_I16) pack_i16_row(type, row, k, r, dst);
+    else if (layout_is_float(kind)) pack_float_row(kind, row, k, r, dst);
+    else pack_block_row(kind, row, k, r, dst);
+}
+
+/* A row touches every line of a group, four bytes each: so many blocks at a time stay in L1. */
+enum { PACK_BYTES = 16384 };
+
 void pack_group(int kind, int type, const uint8_t *const row[32], int in, uint8_t *dst)
 {
-    for (int r = 0; r < 32; r++) {
-        if (!row[r]) continue;
-        if (kind == LAYOUT_I16) pack_i16_row(type, row[r], in, r, dst);
-        else if (layout_is_float(kind)) pack_float_row(kind, row[r], in, r, dst);
-        else pack_block_row(kind, row[r], in, r, dst);
-    }
+    layout l = layout_of(kind);
+    int blocks = PACK_BYTES / layout_bytes(l), part = l.step * blocks;
+    for (int k = 0; k < in; k += part, dst += (size_t)blocks * (size_t)layout_bytes(l))
+        for (int r = 0; r < 32; r++) {
+            size_t at;
+            if (!row[r] || !dtype_row_bytes(type, k, &at)) continue; /* k is whole blocks */
+            pack_part(kind, type, row[r] + at, in - k < part ? in - k : part, r, dst);
+        }
 }
 
 /* v * 2^(e - 128) of the two smallest MXFP4 scales, whatever the flush-to-zero mode: an integer
