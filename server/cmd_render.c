@@ -48,7 +48,8 @@ static int open_format(render_tool *x, const checkpoint_text *files, err *e)
     } else if (!text) {
         text = tokenizer_chat_template(x->t, &n);
     }
-    x->f = chat_format_open(text, n, tokenizer_bos_text(x->t), tokenizer_eos_text(x->t), x->m.o.template_kwargs, e);
+    x->f = chat_format_open(text, n, tokenizer_bos_text(x->t), tokenizer_eos_text(x->t),
+                            x->m.o.template_kwargs, e);
     buf_clear(&file);
     return x->f ? 0 : e->code;
 }
@@ -58,7 +59,8 @@ static int tool_open(render_tool *x, const options *o, err *e)
     *x = (render_tool){0};
     int r = model_setup_init(&x->m, o, e);
     if (r) return r;
-    if (!(x->c = checkpoint_open(x->m.path, &(checkpoint_options){.weights = false}, e))) return e->code;
+    if (!(x->c = checkpoint_open(x->m.path, &(checkpoint_options){.weights = false}, e)))
+        return e->code;
     checkpoint_text f = checkpoint_text_files(x->c);
     x->t = tokenizer_open(&(tokenizer_source){.tokenizer_json = f.tokenizer_json,
                                               .vocab_json = f.tokenizer_json ? NULL : f.vocab_json,
@@ -74,7 +76,8 @@ static int tristate(const json *body, const char *name, int *bad, err *e)
 {
     const json *j = json_get(body, name);
     if (!j || j->type == JSON_NULL) return -1;
-    if (!json_is_bool(j)) *bad = err_set(e, ERR_INVALID, "'%s' must be a boolean, got %s", name, json_type_name(j));
+    if (!json_is_bool(j))
+        *bad = err_set(e, ERR_INVALID, "'%s' must be a boolean, got %s", name, json_type_name(j));
     return j->type == JSON_TRUE;
 }
 
@@ -82,10 +85,12 @@ static int read_body(const json *body, chat_input *in, err *e)
 {
     int bad = 0;
     if (body->type != JSON_OBJECT)
-        return err_set(e, ERR_INVALID, "the request must be a JSON object with 'messages', got %s", json_type_name(body));
+        return err_set(e, ERR_INVALID, "the request must be a JSON object with 'messages', got %s",
+                       json_type_name(body));
     const json *effort = json_get(body, "reasoning_effort");
     if (effort && effort->type != JSON_STRING && effort->type != JSON_NULL)
-        return err_set(e, ERR_INVALID, "'reasoning_effort' must be a string, got %s", json_type_name(effort));
+        return err_set(e, ERR_INVALID, "'reasoning_effort' must be a string, got %s",
+                       json_type_name(effort));
     *in = (chat_input){.messages = json_get(body, "messages"),
                        .tools = json_get(body, "tools"),
                        .documents = json_get(body, "documents"),
@@ -105,7 +110,8 @@ static int render(const chat_format *f, const char *text, size_t n, err *e)
     chat_prompt p = {0};
     chat_fault fault = {0};
     json_doc *d = json_parse(text, n, NULL, &body, e);
-    int r = d ? read_body(body, &in, e) : err_prefix(e, "the request on standard input is not valid JSON");
+    int r = d ? read_body(body, &in, e)
+              : err_prefix(e, "the request on standard input is not valid JSON");
     if (!r) r = chat_render(f, &in, &p, &fault, e);
     if (!r && p.ignored.len) fprintf(stderr, "quern: ignored: %s\n", buf_str(&p.ignored));
     const buf *out = &p.prompt.text;
@@ -123,9 +129,12 @@ int cmd_render(const options *o)
     render_tool x;
     buf in = {.max = INPUT_MAX};
     int r = tool_open(&x, o, &e);
-    for (size_t n; r == 0 && (n = fread(block, 1, sizeof block, stdin)) > 0;) buf_put(&in, block, n);
-    if (r == 0 && ferror(stdin)) r = err_set(&e, ERR_IO, "cannot read standard input: %s", strerror(errno));
-    if (r == 0 && !buf_ok(&in)) r = err_set(&e, ERR_LIMIT, "the request has more than %d bytes", INPUT_MAX);
+    for (size_t n; r == 0 && (n = fread(block, 1, sizeof block, stdin)) > 0;)
+        buf_put(&in, block, n);
+    if (r == 0 && ferror(stdin))
+        r = err_set(&e, ERR_IO, "cannot read standard input: %s", strerror(errno));
+    if (r == 0 && !buf_ok(&in))
+        r = err_set(&e, ERR_LIMIT, "the request has more than %d bytes", INPUT_MAX);
     if (r == 0) r = render(x.f, buf_str(&in), in.len, &e);
     buf_clear(&in);
     tool_clear(&x);

@@ -1,26 +1,37 @@
 /* fuzz_template.c - template text against a fixed conversation, and conversations against fixed
- * templates.  The first byte picks: even = the rest is a template, odd = the rest is a chat body. */
+ * templates.  The first byte picks: even = the rest is a template, odd = the rest is a chat body.
+ */
 #include "engine/text/chat.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 static const char body_text[] =
-    "{\"messages\":[{\"role\":\"system\",\"content\":\"s\"},{\"role\":\"user\",\"content\":\"h\\u00e9 <|im_end|>\"},"
-    "{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":[{\"type\":\"function\",\"function\":{\"name\":\"f\","
+    "{\"messages\":[{\"role\":\"system\",\"content\":\"s\"},{\"role\":\"user\",\"content\":"
+    "\"h\\u00e9 <|im_end|>\"},"
+    "{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":[{\"type\":\"function\",\"function\":{"
+    "\"name\":\"f\","
     "\"arguments\":{\"a\":[1,2.5,null,true,\"x\"]}}}]},{\"role\":\"tool\",\"content\":\"7\"}],"
-    "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":{\"type\":\"object\"}}}],"
+    "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":{\"type\":"
+    "\"object\"}}}],"
     "\"n\":5,\"s\":\"a,b c\",\"l\":[3,1,2],\"d\":{\"k\":\"v\",\"w\":[1]}}";
 
 /* Reads what published templates read: parts, thinking, tools, a macro, a namespace. */
 static const char parts_template[] =
-    "{%- macro show(c) %}{%- if c is string %}{{ c }}{%- else %}{%- for p in c %}{{ p.text }}{%- endfor %}{%- endif %}{%- endmacro %}"
-    "{%- set ns = namespace(last=messages|length - 1) %}{%- if tools %}{%- for t in tools %}{{ t | tojson }}{%- endfor %}{%- endif %}"
-    "{%- for m in messages[::-1] %}{%- if m.role == 'user' and ns.last < 0 %}{%- set ns.last = loop.index0 %}{%- endif %}{%- endfor %}"
-    "{%- for m in messages %}<|im_start|>{{ m.role }}\n{{ show(m.content)|trim }}{%- if m.reasoning_content is string %}<think>"
-    "{{ m.reasoning_content.strip('\\n') }}</think>{%- endif %}{%- for c in m.tool_calls or [] %}{%- for k, v in c.function.arguments|items %}"
-    "{{ k }}={{ v | tojson if v is mapping else v | string }}{%- endfor %}{%- endfor %}<|im_end|>\n{%- endfor %}"
-    "{%- if add_generation_prompt %}<|im_start|>assistant\n{% if enable_thinking is false %}<think>\n\n</think>\n\n{% else %}<think>\n{% endif %}{%- endif %}";
+    "{%- macro show(c) %}{%- if c is string %}{{ c }}{%- else %}{%- for p in c %}{{ p.text }}{%- "
+    "endfor %}{%- endif %}{%- endmacro %}"
+    "{%- set ns = namespace(last=messages|length - 1) %}{%- if tools %}{%- for t in tools %}{{ t | "
+    "tojson }}{%- endfor %}{%- endif %}"
+    "{%- for m in messages[::-1] %}{%- if m.role == 'user' and ns.last < 0 %}{%- set ns.last = "
+    "loop.index0 %}{%- endif %}{%- endfor %}"
+    "{%- for m in messages %}<|im_start|>{{ m.role }}\n{{ show(m.content)|trim }}{%- if "
+    "m.reasoning_content is string %}<think>"
+    "{{ m.reasoning_content.strip('\\n') }}</think>{%- endif %}{%- for c in m.tool_calls or [] "
+    "%}{%- for k, v in c.function.arguments|items %}"
+    "{{ k }}={{ v | tojson if v is mapping else v | string }}{%- endfor %}{%- endfor "
+    "%}<|im_end|>\n{%- endfor %}"
+    "{%- if add_generation_prompt %}<|im_start|>assistant\n{% if enable_thinking is false "
+    "%}<think>\n\n</think>\n\n{% else %}<think>\n{% endif %}{%- endif %}";
 
 static void check(const template_output *o)
 {
@@ -42,7 +53,8 @@ static void fuzz_text(const char *text, size_t n)
     json_doc *d = json_parse(body_text, sizeof body_text - 1, NULL, &body, &e);
     template_var v[16];
     size_t k = 0;
-    for (const json *j = body->child; j && k < 16; j = j->next) v[k++] = (template_var){j->key, j, false};
+    for (const json *j = body->child; j && k < 16; j = j->next)
+        v[k++] = (template_var){j->key, j, false};
     template_input in = {.var = v, .n_var = k, .max_steps = 20000, .max_output = 1 << 18};
     template_output out = {0};
     if (!template_render(t, &in, &out, &e)) check(&out);
@@ -64,18 +76,22 @@ static void fuzz_body(const char *text, size_t n)
     const json *b;
     if (!formats[0]) {
         formats[0] = chat_format_open(NULL, 0, "", "<|im_end|>", NULL, &e);
-        formats[1] = chat_format_open(parts_template, sizeof parts_template - 1, "", "<|im_end|>", NULL, &e);
+        formats[1] =
+            chat_format_open(parts_template, sizeof parts_template - 1, "", "<|im_end|>", NULL, &e);
         if (!formats[0] || !formats[1]) abort();
     }
     json_doc *d = json_parse(text, n, NULL, &b, &e);
     if (!d) return;
     const json *effort = json_get(b, "reasoning_effort");
     for (int i = 0; i < 2; i++) {
-        chat_input in = {.messages = json_get(b, "messages"), .tools = json_get(b, "tools"),
-                         .documents = json_get(b, "documents"), .kwargs = json_get(b, "chat_template_kwargs"),
+        chat_input in = {.messages = json_get(b, "messages"),
+                         .tools = json_get(b, "tools"),
+                         .documents = json_get(b, "documents"),
+                         .kwargs = json_get(b, "chat_template_kwargs"),
                          .add_generation_prompt = boolean(b, "add_generation_prompt"),
                          .continue_final = boolean(b, "continue_final_message"),
-                         .thinking = boolean(b, "enable_thinking"), .effort = json_is(effort, JSON_STRING) ? effort->str : NULL};
+                         .thinking = boolean(b, "enable_thinking"),
+                         .effort = json_is(effort, JSON_STRING) ? effort->str : NULL};
         chat_prompt p = {0};
         chat_fault fault = {0};
         err why = {0};

@@ -32,8 +32,12 @@ static void try_user(const chat_format *f, const char *effort, buf *out)
     const json *messages;
     json_doc *d = json_parse(text, sizeof text - 1, NULL, &messages, NULL);
     json level = {.type = JSON_STRING, .str = effort, .len = effort ? strlen(effort) : 0};
-    template_var v[] = {{"messages", messages, false}, {"add_generation_prompt", &yes, true}, {"tools", &null, true},
-                        {"documents", &null, true}, {"bos_token", &f->bos, true}, {"eos_token", &f->eos, true},
+    template_var v[] = {{"messages", messages, false},
+                        {"add_generation_prompt", &yes, true},
+                        {"tools", &null, true},
+                        {"documents", &null, true},
+                        {"bos_token", &f->bos, true},
+                        {"eos_token", &f->eos, true},
                         {"reasoning_effort", effort ? &level : NULL, true}};
     template_input in = {.var = v, .n_var = sizeof v / sizeof *v, .max_steps = TRIAL_STEPS};
     template_output o = {0};
@@ -70,7 +74,8 @@ static void find_default_system(chat_format *f)
     static const char open[] = "<|im_start|>system\n";
     buf b = {0};
     try_user(f, NULL, &b);
-    const char *from = b.len ? strstr(b.v, open) : NULL, *user = b.len ? strstr(b.v, "probe-user") : NULL;
+    const char *from = b.len ? strstr(b.v, open) : NULL,
+               *user = b.len ? strstr(b.v, "probe-user") : NULL;
     const char *to = from ? strstr(from, "<|im_end|>") : NULL;
     if (from && user && to && from < user && to < user) {
         from += sizeof open - 1;
@@ -79,8 +84,8 @@ static void find_default_system(chat_format *f)
     buf_clear(&b);
 }
 
-chat_format *chat_format_open(const char *text, size_t n, const char *bos_text, const char *eos_text,
-                              const json *default_kwargs, err *e)
+chat_format *chat_format_open(const char *text, size_t n, const char *bos_text,
+                              const char *eos_text, const json *default_kwargs, err *e)
 {
     chat_format *f = calloc(1, sizeof *f);
     if (!f) {
@@ -94,8 +99,10 @@ chat_format *chat_format_open(const char *text, size_t n, const char *bos_text, 
     const char *bos = bos_text ? bos_text : "", *eos = eos_text ? eos_text : "";
     f->t = template_compile(text, n, e);
     if (!f->t) goto fail;
-    f->bos = (json){.type = JSON_STRING, .len = strlen(bos), .str = arena_copy(&f->mem, bos, strlen(bos))};
-    f->eos = (json){.type = JSON_STRING, .len = strlen(eos), .str = arena_copy(&f->mem, eos, strlen(eos))};
+    f->bos = (json){
+        .type = JSON_STRING, .len = strlen(bos), .str = arena_copy(&f->mem, bos, strlen(bos))};
+    f->eos = (json){
+        .type = JSON_STRING, .len = strlen(eos), .str = arena_copy(&f->mem, eos, strlen(eos))};
     if (!f->bos.str || !f->eos.str) {
         err_set(e, ERR_NOMEM, "out of memory");
         goto fail;
@@ -189,7 +196,9 @@ static int put_switches(talk *k, variables *vars)
         if (!strcmp(effort, effort_names[i])) level = i;
     if (level < 0)
         return talk_bad(k, "invalid_value", "reasoning_effort",
-                        "'reasoning_effort' must be none, minimal, low, medium, high, xhigh or max, got '%.64s'", effort);
+                        "'reasoning_effort' must be none, minimal, low, medium, high, xhigh or "
+                        "max, got '%.64s'",
+                        effort);
     const char *known = nearest_effort(k->f, level);
     json *node = known ? node_str(k, known, strlen(known)) : NULL;
     if (known && !node) return talk_nomem(k);
@@ -199,7 +208,8 @@ static int put_switches(talk *k, variables *vars)
 
 static bool protected_name(const char *name)
 {
-    static const char *const names[] = {"messages", "tools", "add_generation_prompt", "bos_token", "eos_token"};
+    static const char *const names[] = {"messages", "tools", "add_generation_prompt", "bos_token",
+                                        "eos_token"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (!strcmp(names[i], name)) return true;
     return false;
@@ -209,8 +219,8 @@ static int put_kwargs(talk *k, variables *vars, const json *kwargs, bool trusted
 {
     if (!kwargs || kwargs->type == JSON_NULL) return 0;
     if (kwargs->type != JSON_OBJECT)
-        return talk_bad(k, "invalid_type", "chat_template_kwargs", "'chat_template_kwargs' must be an object, got %s",
-                        json_type_name(kwargs));
+        return talk_bad(k, "invalid_type", "chat_template_kwargs",
+                        "'chat_template_kwargs' must be an object, got %s", json_type_name(kwargs));
     for (const json *v = kwargs->child; v; v = v->next) {
         if (!protected_name(v->key)) {
             if (put_var(vars, v->key, v, trusted)) continue;
@@ -233,13 +243,16 @@ static int wants_continuation(talk *k)
     char path[FIELD_PATH];
     if (k->in->continue_final != 1 && !last->prefix) return 0;
     if (k->in->continue_final == 1 && k->in->add_generation_prompt == 1)
-        return talk_bad(k, "invalid_value", "continue_final_message",
-                        "'continue_final_message' and 'add_generation_prompt' must not both be true");
+        return talk_bad(
+            k, "invalid_value", "continue_final_message",
+            "'continue_final_message' and 'add_generation_prompt' must not both be true");
     field_path(path, "messages[%zu]", k->in->messages->len - 1);
     if (last->role != ROLE_ASSISTANT)
-        return talk_bad(k, "invalid_value", path, "'%s' must be an assistant message to be continued", path);
+        return talk_bad(k, "invalid_value", path,
+                        "'%s' must be an assistant message to be continued", path);
     if (last->calls)
-        return talk_bad(k, "invalid_value", path, "'%s' has tool calls and cannot be continued", path);
+        return talk_bad(k, "invalid_value", path, "'%s' has tool calls and cannot be continued",
+                        path);
     return 1;
 }
 
@@ -276,7 +289,8 @@ static int set_mark(talk *k, const json **text)
         json *part = node_list(k, JSON_OBJECT);
         *text = json_get(p, "text");
         json *own = p->next ? node_copy(k, *text) : marked(k, *text);
-        if (!node_add(part, "type", node_str(k, "text", 4)) || !node_add(part, "text", own) || !node_add(list, NULL, part))
+        if (!node_add(part, "type", node_str(k, "text", 4)) || !node_add(part, "text", own) ||
+            !node_add(list, NULL, part))
             return talk_nomem(k);
     }
     m->content = list;
@@ -294,7 +308,8 @@ static int cut_at_mark(talk *k, template_output *o)
         }
     if (at == SIZE_MAX)
         return talk_bad(k, "unsupported_value", "continue_final_message",
-                        "the model's chat template does not render the final message, so it cannot be continued");
+                        "the model's chat template does not render the final message, so it cannot "
+                        "be continued");
     o->text.len = at;
     o->text.v[at] = 0;
     while (o->n_closed && o->closed[o->n_closed - 1].start >= at) o->n_closed--;
@@ -353,13 +368,14 @@ static int put_variables(talk *k, variables *vars, bool generate)
     json *messages = talk_messages(k);
     int code;
     if (!messages) return talk_nomem(k);
-    put_var(vars, "documents", documents && documents->type != JSON_NULL ? documents : &null, false);
+    put_var(vars, "documents", documents && documents->type != JSON_NULL ? documents : &null,
+            false);
     if ((code = put_kwargs(k, vars, k->f->default_kwargs, true))) return code;
     if ((code = put_switches(k, vars))) return code;
     size_t room = MAX_VARS - 8;
     if (json_is(k->in->kwargs, JSON_OBJECT) && vars->n + k->in->kwargs->len > room)
-        return talk_bad(k, "invalid_value", "chat_template_kwargs", "'chat_template_kwargs' must hold at most %zu variables",
-                        room - vars->n);
+        return talk_bad(k, "invalid_value", "chat_template_kwargs",
+                        "'chat_template_kwargs' must hold at most %zu variables", room - vars->n);
     if ((code = put_kwargs(k, vars, k->in->kwargs, false))) return code;
     put_var(vars, "messages", messages, false);
     put_var(vars, "tools", k->tools ? k->tools : &null, false);
@@ -397,14 +413,21 @@ static int make_prompt(talk *k, chat_prompt *out)
     if ((code = render(k, out, generate))) return code;
     if (cont && (code = cut_at_mark(k, &out->prompt))) return code;
     out->think = reading(k, &out->prompt, continued);
-    if (generate && out->think == THINK_PROMPT_OPEN && thinking_off(k)) code = close_thought(k, out);
+    if (generate && out->think == THINK_PROMPT_OPEN && thinking_off(k))
+        code = close_thought(k, out);
     return code;
 }
 
-int chat_render(const chat_format *f, const chat_input *in, chat_prompt *out, chat_fault *fault, err *e)
+int chat_render(const chat_format *f, const chat_input *in, chat_prompt *out, chat_fault *fault,
+                err *e)
 {
     err own = {0};
-    talk k = {.f = f, .in = in, .fault = fault, .e = e ? e : &own, .ignored = &out->ignored, .mem.limit = REQUEST_MEMORY};
+    talk k = {.f = f,
+              .in = in,
+              .fault = fault,
+              .e = e ? e : &own,
+              .ignored = &out->ignored,
+              .mem.limit = REQUEST_MEMORY};
     if (fault) *fault = (chat_fault){0};
     buf_reset(&out->ignored);
     int code = make_prompt(&k, out);

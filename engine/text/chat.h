@@ -1,7 +1,7 @@
 /* chat.h - a chat request's messages, tools and switches to a prompt (API C1-C7, R3, R4, T1, T2).
- * Normalises messages (roles, parts, merged leading system texts, tool-call arguments parsed), picks
- * the template's variables, renders, and says how the output must be parsed.
- * Thread: a chat_format is const after opening; chat_render is safe from any thread. */
+ * Normalises messages (roles, parts, merged leading system texts, tool-call arguments parsed),
+ * picks the template's variables, renders, and says how the output must be parsed. Thread: a
+ * chat_format is const after opening; chat_render is safe from any thread. */
 #ifndef QUERN_ENGINE_TEXT_CHAT_H
 #define QUERN_ENGINE_TEXT_CHAT_H
 
@@ -11,16 +11,16 @@
 typedef struct chat_format chat_format;
 
 /* text NULL = plain ChatML.  default_kwargs: operator's --default-chat-template-kwargs or NULL. */
-chat_format *chat_format_open(const char *text, size_t n, const char *bos_text, const char *eos_text,
-                              const json *default_kwargs, err *e);
+chat_format *chat_format_open(const char *text, size_t n, const char *bos_text,
+                              const char *eos_text, const json *default_kwargs, err *e);
 void chat_format_free(chat_format *f);
 const template_traits *chat_format_traits(const chat_format *f);
 
 typedef struct {
-    const json *messages;      /* array, >= 1 (the caller checked the JSON; this checks the content) */
-    const json *tools;         /* array or NULL */
-    const json *documents;     /* array or NULL */
-    const json *kwargs;        /* chat_template_kwargs object or NULL */
+    const json *messages;  /* array, >= 1 (the caller checked the JSON; this checks the content) */
+    const json *tools;     /* array or NULL */
+    const json *documents; /* array or NULL */
+    const json *kwargs;    /* chat_template_kwargs object or NULL */
     const json *tool_choice;   /* as received or NULL; "none" still renders tools */
     int add_generation_prompt; /* -1 absent, 0, 1 */
     int continue_final;        /* -1 absent, 0, 1 */
@@ -30,18 +30,19 @@ typedef struct {
 
 typedef struct {
     template_output prompt;
-    think_mode think;          /* how to read the output */
-    buf ignored;               /* comma-separated names for x-quern-ignored, or empty */
+    think_mode think; /* how to read the output */
+    buf ignored;      /* comma-separated names for x-quern-ignored, or empty */
 } chat_prompt;
 void chat_prompt_clear(chat_prompt *p);
 
 /* A failed check: field path such as "messages[2].content[0]" goes to param (may be ""). */
 typedef struct {
     char param[160];
-    const char *code;   /* API E3 code, static: missing_required_parameter, invalid_type, ... */
+    const char *code; /* API E3 code, static: missing_required_parameter, invalid_type, ... */
 } chat_fault;
 
 /* 0, or negative with e (message) and fault filled. */
-int chat_render(const chat_format *f, const chat_input *in, chat_prompt *out, chat_fault *fault, err *e);
+int chat_render(const chat_format *f, const chat_input *in, chat_prompt *out, chat_fault *fault,
+                err *e);
 
 #endif

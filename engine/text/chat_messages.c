@@ -107,9 +107,10 @@ typedef struct {
 static const char *media_kind(const json *type)
 {
     static const media kinds[] = {
-        {"image_url", "image"}, {"image", "image"}, {"input_image", "image"}, {"video_url", "video"},
-        {"video", "video"}, {"input_video", "video"}, {"input_audio", "audio"}, {"audio_url", "audio"},
-        {"audio", "audio"}, {"file", "file"}, {"input_file", "file"}, {"document", "file"}};
+        {"image_url", "image"},   {"image", "image"},     {"input_image", "image"},
+        {"video_url", "video"},   {"video", "video"},     {"input_video", "video"},
+        {"input_audio", "audio"}, {"audio_url", "audio"}, {"audio", "audio"},
+        {"file", "file"},         {"input_file", "file"}, {"document", "file"}};
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (!strcmp(kinds[i].type, type->str)) return kinds[i].kind;
     return NULL;
@@ -126,7 +127,8 @@ static const json *part_text(talk *k, const json *p, const char *path)
 {
     char at[FIELD_PATH], q[72];
     if (!json_is(p, JSON_OBJECT)) {
-        talk_bad(k, "invalid_type", path, "'%s' must be an object, got %s", path, json_type_name(p));
+        talk_bad(k, "invalid_type", path, "'%s' must be an object, got %s", path,
+                 json_type_name(p));
         return NULL;
     }
     const json *type = member(p, "type");
@@ -141,13 +143,16 @@ static const json *part_text(talk *k, const json *p, const char *path)
     }
     const char *kind = media_kind(type);
     if (kind) {
-        talk_bad(k, "unsupported_modality", path, "the model does not accept %s input ('%s' is a part of type '%s')",
-                 kind, path, quoted(type, q));
+        talk_bad(k, "unsupported_modality", path,
+                 "the model does not accept %s input ('%s' is a part of type '%s')", kind, path,
+                 quoted(type, q));
         return NULL;
     }
     bool refusal = !strcmp(type->str, "refusal");
-    if (!refusal && strcmp(type->str, "text") && strcmp(type->str, "input_text") && strcmp(type->str, "output_text")) {
-        talk_bad(k, "invalid_value", at, "'%s' must be 'text', 'refusal', 'input_text' or 'output_text', got '%s'", at,
+    if (!refusal && strcmp(type->str, "text") && strcmp(type->str, "input_text") &&
+        strcmp(type->str, "output_text")) {
+        talk_bad(k, "invalid_value", at,
+                 "'%s' must be 'text', 'refusal', 'input_text' or 'output_text', got '%s'", at,
                  quoted(type, q));
         return NULL;
     }
@@ -178,8 +183,8 @@ static int read_parts(talk *k, const json *c, const char *path, json **out)
             code = ERR_INVALID;
         } else if (k->f->traits.parts && c->len > 1) {
             json *part = node_list(k, JSON_OBJECT);
-            if (!node_add(part, "type", node_str(k, "text", 4)) || !node_add(part, "text", node_copy(k, text)) ||
-                !node_add(list, NULL, part))
+            if (!node_add(part, "type", node_str(k, "text", 4)) ||
+                !node_add(part, "text", node_copy(k, text)) || !node_add(list, NULL, part))
                 code = talk_nomem(k);
         } else {
             if (i) buf_putc(&b, '\n');
@@ -204,13 +209,15 @@ static int read_content(talk *k, const json *m, chat_role role, const char *path
     const json *c = member(m, "content");
     field_path(at, "%s.content", path);
     if (!c && role != ROLE_ASSISTANT)
-        return talk_bad(k, "missing_required_parameter", at, "'%s' is required: a string or a list of parts", at);
+        return talk_bad(k, "missing_required_parameter", at,
+                        "'%s' is required: a string or a list of parts", at);
     if (json_is(c, JSON_ARRAY)) {
         if (!c->len) return talk_bad(k, "invalid_value", at, "'%s' must not be an empty list", at);
         return read_parts(k, c, at, out);
     }
     if (c && c->type != JSON_STRING)
-        return talk_bad(k, "invalid_type", at, "'%s' must be a string or a list of parts, got %s", at, json_type_name(c));
+        return talk_bad(k, "invalid_type", at, "'%s' must be a string or a list of parts, got %s",
+                        at, json_type_name(c));
     *out = c ? node_copy(k, c) : node_str(k, "", 0);
     return *out ? 0 : talk_nomem(k);
 }
@@ -242,7 +249,8 @@ static int read_call(talk *k, const json *c, const char *path, json *list)
 {
     char at[FIELD_PATH], in[FIELD_PATH];
     if (!json_is(c, JSON_OBJECT))
-        return talk_bad(k, "invalid_type", path, "'%s' must be an object, got %s", path, json_type_name(c));
+        return talk_bad(k, "invalid_type", path, "'%s' must be an object, got %s", path,
+                        json_type_name(c));
     const json *type = member(c, "type"), *id = member(c, "id");
     bool custom = json_is(type, JSON_STRING) && !strcmp(type->str, "custom");
     field_path(at, "%s.type", path);
@@ -254,8 +262,9 @@ static int read_call(talk *k, const json *c, const char *path, json *list)
     const json *name = member(f, "name"), *arg = member(f, custom ? "input" : "arguments");
     field_path(in, "%s.name", at);
     if (!json_is(name, JSON_STRING))
-        return talk_bad(k, name || f->type != JSON_OBJECT ? "invalid_type" : "missing_required_parameter", in,
-                        "'%s' must be a string", in);
+        return talk_bad(
+            k, name || f->type != JSON_OBJECT ? "invalid_type" : "missing_required_parameter", in,
+            "'%s' must be a string", in);
     json *args;
     if (custom) {
         args = node_list(k, JSON_OBJECT);
@@ -267,12 +276,14 @@ static int read_call(talk *k, const json *c, const char *path, json *list)
         args = arg ? node_copy(k, arg) : node_list(k, JSON_OBJECT);
     } else {
         field_path(in, "%s.arguments", at);
-        return talk_bad(k, "invalid_type", in, "'%s' must be a string or an object, got %s", in, json_type_name(arg));
+        return talk_bad(k, "invalid_type", in, "'%s' must be a string or an object, got %s", in,
+                        json_type_name(arg));
     }
     json *call = node_list(k, JSON_OBJECT), *fn = node_list(k, JSON_OBJECT);
     bool ok = !json_is(id, JSON_STRING) || node_add(call, "id", node_copy(k, id));
-    ok = ok && node_add(call, "type", node_str(k, "function", 8)) && node_add(fn, "name", node_copy(k, name)) &&
-         node_add(fn, "arguments", args) && node_add(call, "function", fn) && node_add(list, NULL, call);
+    ok = ok && node_add(call, "type", node_str(k, "function", 8)) &&
+         node_add(fn, "name", node_copy(k, name)) && node_add(fn, "arguments", args) &&
+         node_add(call, "function", fn) && node_add(list, NULL, call);
     return ok ? 0 : talk_nomem(k);
 }
 
@@ -283,7 +294,8 @@ static int read_calls(talk *k, const json *m, const char *path, json **out)
     field_path(at, "%s.tool_calls", path);
     if (!c) return 0;
     if (c->type != JSON_ARRAY)
-        return talk_bad(k, "invalid_type", at, "'%s' must be a list, got %s", at, json_type_name(c));
+        return talk_bad(k, "invalid_type", at, "'%s' must be a list, got %s", at,
+                        json_type_name(c));
     if (!c->len) return 0;
     json *list = node_list(k, JSON_ARRAY);
     size_t i = 0;
@@ -304,21 +316,24 @@ static int read_role(talk *k, const json *m, const char *path, chat_role *role)
     static const struct {
         const char *name;
         chat_role role;
-    } roles[] = {{"system", ROLE_SYSTEM}, {"developer", ROLE_SYSTEM}, {"user", ROLE_USER},
-                 {"assistant", ROLE_ASSISTANT}, {"tool", ROLE_TOOL}, {"function", ROLE_TOOL}};
+    } roles[] = {{"system", ROLE_SYSTEM}, {"developer", ROLE_SYSTEM},
+                 {"user", ROLE_USER},     {"assistant", ROLE_ASSISTANT},
+                 {"tool", ROLE_TOOL},     {"function", ROLE_TOOL}};
     char at[FIELD_PATH], q[72];
     const json *r = member(m, "role");
     field_path(at, "%s.role", path);
     if (!r) return talk_bad(k, "missing_required_parameter", at, "'%s' is required", at);
     if (r->type != JSON_STRING)
-        return talk_bad(k, "invalid_type", at, "'%s' must be a string, got %s", at, json_type_name(r));
+        return talk_bad(k, "invalid_type", at, "'%s' must be a string, got %s", at,
+                        json_type_name(r));
     for (size_t i = 0; i < sizeof roles / sizeof *roles; i++)
         if (!strcmp(roles[i].name, r->str)) {
             *role = roles[i].role;
             return 0;
         }
     return talk_bad(k, "invalid_value", at,
-                    "'%s' must be system, developer, user, assistant, tool or function, got '%s'", at, quoted(r, q));
+                    "'%s' must be system, developer, user, assistant, tool or function, got '%s'",
+                    at, quoted(r, q));
 }
 
 static int read_reasoning(talk *k, const json *m, const char *path, chat_msg *out)
@@ -330,7 +345,8 @@ static int read_reasoning(talk *k, const json *m, const char *path, chat_msg *ou
         if (!r) continue;
         field_path(at, "%s.%s", path, names[i]);
         if (r->type != JSON_STRING)
-            return talk_bad(k, "invalid_type", at, "'%s' must be a string, got %s", at, json_type_name(r));
+            return talk_bad(k, "invalid_type", at, "'%s' must be a string, got %s", at,
+                            json_type_name(r));
         if (!out->reasoning) out->reasoning = r;
     }
     return 0;
@@ -342,7 +358,8 @@ static int read_message(talk *k, const json *m, size_t i, chat_msg *out)
     int code;
     field_path(path, "messages[%zu]", i);
     if (m->type != JSON_OBJECT)
-        return talk_bad(k, "invalid_type", path, "'%s' must be an object, got %s", path, json_type_name(m));
+        return talk_bad(k, "invalid_type", path, "'%s' must be an object, got %s", path,
+                        json_type_name(m));
     if ((code = read_role(k, m, path, &out->role))) return code;
     if ((code = read_content(k, m, out->role, path, &out->content))) return code;
     if (out->role == ROLE_ASSISTANT) {
@@ -352,7 +369,8 @@ static int read_message(talk *k, const json *m, size_t i, chat_msg *out)
         char at[FIELD_PATH];
         field_path(at, "%s.prefix", path);
         if (prefix && !json_is_bool(prefix))
-            return talk_bad(k, "invalid_type", at, "'%s' must be a boolean, got %s", at, json_type_name(prefix));
+            return talk_bad(k, "invalid_type", at, "'%s' must be a boolean, got %s", at,
+                            json_type_name(prefix));
         out->prefix = json_is(prefix, JSON_TRUE);
     }
     const json *id = member(m, "tool_call_id");
@@ -366,8 +384,11 @@ int talk_read(talk *k)
     if (!all || all->type == JSON_NULL)
         return talk_bad(k, "missing_required_parameter", "messages", "'messages' is required");
     if (all->type != JSON_ARRAY)
-        return talk_bad(k, "invalid_type", "messages", "'messages' must be a list, got %s", json_type_name(all));
-    if (!all->len) return talk_bad(k, "invalid_value", "messages", "'messages' must hold at least one message");
+        return talk_bad(k, "invalid_type", "messages", "'messages' must be a list, got %s",
+                        json_type_name(all));
+    if (!all->len)
+        return talk_bad(k, "invalid_value", "messages",
+                        "'messages' must hold at least one message");
     k->msg = arena_zalloc(&k->mem, all->len * sizeof *k->msg);
     if (!k->msg) return talk_nomem(k);
     for (const json *m = all->child; m && k->n_msg < all->len; m = m->next) {
@@ -384,8 +405,8 @@ static bool add_parts(talk *k, json *list, const json *c)
 {
     if (c->type == JSON_STRING) {
         json *part = node_list(k, JSON_OBJECT);
-        return node_add(part, "type", node_str(k, "text", 4)) && node_add(part, "text", node_copy(k, c)) &&
-               node_add(list, NULL, part);
+        return node_add(part, "type", node_str(k, "text", 4)) &&
+               node_add(part, "text", node_copy(k, c)) && node_add(list, NULL, part);
     }
     for (const json *p = c->child; p; p = p->next)
         if (!node_add(list, NULL, node_copy(k, p))) return false;
@@ -406,7 +427,8 @@ json *join_contents(talk *k, const chat_msg *m, size_t n, const char *sep)
             continue;
         }
         json *gap = i ? node_str(k, sep, strlen(sep)) : NULL;
-        if (!list || (i && (!gap || !add_parts(k, list, gap))) || !add_parts(k, list, c)) return NULL;
+        if (!list || (i && (!gap || !add_parts(k, list, gap))) || !add_parts(k, list, c))
+            return NULL;
     }
     return text ? node_take(k, &t) : list;
 }
@@ -421,7 +443,8 @@ int talk_place_system(talk *k)
         k->n_msg -= lead - 1;
     }
     for (size_t i = 1; i < k->n_msg; i++)
-        if (k->msg[i].role == ROLE_SYSTEM && !k->f->traits.system_anywhere) k->msg[i].role = ROLE_USER;
+        if (k->msg[i].role == ROLE_SYSTEM && !k->f->traits.system_anywhere)
+            k->msg[i].role = ROLE_USER;
     return 0;
 }
 
@@ -435,7 +458,8 @@ json *talk_messages(talk *k)
         const chat_msg *m = &k->msg[i];
         json *o = node_list(k, JSON_OBJECT);
         const char *role = names[m->role];
-        bool ok = node_add(o, "role", node_str(k, role, strlen(role))) && node_add(o, "content", m->content);
+        bool ok = node_add(o, "role", node_str(k, role, strlen(role))) &&
+                  node_add(o, "content", m->content);
         if (m->reasoning) ok = ok && node_add(o, "reasoning_content", node_copy(k, m->reasoning));
         if (m->calls) ok = ok && node_add(o, "tool_calls", m->calls);
         if (m->call_id) ok = ok && node_add(o, "tool_call_id", node_copy(k, m->call_id));

@@ -23,11 +23,11 @@ typedef enum { ROLE_SYSTEM, ROLE_USER, ROLE_ASSISTANT, ROLE_TOOL } chat_role;
 /* One message after the checks of C1-C5. */
 typedef struct {
     chat_role role;
-    json *content;          /* STRING, or ARRAY of {"type":"text","text":...} */
-    const json *reasoning;  /* STRING or NULL */
-    json *calls;            /* ARRAY of {id, type, function: {name, arguments}} or NULL */
-    const json *call_id;    /* STRING or NULL */
-    bool prefix;            /* asks to be continued (C6) */
+    json *content;         /* STRING, or ARRAY of {"type":"text","text":...} */
+    const json *reasoning; /* STRING or NULL */
+    json *calls;           /* ARRAY of {id, type, function: {name, arguments}} or NULL */
+    const json *call_id;   /* STRING or NULL */
+    bool prefix;           /* asks to be continued (C6) */
 } chat_msg;
 
 typedef struct {
@@ -37,11 +37,11 @@ typedef struct {
     chat_fault *fault;
     err *e;
     buf *ignored;
-    json_doc **docs;        /* [n_docs] parsed argument strings */
+    json_doc **docs; /* [n_docs] parsed argument strings */
     size_t n_docs, cap_docs;
-    chat_msg *msg;          /* [n_msg] */
+    chat_msg *msg; /* [n_msg] */
     size_t n_msg;
-    const json *tools;      /* as the template sees them, or NULL */
+    const json *tools; /* as the template sees them, or NULL */
 } talk;
 
 /* Fills fault and e; returns ERR_INVALID. */

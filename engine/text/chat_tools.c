@@ -26,7 +26,8 @@ static bool good_name(const json *name)
 static json *custom_tool(talk *k, const json *c, size_t i)
 {
     const json *about = member(c, "description"), *format = member(c, "format");
-    const json *grammar = member(format, "grammar"), *text = member(grammar ? grammar : format, "definition");
+    const json *grammar = member(format, "grammar"),
+               *text = member(grammar ? grammar : format, "definition");
     buf d = {0};
     if (json_is(about, JSON_STRING)) buf_put(&d, about->str, about->len);
     if (json_is(text, JSON_STRING)) {
@@ -36,12 +37,16 @@ static json *custom_tool(talk *k, const json *c, size_t i)
         if (k->ignored->len) buf_putc(k->ignored, ',');
         buf_printf(k->ignored, "tools[%zu].format", i);
     }
-    json *tool = node_list(k, JSON_OBJECT), *f = node_list(k, JSON_OBJECT), *p = node_list(k, JSON_OBJECT);
-    json *props = node_list(k, JSON_OBJECT), *input = node_list(k, JSON_OBJECT), *need = node_list(k, JSON_ARRAY);
+    json *tool = node_list(k, JSON_OBJECT), *f = node_list(k, JSON_OBJECT),
+         *p = node_list(k, JSON_OBJECT);
+    json *props = node_list(k, JSON_OBJECT), *input = node_list(k, JSON_OBJECT),
+         *need = node_list(k, JSON_ARRAY);
     bool told = d.len > 0;
     json *words = node_take(k, &d);
-    bool ok = node_add(f, "name", node_copy(k, member(c, "name"))) && (!told || node_add(f, "description", words)) &&
-              node_add(p, "type", node_str(k, "object", 6)) && node_add(input, "type", node_str(k, "string", 6)) &&
+    bool ok = node_add(f, "name", node_copy(k, member(c, "name"))) &&
+              (!told || node_add(f, "description", words)) &&
+              node_add(p, "type", node_str(k, "object", 6)) &&
+              node_add(input, "type", node_str(k, "string", 6)) &&
               node_add(props, "input", input) && node_add(p, "properties", props) &&
               node_add(need, NULL, node_str(k, "input", 5)) && node_add(p, "required", need) &&
               node_add(f, "parameters", p) && node_add(tool, "type", node_str(k, "function", 8)) &&
@@ -54,7 +59,8 @@ static int read_tool(talk *k, const json *t, size_t i, map *seen, json **out)
     char path[FIELD_PATH], at[FIELD_PATH];
     field_path(path, "tools[%zu]", i);
     if (t->type != JSON_OBJECT)
-        return talk_bad(k, "invalid_type", path, "'%s' must be an object, got %s", path, json_type_name(t));
+        return talk_bad(k, "invalid_type", path, "'%s' must be an object, got %s", path,
+                        json_type_name(t));
     const json *type = member(t, "type");
     bool custom = json_is(type, JSON_STRING) && !strcmp(type->str, "custom");
     field_path(at, "%s.type", path);
@@ -65,21 +71,28 @@ static int read_tool(talk *k, const json *t, size_t i, map *seen, json **out)
     field_path(at, "%s.%s", path, type->str);
     if (!f) return talk_bad(k, "missing_required_parameter", at, "'%s' is required", at);
     if (f->type != JSON_OBJECT)
-        return talk_bad(k, "invalid_type", at, "'%s' must be an object, got %s", at, json_type_name(f));
+        return talk_bad(k, "invalid_type", at, "'%s' must be an object, got %s", at,
+                        json_type_name(f));
     field_path(at, "%s.%s.name", path, type->str);
     if (!name) return talk_bad(k, "missing_required_parameter", at, "'%s' is required", at);
     if (name->type != JSON_STRING)
-        return talk_bad(k, "invalid_type", at, "'%s' must be a string, got %s", at, json_type_name(name));
+        return talk_bad(k, "invalid_type", at, "'%s' must be a string, got %s", at,
+                        json_type_name(name));
     if (!good_name(name))
-        return talk_bad(k, "invalid_value", at, "'%s' must have 1 to %d bytes and no white space, quotes or any of \\ < > =",
-                        at, MAX_NAME);
+        return talk_bad(
+            k, "invalid_value", at,
+            "'%s' must have 1 to %d bytes and no white space, quotes or any of \\ < > =", at,
+            MAX_NAME);
     int code = map_add(seen, name->str, name->len, i);
     if (code == ERR_NOMEM) return talk_nomem(k);
-    if (code) return talk_bad(k, "invalid_value", at, "'%s': two tools are called '%.64s'", at, name->str);
+    if (code)
+        return talk_bad(k, "invalid_value", at, "'%s': two tools are called '%.64s'", at,
+                        name->str);
     const json *schema = member(f, "parameters");
     field_path(at, "%s.%s.parameters", path, type->str);
     if (!custom && schema && schema->type != JSON_OBJECT)
-        return talk_bad(k, "invalid_type", at, "'%s' must be an object, got %s", at, json_type_name(schema));
+        return talk_bad(k, "invalid_type", at, "'%s' must be an object, got %s", at,
+                        json_type_name(schema));
     *out = custom ? custom_tool(k, f, i) : node_copy(k, t);
     return *out ? 0 : talk_nomem(k);
 }
@@ -89,10 +102,12 @@ int talk_tools(talk *k)
     const json *all = k->in->tools;
     if (!all || all->type == JSON_NULL) return 0;
     if (all->type != JSON_ARRAY)
-        return talk_bad(k, "invalid_type", "tools", "'tools' must be a list, got %s", json_type_name(all));
+        return talk_bad(k, "invalid_type", "tools", "'tools' must be a list, got %s",
+                        json_type_name(all));
     if (!all->len) return 0;
     if (all->len > MAX_TOOLS)
-        return talk_bad(k, "invalid_value", "tools", "'tools' must hold at most %d tools, got %zu", MAX_TOOLS, all->len);
+        return talk_bad(k, "invalid_value", "tools", "'tools' must hold at most %d tools, got %zu",
+                        MAX_TOOLS, all->len);
     json *list = node_list(k, JSON_ARRAY);
     map seen = {0};
     size_t i = 0;
@@ -112,13 +127,15 @@ int talk_tools(talk *k)
 static json *tools_section(talk *k)
 {
     buf b = {0};
-    buf_puts(&b, "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
-                 "You are provided with function signatures within <tools></tools> XML tags:\n<tools>");
+    buf_puts(&b,
+             "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
+             "You are provided with function signatures within <tools></tools> XML tags:\n<tools>");
     for (const json *t = k->tools->child; t; t = t->next) {
         buf_putc(&b, '\n');
         json_dump(t, &b);
     }
-    buf_puts(&b, "\n</tools>\n\nFor each function call, return a json object with function name and arguments "
+    buf_puts(&b, "\n</tools>\n\nFor each function call, return a json object with function name "
+                 "and arguments "
                  "within <tool_call></tool_call> XML tags:\n<tool_call>\n"
                  "{\"name\": <function-name>, \"arguments\": <args-json-object>}\n</tool_call>");
     return node_take(k, &b);

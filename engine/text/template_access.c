@@ -31,7 +31,8 @@ static bool attribute(rctx *c, value obj, vstr *name, value *out)
         *out = loop_attr(c, obj.loop, name, &found);
         return found;
     }
-    if (obj.kind == V_TUPLE && obj.q->name && (str_is(c, name, "grouper") || str_is(c, name, "list"))) {
+    if (obj.kind == V_TUPLE && obj.q->name &&
+        (str_is(c, name, "grouper") || str_is(c, name, "list"))) {
         *out = obj.q->v[str_is(c, name, "list")];
         return true;
     }
@@ -134,7 +135,8 @@ value get_slice(rctx *c, value obj, value lo, value hi, value by)
         raise(c, "'%s' object is not subscriptable", type_name(obj));
     int64_t step = 1, n = (int64_t)length_of(c, obj), count = 0;
     if (by.kind != V_NONE && by.kind != V_MISSING) {
-        if (!is_int(by)) raise(c, "slice indices must be integers or None or have an __index__ method");
+        if (!is_int(by))
+            raise(c, "slice indices must be integers or None or have an __index__ method");
         step = int_of(by);
     }
     if (!step) raise(c, "slice step cannot be zero");

@@ -6,10 +6,42 @@
 #include "engine/text/template_value.h"
 
 typedef enum {
-    T_EOF, T_DATA, T_BLOCK_BEGIN, T_BLOCK_END, T_VAR_BEGIN, T_VAR_END, T_NAME, T_STRING, T_INT, T_FLOAT,
-    T_ADD, T_SUB, T_DIV, T_FLOORDIV, T_MUL, T_MOD, T_POW, T_TILDE, T_LBRACKET, T_RBRACKET, T_LPAREN,
-    T_RPAREN, T_LBRACE, T_RBRACE, T_EQ, T_NE, T_GT, T_GE, T_LT, T_LE, T_ASSIGN, T_DOT, T_COLON, T_PIPE,
-    T_COMMA, T_SEMICOLON
+    T_EOF,
+    T_DATA,
+    T_BLOCK_BEGIN,
+    T_BLOCK_END,
+    T_VAR_BEGIN,
+    T_VAR_END,
+    T_NAME,
+    T_STRING,
+    T_INT,
+    T_FLOAT,
+    T_ADD,
+    T_SUB,
+    T_DIV,
+    T_FLOORDIV,
+    T_MUL,
+    T_MOD,
+    T_POW,
+    T_TILDE,
+    T_LBRACKET,
+    T_RBRACKET,
+    T_LPAREN,
+    T_RPAREN,
+    T_LBRACE,
+    T_RBRACE,
+    T_EQ,
+    T_NE,
+    T_GT,
+    T_GE,
+    T_LT,
+    T_LE,
+    T_ASSIGN,
+    T_DOT,
+    T_COLON,
+    T_PIPE,
+    T_COMMA,
+    T_SEMICOLON
 } token_type;
 
 typedef struct {
@@ -17,7 +49,7 @@ typedef struct {
     int line;
     const char *v; /* [n] DATA, NAME: source text; STRING: the decoded text; numbers: digits */
     size_t n;
-    double f;      /* FLOAT */
+    double f; /* FLOAT */
 } token;
 
 typedef enum { BIN_ADD, BIN_SUB, BIN_MUL, BIN_DIV, BIN_FLOORDIV, BIN_MOD, BIN_POW } bin_op;
@@ -25,22 +57,25 @@ typedef enum { CMP_EQ, CMP_NE, CMP_LT, CMP_LE, CMP_GT, CMP_GE, CMP_IN, CMP_NOT_I
 
 typedef enum {
     /* expressions; [list] = siblings by next */
-    N_CONST,   /* k */
-    N_NAME,    /* name */
-    N_LIST,    /* a: [items] */
-    N_TUPLE,   /* a: [items] */
-    N_DICT,    /* a: [key, value, key, value ...] */
-    N_ATTR,    /* a . text */
-    N_ITEM,    /* a [ b ] */
-    N_SLICE,   /* a : b : c, each may be NULL; only as b of ITEM */
-    N_CALL,    /* a ( b: [args] ) */
-    N_KWARG,   /* text = a; only in args */
-    N_STAR,    /* * a; only in args */
+    N_CONST,    /* k */
+    N_NAME,     /* name */
+    N_LIST,     /* a: [items] */
+    N_TUPLE,    /* a: [items] */
+    N_DICT,     /* a: [key, value, key, value ...] */
+    N_ATTR,     /* a . text */
+    N_ITEM,     /* a [ b ] */
+    N_SLICE,    /* a : b : c, each may be NULL; only as b of ITEM */
+    N_CALL,     /* a ( b: [args] ) */
+    N_KWARG,    /* text = a; only in args */
+    N_STAR,     /* * a; only in args */
     N_STARSTAR, /* ** a; only in args */
-    N_FILTER,  /* a | fn ( b: [args] ); a NULL = the block's text */
-    N_TEST,    /* a is fn ( b: [args] ) */
-    N_NOT, N_NEG, N_POS, /* a */
-    N_AND, N_OR,         /* a, b */
+    N_FILTER,   /* a | fn ( b: [args] ); a NULL = the block's text */
+    N_TEST,     /* a is fn ( b: [args] ) */
+    N_NOT,
+    N_NEG,
+    N_POS, /* a */
+    N_AND,
+    N_OR,      /* a, b */
     N_BINARY,  /* a op b */
     N_CONCAT,  /* a: [parts] */
     N_COMPARE, /* a, b: [OPERAND] */
@@ -48,19 +83,20 @@ typedef enum {
     N_COND,    /* b if a else c; c may be NULL */
     N_NSREF,   /* name . text, only as a target */
     /* statements */
-    N_TEXT,    /* k */
-    N_PRINT,   /* a */
-    N_IF,      /* a, b: [then], c: [else] */
-    N_FOR,     /* a target, b iterable, c: [body], d: [else], e filter; name: of `loop` */
-    N_SET,     /* a target, b value */
-    N_SET_BLOCK, /* a target, b filters or NULL, c: [body] */
-    N_MACRO,   /* name, a: [PARAM], c: [body], op: uses (MACRO_*) */
-    N_PARAM,   /* name, a default or NULL */
-    N_CALL_BLOCK, /* a CALL, b: MACRO made of its body */
+    N_TEXT,         /* k */
+    N_PRINT,        /* a */
+    N_IF,           /* a, b: [then], c: [else] */
+    N_FOR,          /* a target, b iterable, c: [body], d: [else], e filter; name: of `loop` */
+    N_SET,          /* a target, b value */
+    N_SET_BLOCK,    /* a target, b filters or NULL, c: [body] */
+    N_MACRO,        /* name, a: [PARAM], c: [body], op: uses (MACRO_*) */
+    N_PARAM,        /* name, a default or NULL */
+    N_CALL_BLOCK,   /* a CALL, b: MACRO made of its body */
     N_FILTER_BLOCK, /* b filters, c: [body] */
-    N_WITH,    /* a: [target, value ...], c: [body] */
-    N_SCOPE,   /* c: [body] in a scope of its own (generation) */
-    N_BREAK, N_CONTINUE
+    N_WITH,         /* a: [target, value ...], c: [body] */
+    N_SCOPE,        /* c: [body] in a scope of its own (generation) */
+    N_BREAK,
+    N_CONTINUE
 } node_kind;
 
 /* What a macro's body reads beyond its parameters. */
@@ -71,17 +107,18 @@ struct node {
     node_kind kind;
     int line;
     int op;
-    int name;     /* index into template.names */
-    int height;   /* of the tree below */
+    int name;   /* index into template.names */
+    int height; /* of the tree below */
     value k;
     vstr *text;
     const void *fn; /* filter_fn, test_fn */
     node *a, *b, *c, *d, *e, *next;
 };
 
-struct template {
+struct template
+{
     arena mem;
-    const char *text;   /* [len] as given */
+    const char *text; /* [len] as given */
     size_t len;
     const char **names; /* [n_names] every variable name, 0-terminated */
     int n_names, cap_names;
@@ -90,17 +127,18 @@ struct template {
 
 /* Everything the parser and lexer share while compiling. */
 typedef struct {
-    rctx c;        /* fail, arena: constants are ordinary values */
+    rctx c; /* fail, arena: constants are ordinary values */
     template *t;
-    token *tok;    /* [n_tok], the last is EOF */
+    token *tok; /* [n_tok], the last is EOF */
     size_t n_tok, cap_tok, at;
-    int depth;     /* of nested expressions and blocks */
-    int loops;     /* enclosing for loops of this function body */
-    int uses;      /* MACRO_* names read so far in this function body */
+    int depth;            /* of nested expressions and blocks */
+    int loops;            /* enclosing for loops of this function body */
+    int uses;             /* MACRO_* names read so far in this function body */
     const char *open_tag; /* innermost open block, for messages */
 } parser;
 
-_Noreturn void syntax(parser *p, int line, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void syntax(parser *p, int line, const char *fmt, ...)
+    __attribute__((noreturn, format(printf, 3, 4)));
 void lex(parser *p, const char *text, size_t n);
 const char *token_words(const token *t, char out[80]);
 

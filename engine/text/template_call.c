@@ -23,7 +23,8 @@ void bind(rctx *c, const char *who, const args *a, const char *names, value *out
         out[n] = n < a->n ? a->pos[n] : (value){.kind = V_MISSING};
         for (size_t i = 0; i < a->n_kw; i++) {
             if (strncmp(a->kw[i].name, p, len) || a->kw[i].name[len]) continue;
-            if (n < a->n) raise(c, "%s() got multiple values for argument '%s'", who, a->kw[i].name);
+            if (n < a->n)
+                raise(c, "%s() got multiple values for argument '%s'", who, a->kw[i].name);
             out[n] = a->kw[i].v;
             used++;
         }
@@ -99,9 +100,11 @@ static vdict *build_dict(rctx *c, const char *who, const args *a)
         vseq *q = iterate(c, a->pos[0]);
         for (size_t i = 0; i < q->n; i++) {
             vseq *pair = is_iterable(q->v[i]) ? iterate(c, q->v[i]) : NULL;
-            if (!pair) raise(c, "cannot convert dictionary update sequence element #%zu to a sequence", i);
+            if (!pair)
+                raise(c, "cannot convert dictionary update sequence element #%zu to a sequence", i);
             if (pair->n != 2)
-                raise(c, "dictionary update sequence element #%zu has length %zu; 2 is required", i, pair->n);
+                raise(c, "dictionary update sequence element #%zu has length %zu; 2 is required", i,
+                      pair->n);
             dict_set(c, d, pair->v[0], pair->v[1]);
         }
     }
@@ -120,8 +123,11 @@ static value g_namespace(rctx *c, const args *a)
     for (size_t i = 0; i < d->n; i++) {
         value k = d->v[i].key;
         if (k.kind == V_STR && k.s->n && str_flat(c, k.s)[0] == '_')
-            raise(c, "Chat templates cannot store underscore-prefixed attributes on a namespace, but got '%.*s'. "
-                  "Please rename the attribute.", (int)(k.s->n < 200 ? k.s->n : 200), k.s->v);
+            raise(c,
+                  "Chat templates cannot store underscore-prefixed attributes on a namespace, but "
+                  "got '%.*s'. "
+                  "Please rename the attribute.",
+                  (int)(k.s->n < 200 ? k.s->n : 200), k.s->v);
     }
     return (value){.kind = V_NS, .d = d};
 }
@@ -130,17 +136,20 @@ static value g_range(rctx *c, const args *a)
 {
     if (a->n_kw) raise(c, "range() takes no keyword arguments");
     if (!a->n || a->n > 3)
-        raise(c, "range expected at %s, got %zu", a->n ? "most 3 arguments" : "least 1 argument", a->n);
+        raise(c, "range expected at %s, got %zu", a->n ? "most 3 arguments" : "least 1 argument",
+              a->n);
     int64_t part[3] = {0, 0, 1}, count = 0, span;
     for (size_t i = 0; i < a->n; i++) {
-        if (a->pos[i].kind == V_NONE) raise(c, "'NoneType' object cannot be interpreted as an integer");
+        if (a->pos[i].kind == V_NONE)
+            raise(c, "'NoneType' object cannot be interpreted as an integer");
         part[a->n == 1 ? 1 : i] = arg_int(c, a->pos[i], 0);
     }
     int64_t from = part[0], to = part[1], step = part[2];
     if (!step) raise(c, "range() arg 3 must not be zero");
     bool up = step > 0;
     if (up ? from < to : from > to) {
-        bool wide = up ? __builtin_sub_overflow(to, from, &span) : __builtin_sub_overflow(from, to, &span);
+        bool wide =
+            up ? __builtin_sub_overflow(to, from, &span) : __builtin_sub_overflow(from, to, &span);
         if (!wide && step != INT64_MIN) count = (span - 1) / (up ? step : -step) + 1;
         else count = wide ? INT64_MAX : 1;
     }
@@ -179,8 +188,13 @@ static value g_joiner(rctx *c, const args *a)
 const global_fn *find_global(const char *name, size_t n)
 {
     static const global_fn table[] = {
-        {"raise_exception", g_raise}, {"strftime_now", g_strftime}, {"namespace", g_namespace},
-        {"range", g_range}, {"dict", g_dict}, {"cycler", g_cycler}, {"joiner", g_joiner},
+        {"raise_exception", g_raise},
+        {"strftime_now", g_strftime},
+        {"namespace", g_namespace},
+        {"range", g_range},
+        {"dict", g_dict},
+        {"cycler", g_cycler},
+        {"joiner", g_joiner},
     };
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
         if (!strncmp(table[i].name, name, n) && !table[i].name[n]) return &table[i];

@@ -18,7 +18,7 @@ struct scope {
     scope *parent;
     binding *b; /* [cap] */
     int n, cap;
-    bool kept;  /* a macro was defined in it or below: it outlives its block */
+    bool kept; /* a macro was defined in it or below: it outlives its block */
 };
 
 scope *scope_push(rctx *c, scope *parent)
@@ -90,7 +90,8 @@ static value variable(rctx *c, scope *s, const node *n)
 static void add_kwarg(rctx *c, args *a, size_t *cap, const char *name, value v)
 {
     for (size_t i = 0; i < a->n_kw; i++)
-        if (!strcmp(a->kw[i].name, name)) raise(c, "got multiple values for keyword argument '%s'", name);
+        if (!strcmp(a->kw[i].name, name))
+            raise(c, "got multiple values for keyword argument '%s'", name);
     if (a->n_kw == *cap) {
         size_t more = *cap ? *cap * 2 : 4;
         kwarg *kw = take(c, more * sizeof *kw);
@@ -142,8 +143,7 @@ value call_value(rctx *c, value fn, const args *a)
     case V_GLOBAL: return fn.global->fn(c, a);
     case V_MACRO: return call_macro(c, fn.macro, a);
     case V_UNDEF: raise_undefined(c, fn);
-    case V_LOOP:
-        raise(c, "The loop must have the 'recursive' marker to be called recursively.");
+    case V_LOOP: raise(c, "The loop must have the 'recursive' marker to be called recursively.");
     case V_JOINER:
         if (fn.cycle->at++) return fn.cycle->v[0];
         return v_text(c, "");
@@ -196,7 +196,8 @@ static void bind_macro(rctx *c, scope *s, const vmacro *m, const args *a)
     if (extra->n) extra->v = a->pos + used;
     for (int i = 0; i < c->t->n_names && m->def->op; i++) {
         if ((m->def->op & MACRO_CALLER) && !strcmp(names[i], "caller")) scope_set(c, s, i, caller);
-        if ((m->def->op & MACRO_VARARGS) && !strcmp(names[i], "varargs")) scope_set(c, s, i, v_seq(V_TUPLE, extra));
+        if ((m->def->op & MACRO_VARARGS) && !strcmp(names[i], "varargs"))
+            scope_set(c, s, i, v_seq(V_TUPLE, extra));
         if ((m->def->op & MACRO_KWARGS) && !strcmp(names[i], "kwargs"))
             scope_set(c, s, i, (value){.kind = V_DICT, .d = rest});
     }
@@ -284,23 +285,29 @@ static value eval_cond(rctx *c, scope *s, const node *n)
     if (truthy(c, eval(c, s, n->a))) return eval(c, s, n->b);
     if (n->c) return eval(c, s, n->c);
     char hint[120];
-    int len = snprintf(hint, sizeof hint, "the inline if-expression on line %d evaluated to false and no else "
-                       "section was defined.", n->line);
+    int len = snprintf(hint, sizeof hint,
+                       "the inline if-expression on line %d evaluated to false and no else "
+                       "section was defined.",
+                       n->line);
     return v_undef_hint(c, str_cstr(c, str_new(c, hint, (size_t)len, OPEN)));
 }
 
-static value eval_filter(rctx *c, scope *s, const node *n, const value *block)
+/* block: the text that the innermost filter of a block works on, V_MISSING in expressions. */
+static value eval_filter(rctx *c, scope *s, const node *n, value block)
 {
     const filter_fn *f = n->fn;
-    /* The innermost filter of a block has no input of its own. */
-    value in = n->a ? (block && n->a->kind == N_FILTER ? eval_filter(c, s, n->a, block) : eval(c, s, n->a)) : *block;
+    value in = block;
+    if (n->a)
+        in = block.kind != V_MISSING && n->a->kind == N_FILTER ? eval_filter(c, s, n->a, block)
+                                                               : eval(c, s, n->a);
     args a = eval_args(c, s, n->b);
+    /* cppcheck-suppress returnDanglingLifetime ; values point into the arena, never to `a` */
     return f->fn(c, in, &a);
 }
 
 value eval_block_filter(rctx *c, scope *s, const node *n, value block)
 {
-    return eval_filter(c, s, n, &block);
+    return eval_filter(c, s, n, block);
 }
 
 static value eval_call(rctx *c, scope *s, const node *n)
@@ -338,20 +345,14 @@ static value eval_node(rctx *c, scope *s, const node *n)
     case N_ATTR: return get_attr(c, eval(c, s, n->a), n->text);
     case N_ITEM: return eval_item(c, s, n);
     case N_CALL: return eval_call(c, s, n);
-    case N_FILTER: return eval_filter(c, s, n, NULL);
+    case N_FILTER: return eval_filter(c, s, n, (value){.kind = V_MISSING});
     case N_TEST: return eval_test(c, s, n);
     case N_NOT: return v_bool(!truthy(c, eval(c, s, n->a)));
     case N_NEG: return negate(c, eval(c, s, n->a));
     case N_POS: return eval_plus(c, eval(c, s, n->a));
-    case N_AND:
-        v = eval(c, s, n->a);
-        return truthy(c, v) ? eval(c, s, n->b) : v;
-    case N_OR:
-        v = eval(c, s, n->a);
-        return truthy(c, v) ? v : eval(c, s, n->b);
-    case N_BINARY:
-        v = eval(c, s, n->a);
-        return binary(c, n->op, v, eval(c, s, n->b));
+    case N_AND: v = eval(c, s, n->a); return truthy(c, v) ? eval(c, s, n->b) : v;
+    case N_OR: v = eval(c, s, n->a); return truthy(c, v) ? v : eval(c, s, n->b);
+    case N_BINARY: v = eval(c, s, n->a); return binary(c, n->op, v, eval(c, s, n->b));
     case N_CONCAT: return eval_concat(c, s, n);
     case N_COMPARE: return eval_compare(c, s, n);
     case N_COND: return eval_cond(c, s, n);

@@ -38,8 +38,11 @@ void assign(rctx *c, scope *s, const node *target, value v)
     if (!scope_find(s, target->name, &ns) || ns.kind != V_NS)
         raise(c, "cannot assign attribute on non-namespace object");
     if (target->text->v[0] == '_')
-        raise(c, "Chat templates cannot store underscore-prefixed attributes on a namespace, but got '%.*s'. "
-              "Please rename the attribute.", (int)target->text->n, target->text->v);
+        raise(c,
+              "Chat templates cannot store underscore-prefixed attributes on a namespace, but got "
+              "'%.*s'. "
+              "Please rename the attribute.",
+              (int)target->text->n, target->text->v);
     dict_set(c, ns.d, v_str(target->text), v);
 }
 
@@ -47,13 +50,13 @@ void assign(rctx *c, scope *s, const node *target, value v)
 
 struct vloop {
     vseq *src;
-    size_t at;           /* next item of src */
+    size_t at; /* next item of src */
     const node *target, *filter;
-    scope *home;         /* where the filter looks names up: empty, in the loop's scope */
+    scope *home; /* where the filter looks names up: empty, in the loop's scope */
     int64_t index0;
-    int64_t length;      /* -1 = not asked for */
+    int64_t length;           /* -1 = not asked for */
     value before, now, after; /* after: V_MISSING unless peeked at */
-    value changed;       /* arguments of the last changed(), V_MISSING before */
+    value changed;            /* arguments of the last changed(), V_MISSING before */
 };
 
 /* The next item that passes the filter.  The filter runs when the item is due, not before: it may
@@ -148,7 +151,11 @@ value loop_call(rctx *c, vloop *l, int method, const args *a)
 static void exec_for(rctx *c, scope *s, const node *n)
 {
     vloop *l = take0(c, sizeof *l);
-    *l = (vloop){.src = iterate(c, eval(c, s, n->b)), .target = n->a, .filter = n->e, .index0 = -1, .length = -1};
+    *l = (vloop){.src = iterate(c, eval(c, s, n->b)),
+                 .target = n->a,
+                 .filter = n->e,
+                 .index0 = -1,
+                 .length = -1};
     if (l->filter) l->home = scope_push(c, s);
     for (scope *turn = scope_push(c, s); next_item(c, l);) {
         turn = scope_again(c, turn);
@@ -262,7 +269,8 @@ static void set_variables(rctx *c, scope *s, const template_input *in)
         const template_var *v = &in->var[i];
         if (!v->value) continue;
         for (int k = 0; k < c->t->n_names; k++)
-            if (!strcmp(c->t->names[k], v->name)) scope_set(c, s, k, v_from_json(c, v->value, v->trusted));
+            if (!strcmp(c->t->names[k], v->name))
+                scope_set(c, s, k, v_from_json(c, v->value, v->trusted));
     }
 }
 

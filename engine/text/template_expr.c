@@ -56,11 +56,11 @@ static value int_token(parser *p, const token *t)
 
 static vstr *joined_strings(parser *p)
 {
-    vstr *s = NULL;
+    const token *t = advance(p);
+    vstr *s = str_new(&p->c, t->v, t->n, OPEN);
     while (cur(p)->type == T_STRING) {
-        const token *t = advance(p);
-        vstr *part = str_new(&p->c, t->v, t->n, OPEN);
-        s = s ? str_concat(&p->c, s, part) : part;
+        t = advance(p);
+        s = str_concat(&p->c, s, str_new(&p->c, t->v, t->n, OPEN));
     }
     /* Rendering threads share constants, so nothing in them may change later. */
     str_flat(&p->c, s);
@@ -90,7 +90,8 @@ static node *list_items(parser *p, token_type end, const char *words, bool dict)
 static node *named(parser *p, const token *t, bool with_ns)
 {
     if (tok_is_name(t, "true") || tok_is_name(t, "True")) return constant(p, t->line, v_bool(true));
-    if (tok_is_name(t, "false") || tok_is_name(t, "False")) return constant(p, t->line, v_bool(false));
+    if (tok_is_name(t, "false") || tok_is_name(t, "False"))
+        return constant(p, t->line, v_bool(false));
     if (tok_is_name(t, "none") || tok_is_name(t, "None")) return constant(p, t->line, v_none());
     if (tok_is_name(t, "caller")) p->uses |= MACRO_CALLER;
     if (tok_is_name(t, "varargs")) p->uses |= MACRO_VARARGS;
@@ -155,7 +156,8 @@ static node *subscript(parser *p)
 static node *dotted(parser *p, node *obj, int line)
 {
     const token *t = advance(p);
-    if (t->type == T_INT) return pair(p, N_ITEM, 0, line, obj, constant(p, t->line, int_token(p, t)));
+    if (t->type == T_INT)
+        return pair(p, N_ITEM, 0, line, obj, constant(p, t->line, int_token(p, t)));
     if (t->type != T_NAME) syntax(p, t->line, "expected name or number");
     node *n = node_new(p, N_ATTR, line);
     n->a = obj;
@@ -210,10 +212,13 @@ node *parse_call_args(parser *p)
         if (first) expect(p, T_COMMA, "','");
         if (cur(p)->type == T_RPAREN) break;
         node *n = call_arg(p);
-        node_kind k = n->kind == N_KWARG || n->kind == N_STAR || n->kind == N_STARSTAR ? n->kind : N_CONST;
+        node_kind k =
+            n->kind == N_KWARG || n->kind == N_STAR || n->kind == N_STARSTAR ? n->kind : N_CONST;
         /* Order: plain arguments, then names and at most one *, then at most one **. */
-        bool ok = k == N_CONST ? last == N_CONST : k == N_STARSTAR ? last != N_STARSTAR
-                  : k == N_STAR ? last != N_STAR && last != N_STARSTAR : last != N_STARSTAR;
+        bool ok = k == N_CONST      ? last == N_CONST
+                  : k == N_STARSTAR ? last != N_STARSTAR
+                  : k == N_STAR     ? last != N_STAR && last != N_STARSTAR
+                                    : last != N_STARSTAR;
         if (!ok) syntax(p, open->line, "invalid syntax for function call expression");
         if (k != N_CONST) last = k;
         *tail = n;
@@ -335,8 +340,11 @@ static node *product(parser *p)
     for (;;) {
         token_type t = cur(p)->type;
         int line = cur(p)->line;
-        int op = t == T_MUL ? BIN_MUL : t == T_DIV ? BIN_DIV : t == T_FLOORDIV ? BIN_FLOORDIV
-                 : t == T_MOD ? BIN_MOD : -1;
+        int op = t == T_MUL        ? BIN_MUL
+                 : t == T_DIV      ? BIN_DIV
+                 : t == T_FLOORDIV ? BIN_FLOORDIV
+                 : t == T_MOD      ? BIN_MOD
+                                   : -1;
         if (op < 0) return n;
         advance(p);
         n = pair(p, N_BINARY, op, line, n, power(p));
@@ -466,7 +474,8 @@ node *parse_tuple(parser *p, int how, const char *end_word)
     for (;;) {
         if (first) expect(p, T_COMMA, "','");
         if (tuple_end(p, end_word)) break;
-        *tail = how & TUPLE_SIMPLE ? primary(p, how & TUPLE_NS) : parse_expression(p, how & TUPLE_COND);
+        *tail =
+            how & TUPLE_SIMPLE ? primary(p, how & TUPLE_NS) : parse_expression(p, how & TUPLE_COND);
         tail = &(*tail)->next;
         if (cur(p)->type != T_COMMA) break;
         tuple = true;

@@ -108,7 +108,8 @@ static value f_replace(rctx *c, value in, const args *a)
     bind(c, "replace", a, "old new count", v);
     if (v[0].kind == V_MISSING || v[1].kind == V_MISSING)
         raise(c, "do_replace() missing required positional arguments: 'old' and 'new'");
-    return v_str(str_replace(c, to_str(c, in), to_str(c, v[0]), to_str(c, v[1]), arg_int(c, v[2], -1)));
+    return v_str(
+        str_replace(c, to_str(c, in), to_str(c, v[0]), to_str(c, v[1]), arg_int(c, v[2], -1)));
 }
 
 static value f_format(rctx *c, value in, const args *a)
@@ -118,7 +119,8 @@ static value f_format(rctx *c, value in, const args *a)
     for (size_t i = 0; i < a->n; i++) q->v[q->n++] = a->pos[i];
     vdict *d = dict_new(c);
     for (size_t i = 0; i < a->n_kw; i++) dict_set(c, d, v_text(c, a->kw[i].name), a->kw[i].v);
-    return v_str(str_percent(c, soft_str(c, in), a->n_kw ? (value){.kind = V_DICT, .d = d} : v_seq(V_TUPLE, q)));
+    return v_str(str_percent(c, soft_str(c, in),
+                             a->n_kw ? (value){.kind = V_DICT, .d = d} : v_seq(V_TUPLE, q)));
 }
 
 static value f_center(rctx *c, value in, const args *a)
@@ -136,11 +138,13 @@ static value f_indent(rctx *c, value in, const args *a)
     value v[3];
     bind(c, "indent", a, "width first blank", v);
     if (in.kind == V_UNDEF) raise_undefined(c, in);
-    if (in.kind != V_STR) raise(c, "unsupported operand type(s) for +=: '%s' and 'str'", type_name(in));
+    if (in.kind != V_STR)
+        raise(c, "unsupported operand type(s) for +=: '%s' and 'str'", type_name(in));
     vstr *by = v[0].kind == V_STR ? v[0].s : NULL;
     if (!by) {
         value space = v_text(c, " "), n = v_int(arg_int(c, v[0], 4));
-        if (n.i > (1 << 20)) fail(c, ERR_LIMIT, "indent(): width %lld is too large", (long long)n.i);
+        if (n.i > (1 << 20))
+            fail(c, ERR_LIMIT, "indent(): width %lld is too large", (long long)n.i);
         sbuild t;
         sb_init(&t, c);
         for (int64_t i = 0; i < n.i; i++) sb_str(&t, space.s);
@@ -166,10 +170,12 @@ static value f_truncate(rctx *c, value in, const args *a)
     bind(c, "truncate", a, "length killwords end leeway", v);
     vstr *s = in.kind == V_STR ? in.s : NULL, *end = arg_str(c, v[2]);
     if (!end) end = v_text(c, "...").s;
-    int64_t len = arg_int(c, v[0], 255), leeway = arg_int(c, v[3], 5), tail = (int64_t)str_chars(c, end);
+    int64_t len = arg_int(c, v[0], 255), leeway = arg_int(c, v[3], 5),
+            tail = (int64_t)str_chars(c, end);
     if (len < tail) raise(c, "expected length >= %lld, got %lld", (long long)tail, (long long)len);
     if (leeway < 0) raise(c, "expected leeway >= 0, got %lld", (long long)leeway);
-    if (leeway > INT32_MAX || len > INT32_MAX || (int64_t)length_of(c, in) <= len + leeway) return in;
+    if (leeway > INT32_MAX || len > INT32_MAX || (int64_t)length_of(c, in) <= len + leeway)
+        return in;
     if (!s) raise(c, "'%s' object has no attribute 'rsplit'", type_name(in));
     vstr *head = str_sub(c, s, 0, str_at(c, s, (size_t)(len - tail)));
     size_t space = arg_bool(c, v[1], false) ? SIZE_MAX : str_rfind(c, head, v_text(c, " ").s);
@@ -246,7 +252,8 @@ static value f_abs(rctx *c, value in, const args *a)
     return int_of(in) < 0 ? negate(c, in) : v_int(int_of(in));
 }
 
-/* Text of a number without white space and underscores between digits; NULL if they are misplaced. */
+/* Text of a number without white space and underscores between digits; NULL if they are misplaced.
+ */
 static const char *number_text(rctx *c, vstr *s, size_t *n)
 {
     s = str_strip(c, s, NULL, true, true);
@@ -255,7 +262,8 @@ static const char *number_text(rctx *c, vstr *s, size_t *n)
     *n = 0;
     for (size_t i = 0; i < s->n; i++) {
         if (v[i] == '_') {
-            if (!i || i + 1 == s->n || !isxdigit((unsigned char)v[i - 1]) || !isxdigit((unsigned char)v[i + 1]))
+            if (!i || i + 1 == s->n || !isxdigit((unsigned char)v[i - 1]) ||
+                !isxdigit((unsigned char)v[i + 1]))
                 return NULL;
             continue;
         }
@@ -292,7 +300,9 @@ static bool text_to_int(rctx *c, vstr *s, int64_t base, value *out)
     if (base == 0) base = 10;
     if (i >= n) return false;
     for (size_t k = i; k < n; k++) {
-        int d = isdigit((unsigned char)v[k]) ? v[k] - '0' : isalpha((unsigned char)v[k]) ? (v[k] | 32) - 'a' + 10 : 99;
+        int d = isdigit((unsigned char)v[k])   ? v[k] - '0'
+                : isalpha((unsigned char)v[k]) ? (v[k] | 32) - 'a' + 10
+                                               : 99;
         if (d >= base) return false;
     }
     if (base == 10) {
@@ -414,8 +424,10 @@ static value f_tojson(rctx *c, value in, const args *a)
     } else if (v[1].kind != V_NONE && v[1].kind != V_MISSING) {
         int64_t n = arg_int(c, v[1], 0);
         if (n > 100) raise(c, "tojson(): an indent of at most 100 is supported");
-        style.indent = str_new(c, "                                                            "
-                               "                                        ", n > 0 ? (size_t)n : 0, OPEN);
+        style.indent = str_new(c,
+                               "                                                            "
+                               "                                        ",
+                               n > 0 ? (size_t)n : 0, OPEN);
     }
     if (v[2].kind != V_NONE && v[2].kind != V_MISSING) {
         vseq *q = is_iterable(v[2]) ? iterate(c, v[2]) : NULL;
@@ -441,13 +453,34 @@ static value f_attr(rctx *c, value in, const args *a)
 const filter_fn *find_filter(const char *name, size_t n)
 {
     static const filter_fn table[] = {
-        {"tojson", f_tojson}, {"trim", f_trim}, {"length", f_length}, {"count", f_length}, {"string", f_string},
-        {"safe", f_safe}, {"default", f_default}, {"d", f_default}, {"upper", f_upper}, {"lower", f_lower},
-        {"title", f_title}, {"capitalize", f_capitalize}, {"replace", f_replace}, {"indent", f_indent},
-        {"int", f_int}, {"float", f_float}, {"round", f_round}, {"abs", f_abs}, {"escape", f_escape},
-        {"e", f_escape}, {"forceescape", f_forceescape}, {"format", f_format}, {"center", f_center},
-        {"truncate", f_truncate}, {"wordcount", f_wordcount}, {"urlencode", f_urlencode},
-        {"filesizeformat", f_filesizeformat}, {"attr", f_attr},
+        {"tojson", f_tojson},
+        {"trim", f_trim},
+        {"length", f_length},
+        {"count", f_length},
+        {"string", f_string},
+        {"safe", f_safe},
+        {"default", f_default},
+        {"d", f_default},
+        {"upper", f_upper},
+        {"lower", f_lower},
+        {"title", f_title},
+        {"capitalize", f_capitalize},
+        {"replace", f_replace},
+        {"indent", f_indent},
+        {"int", f_int},
+        {"float", f_float},
+        {"round", f_round},
+        {"abs", f_abs},
+        {"escape", f_escape},
+        {"e", f_escape},
+        {"forceescape", f_forceescape},
+        {"format", f_format},
+        {"center", f_center},
+        {"truncate", f_truncate},
+        {"wordcount", f_wordcount},
+        {"urlencode", f_urlencode},
+        {"filesizeformat", f_filesizeformat},
+        {"attr", f_attr},
     };
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
         if (!strncmp(table[i].name, name, n) && !table[i].name[n]) return &table[i];

@@ -12,10 +12,10 @@ enum { MAX_WIDTH = 10000 };
 typedef struct {
     const char *v; /* [n] the format */
     size_t n, at;
-    vseq *pos;     /* tuple of values, or NULL */
-    value one;     /* the value when it is not a tuple */
-    vdict *map;    /* mapping for %(name)s, or NULL */
-    bool indexed;  /* the value could be a mapping: it need not be used up */
+    vseq *pos;    /* tuple of values, or NULL */
+    value one;    /* the value when it is not a tuple */
+    vdict *map;   /* mapping for %(name)s, or NULL */
+    bool indexed; /* the value could be a mapping: it need not be used up */
     size_t used;
     bool left, zero, plus, space, alt;
     int64_t width, precision;
@@ -42,7 +42,8 @@ static int64_t number(rctx *c, percent *p)
         while (p->at < p->n && p->v[p->at] >= '0' && p->v[p->at] <= '9' && n <= MAX_WIDTH)
             n = n * 10 + (p->v[p->at++] - '0');
     }
-    if (n > MAX_WIDTH || n < -MAX_WIDTH) raise(c, "a format's width or precision is at most %d", MAX_WIDTH);
+    if (n > MAX_WIDTH || n < -MAX_WIDTH)
+        raise(c, "a format's width or precision is at most %d", MAX_WIDTH);
     return n;
 }
 
@@ -88,8 +89,8 @@ static void put_number(sbuild *b, percent *p, char conv, value v)
     if (v.kind == V_UNDEF) raise_undefined(c, v);
     if (!is_number(v) && real) raise(c, "must be real number, not %s", type_name(v));
     if (!is_number(v))
-        raise(c, "%%%c format: %s is required, not %s", conv, strchr("xXo", conv) ? "an integer" : "a real number",
-              type_name(v));
+        raise(c, "%%%c format: %s is required, not %s", conv,
+              strchr("xXo", conv) ? "an integer" : "a real number", type_name(v));
     if (!real && v.kind == V_FLOAT && strchr("xXo", conv))
         raise(c, "%%%c format: an integer is required, not float", conv);
     if (v.kind == V_BIG && !real) {
@@ -99,14 +100,17 @@ static void put_number(sbuild *b, percent *p, char conv, value v)
     int k = snprintf(spec, sizeof spec, "%%%s%s%s%s%s%d", p->left ? "-" : "", p->zero ? "0" : "",
                      p->plus ? "+" : "", p->space ? " " : "", p->alt ? "#" : "", (int)p->width);
     if (!p->width) k--; /* a lone 0 would read as a flag */
-    if (p->precision >= 0) k += snprintf(spec + k, sizeof spec - (size_t)k, ".%d", (int)p->precision);
+    if (p->precision >= 0)
+        k += snprintf(spec + k, sizeof spec - (size_t)k, ".%d", (int)p->precision);
     snprintf(spec + k, sizeof spec - (size_t)k, real ? "%c" : "ll%c", conv == 'u' ? 'd' : conv);
     double f = real || v.kind == V_FLOAT ? to_double(c, v) : 0;
-    if (!real && v.kind == V_FLOAT && !(f > -9.2e18 && f < 9.2e18)) raise(c, "cannot convert float to integer");
+    if (!real && v.kind == V_FLOAT && !(f > -9.2e18 && f < 9.2e18))
+        raise(c, "cannot convert float to integer");
     long long i = real ? 0 : v.kind == V_FLOAT ? (long long)f : (long long)int_of(v);
     bool negative_hex = strchr("xXo", conv) && i < 0;
     if (negative_hex) raise(c, "%%%c of a negative number is not supported", conv);
-    int n = real ? snprintf(text, 2 * MAX_WIDTH + 400, spec, f) : snprintf(text, 2 * MAX_WIDTH + 400, spec, i);
+    int n = real ? snprintf(text, 2 * MAX_WIDTH + 400, spec, f)
+                 : snprintf(text, 2 * MAX_WIDTH + 400, spec, i);
     sb_bytes(b, text, (size_t)n, false);
 }
 
@@ -128,7 +132,8 @@ static void convert(sbuild *b, percent *p, char conv, value v)
     } else if (conv == 'c' && v.kind == V_STR && str_chars(c, v.s) == 1) {
         s = v.s;
     } else {
-        raise(c, "unsupported format character '%c' (0x%x) at index %zu", conv, (unsigned char)conv, p->at - 1);
+        raise(c, "unsupported format character '%c' (0x%x) at index %zu", conv, (unsigned char)conv,
+              p->at - 1);
     }
     if (p->precision >= 0 && (size_t)p->precision < str_chars(c, s))
         s = str_sub(c, s, 0, str_at(c, s, (size_t)p->precision));
@@ -143,7 +148,8 @@ static value named_value(rctx *c, percent *p)
     if (!p->map) raise(c, "format requires a mapping");
     value v;
     size_t n = p->at++ - from;
-    if (!dict_get_text(c, p->map, p->v + from, n, &v)) raise(c, "'%.*s'", (int)(n < 200 ? n : 200), p->v + from);
+    if (!dict_get_text(c, p->map, p->v + from, n, &v))
+        raise(c, "'%.*s'", (int)(n < 200 ? n : 200), p->v + from);
     return v;
 }
 
@@ -152,7 +158,8 @@ vstr *str_percent(rctx *c, vstr *s, value arg)
     percent p = {.v = str_flat(c, s), .n = s->n, .one = arg};
     if (arg.kind == V_TUPLE) p.pos = arg.q;
     if (arg.kind == V_DICT) p.map = arg.d;
-    p.indexed = arg.kind == V_DICT || arg.kind == V_LIST || arg.kind == V_RANGE || arg.kind == V_UNDEF;
+    p.indexed =
+        arg.kind == V_DICT || arg.kind == V_LIST || arg.kind == V_RANGE || arg.kind == V_UNDEF;
     sbuild b;
     sb_init(&b, c);
     while (p.at < p.n) {
@@ -170,7 +177,8 @@ vstr *str_percent(rctx *c, vstr *s, value arg)
         if (conv == '%') sb_puts(&b, "%");
         else convert(&b, &p, conv, named ? v : next_value(c, &p));
     }
-    if (!p.indexed && p.used < (p.pos ? p.pos->n : 1)) raise(c, "not all arguments converted during string formatting");
+    if (!p.indexed && p.used < (p.pos ? p.pos->n : 1))
+        raise(c, "not all arguments converted during string formatting");
     vstr *r = sb_done(&b);
     r->markup = s->markup;
     return r;
@@ -187,8 +195,10 @@ static value field_value(rctx *c, const char *v, size_t n, const args *a, size_t
     bool digits = head > 0 && head < 10;
     for (size_t i = 0; i < head; i++) digits &= v[i] >= '0' && v[i] <= '9';
     if (!head || digits) {
-        size_t at = head ? (size_t)strtoul(str_cstr(c, str_new(c, v, head, OPEN)), NULL, 10) : (*next)++;
-        if (at >= a->n) raise(c, "Replacement index %zu out of range for positional args tuple", at);
+        size_t at =
+            head ? (size_t)strtoul(str_cstr(c, str_new(c, v, head, OPEN)), NULL, 10) : (*next)++;
+        if (at >= a->n)
+            raise(c, "Replacement index %zu out of range for positional args tuple", at);
         out = a->pos[at];
     } else {
         bool found = false;
@@ -204,7 +214,9 @@ static value field_value(rctx *c, const char *v, size_t n, const args *a, size_t
         bool item = v[i] == '[';
         while (to < n && (item ? v[to] != ']' : v[to] != '.' && v[to] != '[')) to++;
         vstr *key = str_new(c, v + from, to - from, OPEN);
-        value k = item && to > from && v[from] >= '0' && v[from] <= '9' ? parse_int(c, v + from, to - from) : v_str(key);
+        value k = item && to > from && v[from] >= '0' && v[from] <= '9'
+                      ? parse_int(c, v + from, to - from)
+                      : v_str(key);
         out = item ? get_item(c, out, k) : get_attr(c, out, key);
         i = to + item;
     }
@@ -235,8 +247,11 @@ vstr *str_format(rctx *c, vstr *s, const args *a)
         work(c, 1);
         value f = field_value(c, v + at, name, a, &next);
         if (n - name == 2 && !memcmp(v + at + name, "!r", 2)) put_repr(&b, f);
-        else if (n == name || (n - name == 2 && !memcmp(v + at + name, "!s", 2))) sb_str(&b, to_str(c, f));
-        else raise(c, "format(): the specification '%.*s' is not supported", (int)(n < 40 ? n : 40), v + at);
+        else if (n == name || (n - name == 2 && !memcmp(v + at + name, "!s", 2)))
+            sb_str(&b, to_str(c, f));
+        else
+            raise(c, "format(): the specification '%.*s' is not supported", (int)(n < 40 ? n : 40),
+                  v + at);
         at += n + 1;
     }
     vstr *r = sb_done(&b);

@@ -22,14 +22,16 @@ static bool mentions(const template *t, const char *word)
 /* Renders messages (JSON text of ours); true and the text in out if nothing was raised. */
 static bool trial(const template *t, const char *messages, buf *out)
 {
-    static const json yes = {.type = JSON_TRUE}, empty = {.type = JSON_STRING, .str = ""}, none = {.type = JSON_NULL};
+    static const json yes = {.type = JSON_TRUE}, empty = {.type = JSON_STRING, .str = ""},
+                      none = {.type = JSON_NULL};
     const json *root;
     json_doc *d = json_parse(messages, strlen(messages), NULL, &root, NULL);
     template_output o = {0};
     err e = {0};
     if (!d) return false;
-    template_var v[] = {{"messages", root, false}, {"add_generation_prompt", &yes, true}, {"tools", &none, true},
-                        {"documents", &none, true}, {"bos_token", &empty, true}, {"eos_token", &empty, true}};
+    template_var v[] = {{"messages", root, false},   {"add_generation_prompt", &yes, true},
+                        {"tools", &none, true},      {"documents", &none, true},
+                        {"bos_token", &empty, true}, {"eos_token", &empty, true}};
     template_input in = {.var = v, .n_var = sizeof v / sizeof *v, .max_steps = TRIAL_STEPS};
     bool ok = !template_render(t, &in, &o, &e);
     if (ok) buf_put(out, buf_str(&o.text), o.text.len);
@@ -42,9 +44,12 @@ static bool trial(const template *t, const char *messages, buf *out)
 static bool takes_parts(const template *t)
 {
     buf b = {0};
-    bool ok = trial(t, "[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"probe-one\"},"
-                       "{\"type\":\"text\",\"text\":\"probe-two\"}]}]", &b) &&
-              strstr(b.v, "probe-one") && strstr(b.v, "probe-two") && !strstr(b.v, "'type'") && !strstr(b.v, "\"type\"");
+    bool ok = trial(t,
+                    "[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"probe-one\"},"
+                    "{\"type\":\"text\",\"text\":\"probe-two\"}]}]",
+                    &b) &&
+              strstr(b.v, "probe-one") && strstr(b.v, "probe-two") && !strstr(b.v, "'type'") &&
+              !strstr(b.v, "\"type\"");
     buf_clear(&b);
     return ok;
 }
@@ -53,10 +58,15 @@ static bool takes_parts(const template *t)
 static bool takes_late_system(const template *t)
 {
     buf b = {0};
-    bool ok = trial(t, "[{\"role\":\"system\",\"content\":\"probe-first\"},{\"role\":\"user\",\"content\":\"probe-user\"},"
-                       "{\"role\":\"assistant\",\"content\":\"probe-answer\"},"
-                       "{\"role\":\"system\",\"content\":\"probe-late\"},{\"role\":\"user\",\"content\":\"probe-end\"}]", &b);
-    const char *first = ok ? strstr(b.v, "probe-first") : NULL, *answer = first ? strstr(first, "probe-answer") : NULL;
+    bool ok = trial(t,
+                    "[{\"role\":\"system\",\"content\":\"probe-first\"},{\"role\":\"user\","
+                    "\"content\":\"probe-user\"},"
+                    "{\"role\":\"assistant\",\"content\":\"probe-answer\"},"
+                    "{\"role\":\"system\",\"content\":\"probe-late\"},{\"role\":\"user\","
+                    "\"content\":\"probe-end\"}]",
+                    &b);
+    const char *first = ok ? strstr(b.v, "probe-first") : NULL,
+               *answer = first ? strstr(first, "probe-answer") : NULL;
     const char *late = answer ? strstr(answer, "probe-late") : NULL;
     ok = late && strstr(late, "probe-end");
     buf_clear(&b);

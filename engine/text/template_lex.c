@@ -1,6 +1,7 @@
 /* template_lex.c - template text to tokens, with Jinja's white space rules (trim_blocks,
  * lstrip_blocks, -, +) already applied to the data between tags.
- * Owns the tokens of one compilation.  Refuses what Jinja's lexer refuses.  Thread: the compiler's. */
+ * Owns the tokens of one compilation.  Refuses what Jinja's lexer refuses.  Thread: the compiler's.
+ */
 #include "engine/text/template_ast.h"
 
 #include "base/utf8.h"
@@ -11,11 +12,11 @@
 
 typedef struct {
     parser *p;
-    const char *s;      /* [n] source with \n line ends and without its last one */
+    const char *s; /* [n] source with \n line ends and without its last one */
     size_t n, at;
     int line;
-    bool line_start;    /* the last match ended with a newline (or nothing was matched yet) */
-    char close[256];    /* brackets waiting to be closed */
+    bool line_start; /* the last match ended with a newline (or nothing was matched yet) */
+    char close[256]; /* brackets waiting to be closed */
     int n_close;
 } lexer;
 
@@ -89,7 +90,8 @@ static void put_data(lexer *l, size_t from, size_t to, char sign, bool variable)
         size_t line = to;
         while (line > from && l->s[line - 1] != '\n') line--;
         bool at_start = line > from || l->line_start;
-        if (at_start && to > line && skip_space(&(lexer){.s = l->s, .n = to}, line) == to) end = line;
+        if (at_start && to > line && skip_space(&(lexer){.s = l->s, .n = to}, line) == to)
+            end = line;
     }
     if (end > from) push(l, T_DATA, l->s + from, end - from);
     go(l, to);
@@ -205,7 +207,9 @@ static int hex_digits(const char *s, size_t n, int want, uint32_t *out)
     if (n < (size_t)want) return 0;
     for (int i = 0; i < want; i++) {
         char c = s[i];
-        int d = c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1;
+        int d = c >= '0' && c <= '9'                 ? c - '0'
+                : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10
+                                                     : -1;
         if (d < 0) return 0;
         v = v << 4 | (uint32_t)d;
     }
@@ -234,7 +238,8 @@ static size_t unescape(lexer *l, const char *s, size_t n, char *out, size_t *m)
     }
     int want = s[1] == 'x' ? 2 : s[1] == 'u' ? 4 : s[1] == 'U' ? 8 : 0;
     if (want) {
-        if (!hex_digits(s + 2, n - 2, want, &cp)) syntax(l->p, l->line, "truncated \\%c escape", s[1]);
+        if (!hex_digits(s + 2, n - 2, want, &cp))
+            syntax(l->p, l->line, "truncated \\%c escape", s[1]);
         if (cp > 0x10FFFF || (cp >= 0xD800 && cp < 0xE000))
             syntax(l->p, l->line, "\\%c escape of something that is not a character", s[1]);
         *m += (size_t)utf8_encode(cp, out + *m);
@@ -262,7 +267,8 @@ static void lex_string(lexer *l)
             escapes = true;
             end++;
         }
-    if (end >= l->n) syntax(l->p, l->line, "unexpected char '%c' at %zu: no end of the string", quote, l->at);
+    if (end >= l->n)
+        syntax(l->p, l->line, "unexpected char '%c' at %zu: no end of the string", quote, l->at);
     const char *v = l->s + l->at + 1;
     size_t n = end - l->at - 1;
     if (escapes) {
@@ -290,16 +296,18 @@ static void lex_operator(lexer *l)
         const char *text;
         token_type type;
     } ops[] = {
-        {"//", T_FLOORDIV}, {"**", T_POW}, {"==", T_EQ}, {"!=", T_NE}, {">=", T_GE}, {"<=", T_LE},
-        {"+", T_ADD}, {"-", T_SUB}, {"/", T_DIV}, {"*", T_MUL}, {"%", T_MOD}, {"~", T_TILDE},
-        {"[", T_LBRACKET}, {"]", T_RBRACKET}, {"(", T_LPAREN}, {")", T_RPAREN}, {"{", T_LBRACE},
-        {"}", T_RBRACE}, {">", T_GT}, {"<", T_LT}, {"=", T_ASSIGN}, {".", T_DOT}, {":", T_COLON},
-        {"|", T_PIPE}, {",", T_COMMA}, {";", T_SEMICOLON},
+        {"//", T_FLOORDIV}, {"**", T_POW},   {"==", T_EQ},      {"!=", T_NE},      {">=", T_GE},
+        {"<=", T_LE},       {"+", T_ADD},    {"-", T_SUB},      {"/", T_DIV},      {"*", T_MUL},
+        {"%", T_MOD},       {"~", T_TILDE},  {"[", T_LBRACKET}, {"]", T_RBRACKET}, {"(", T_LPAREN},
+        {")", T_RPAREN},    {"{", T_LBRACE}, {"}", T_RBRACE},   {">", T_GT},       {"<", T_LT},
+        {"=", T_ASSIGN},    {".", T_DOT},    {":", T_COLON},    {"|", T_PIPE},     {",", T_COMMA},
+        {";", T_SEMICOLON},
     };
     char c = l->s[l->at];
     const char *open = c ? strchr("{([", c) : NULL;
     if (open) {
-        if (l->n_close == (int)sizeof l->close) syntax(l->p, l->line, "brackets are nested too deeply");
+        if (l->n_close == (int)sizeof l->close)
+            syntax(l->p, l->line, "brackets are nested too deeply");
         l->close[l->n_close++] = "})]"[open - (const char *)"{(["];
     }
     if (c == '}' || c == ')' || c == ']') {
@@ -381,7 +389,9 @@ void lex(parser *p, const char *text, size_t n)
     normalise(&l, text, n);
     while (l.at < l.n) {
         size_t i = l.at;
-        while (i < l.n && !(l.s[i] == '{' && i + 1 < l.n && l.s[i + 1] && strchr("%{#", l.s[i + 1]))) i++;
+        while (i < l.n &&
+               !(l.s[i] == '{' && i + 1 < l.n && l.s[i + 1] && strchr("%{#", l.s[i + 1])))
+            i++;
         if (i >= l.n) {
             push(&l, T_DATA, l.s + l.at, l.n - l.at);
             break;

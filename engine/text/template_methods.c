@@ -14,7 +14,8 @@ typedef value method_fn(rctx *c, value self, const args *a);
 static vstr *part(rctx *c, vstr *s, value start, value end, size_t *from)
 {
     *from = 0;
-    if (start.kind == V_MISSING && end.kind == V_MISSING) return s; /* without counting a long text */
+    if (start.kind == V_MISSING && end.kind == V_MISSING)
+        return s; /* without counting a long text */
     int64_t n = (int64_t)str_chars(c, s), lo = arg_int(c, start, 0), hi = arg_int(c, end, n);
     if (lo < 0) lo = lo < -n ? 0 : lo + n;
     if (hi < 0) hi = hi < -n ? 0 : hi + n;
@@ -37,7 +38,8 @@ static bool ends(rctx *c, vstr *s, vstr *with)
     return with->n <= s->n && !memcmp(str_flat(c, s) + s->n - with->n, str_flat(c, with), with->n);
 }
 
-static value affix(rctx *c, value self, const args *a, const char *who, bool (*fits)(rctx *, vstr *, vstr *))
+static value affix(rctx *c, value self, const args *a, const char *who,
+                   bool (*fits)(rctx *, vstr *, vstr *))
 {
     value v[3];
     size_t from;
@@ -49,7 +51,8 @@ static value affix(rctx *c, value self, const args *a, const char *who, bool (*f
         raise(c, "%s first arg must be str or a tuple of str, not %s", who, type_name(v[0]));
     for (size_t i = 0; i < v[0].q->n; i++) {
         value p = v[0].q->v[i];
-        if (p.kind != V_STR) raise(c, "tuple for %s must only contain str, not %s", who, type_name(p));
+        if (p.kind != V_STR)
+            raise(c, "tuple for %s must only contain str, not %s", who, type_name(p));
         if (from != SIZE_MAX && fits(c, s, p.s)) return v_bool(true);
     }
     return v_bool(false);
@@ -141,11 +144,11 @@ static value no_args(rctx *c, const args *a, const char *who)
     return v_none();
 }
 
-#define CASING(name, how)                                                                          \
-    static value s_##name(rctx *c, value self, const args *a)                                      \
-    {                                                                                              \
-        no_args(c, a, #name);                                                                      \
-        return v_str(str_case(c, self.s, how));                                                    \
+#define CASING(name, how)                                     \
+    static value s_##name(rctx *c, value self, const args *a) \
+    {                                                         \
+        no_args(c, a, #name);                                 \
+        return v_str(str_case(c, self.s, how));               \
     }
 CASING(upper, CASE_UPPER)
 CASING(lower, CASE_LOWER)
@@ -153,11 +156,11 @@ CASING(title, CASE_TITLE)
 CASING(capitalize, CASE_CAPITALIZE)
 CASING(swapcase, CASE_SWAP)
 
-#define CLASS(name, which)                                                                         \
-    static value s_##name(rctx *c, value self, const args *a)                                      \
-    {                                                                                              \
-        no_args(c, a, #name);                                                                      \
-        return v_bool(str_is_class(c, self.s, which));                                             \
+#define CLASS(name, which)                                    \
+    static value s_##name(rctx *c, value self, const args *a) \
+    {                                                         \
+        no_args(c, a, #name);                                 \
+        return v_bool(str_is_class(c, self.s, which));        \
     }
 CLASS(isalpha, IS_ALPHA)
 CLASS(isdigit, IS_DIGIT)
@@ -299,10 +302,12 @@ static value pad(rctx *c, value self, const args *a, const char *who, int side)
     bind(c, who, a, "width fillchar", v);
     int64_t want = arg_int(c, v[0], 0), have = (int64_t)str_chars(c, self.s);
     vstr *fill = arg_str(c, v[1]);
-    if (fill && str_chars(c, fill) != 1) raise(c, "The fill character must be exactly one character long");
+    if (fill && str_chars(c, fill) != 1)
+        raise(c, "The fill character must be exactly one character long");
     if (want <= have) return self;
     int64_t all = want - have, left = side < 0 ? 0 : side > 0 ? all : all / 2 + (all & want & 1);
-    if ((uint64_t)all > c->mem.limit) fail(c, ERR_LIMIT, "%s(): width %lld is too large", who, (long long)want);
+    if ((uint64_t)all > c->mem.limit)
+        fail(c, ERR_LIMIT, "%s(): width %lld is too large", who, (long long)want);
     work(c, (uint64_t)all >> 4);
     sbuild b;
     sb_init(&b, c);
@@ -446,41 +451,108 @@ static value o_changed(rctx *c, value self, const args *a)
 typedef struct {
     vkind kind;
     const char *name;
-    method_fn *fn;   /* NULL: Python has it, we do not */
-    bool hidden;     /* the sandbox refuses it */
+    method_fn *fn; /* NULL: Python has it, we do not */
+    bool hidden;   /* the sandbox refuses it */
 } method;
 
-#define STR(n) {V_STR, #n, s_##n, false}
-#define NOT_OURS(k, n) {k, n, NULL, false}
-#define HIDDEN(k, n) {k, n, NULL, true}
+#define STR(n)                  \
+    {                           \
+        V_STR, #n, s_##n, false \
+    }
+#define NOT_OURS(k, n)    \
+    {                     \
+        k, n, NULL, false \
+    }
+#define HIDDEN(k, n)     \
+    {                    \
+        k, n, NULL, true \
+    }
 static const method methods[] = {
-    STR(startswith), STR(endswith), STR(strip), STR(lstrip), STR(rstrip), STR(split), STR(rsplit),
-    STR(splitlines), STR(replace), STR(upper), STR(lower), STR(title), STR(capitalize), STR(swapcase),
-    STR(isalpha), STR(isdigit), STR(isdecimal), STR(isalnum), STR(isspace), STR(islower), STR(isupper),
-    STR(isnumeric), STR(istitle), STR(isascii), STR(join), STR(find), STR(rfind), STR(index), STR(rindex),
-    STR(count), STR(partition), STR(rpartition), STR(removeprefix), STR(removesuffix), STR(center),
-    STR(ljust), STR(rjust), STR(zfill), STR(format),
-    NOT_OURS(V_STR, "casefold"), NOT_OURS(V_STR, "encode"), NOT_OURS(V_STR, "expandtabs"),
-    NOT_OURS(V_STR, "format_map"), NOT_OURS(V_STR, "isidentifier"), NOT_OURS(V_STR, "isprintable"),
-    NOT_OURS(V_STR, "maketrans"), NOT_OURS(V_STR, "translate"),
-    {V_DICT, "get", d_get, false}, {V_DICT, "keys", d_keys, false}, {V_DICT, "values", d_values, false},
-    {V_DICT, "items", d_items, false}, {V_DICT, "copy", copy, false}, NOT_OURS(V_DICT, "fromkeys"),
-    HIDDEN(V_DICT, "clear"), HIDDEN(V_DICT, "pop"), HIDDEN(V_DICT, "popitem"),
-    HIDDEN(V_DICT, "setdefault"), HIDDEN(V_DICT, "update"),
-    {V_LIST, "index", l_index, false}, {V_LIST, "count", l_count, false}, {V_LIST, "copy", copy, false},
-    HIDDEN(V_LIST, "append"), HIDDEN(V_LIST, "clear"), HIDDEN(V_LIST, "extend"), HIDDEN(V_LIST, "insert"),
-    HIDDEN(V_LIST, "pop"), HIDDEN(V_LIST, "remove"), HIDDEN(V_LIST, "reverse"), HIDDEN(V_LIST, "sort"),
-    {V_TUPLE, "index", l_index, false}, {V_TUPLE, "count", l_count, false},
-    {V_RANGE, "index", l_index, false}, {V_RANGE, "count", l_count, false},
+    STR(startswith),
+    STR(endswith),
+    STR(strip),
+    STR(lstrip),
+    STR(rstrip),
+    STR(split),
+    STR(rsplit),
+    STR(splitlines),
+    STR(replace),
+    STR(upper),
+    STR(lower),
+    STR(title),
+    STR(capitalize),
+    STR(swapcase),
+    STR(isalpha),
+    STR(isdigit),
+    STR(isdecimal),
+    STR(isalnum),
+    STR(isspace),
+    STR(islower),
+    STR(isupper),
+    STR(isnumeric),
+    STR(istitle),
+    STR(isascii),
+    STR(join),
+    STR(find),
+    STR(rfind),
+    STR(index),
+    STR(rindex),
+    STR(count),
+    STR(partition),
+    STR(rpartition),
+    STR(removeprefix),
+    STR(removesuffix),
+    STR(center),
+    STR(ljust),
+    STR(rjust),
+    STR(zfill),
+    STR(format),
+    NOT_OURS(V_STR, "casefold"),
+    NOT_OURS(V_STR, "encode"),
+    NOT_OURS(V_STR, "expandtabs"),
+    NOT_OURS(V_STR, "format_map"),
+    NOT_OURS(V_STR, "isidentifier"),
+    NOT_OURS(V_STR, "isprintable"),
+    NOT_OURS(V_STR, "maketrans"),
+    NOT_OURS(V_STR, "translate"),
+    {V_DICT, "get", d_get, false},
+    {V_DICT, "keys", d_keys, false},
+    {V_DICT, "values", d_values, false},
+    {V_DICT, "items", d_items, false},
+    {V_DICT, "copy", copy, false},
+    NOT_OURS(V_DICT, "fromkeys"),
+    HIDDEN(V_DICT, "clear"),
+    HIDDEN(V_DICT, "pop"),
+    HIDDEN(V_DICT, "popitem"),
+    HIDDEN(V_DICT, "setdefault"),
+    HIDDEN(V_DICT, "update"),
+    {V_LIST, "index", l_index, false},
+    {V_LIST, "count", l_count, false},
+    {V_LIST, "copy", copy, false},
+    HIDDEN(V_LIST, "append"),
+    HIDDEN(V_LIST, "clear"),
+    HIDDEN(V_LIST, "extend"),
+    HIDDEN(V_LIST, "insert"),
+    HIDDEN(V_LIST, "pop"),
+    HIDDEN(V_LIST, "remove"),
+    HIDDEN(V_LIST, "reverse"),
+    HIDDEN(V_LIST, "sort"),
+    {V_TUPLE, "index", l_index, false},
+    {V_TUPLE, "count", l_count, false},
+    {V_RANGE, "index", l_index, false},
+    {V_RANGE, "count", l_count, false},
     {V_FLOAT, "is_integer", f_is_integer, false},
-    {V_CYCLER, "next", y_next, false}, {V_CYCLER, "reset", y_reset, false},
-    {V_LOOP, "cycle", o_cycle, false}, {V_LOOP, "changed", o_changed, false},
+    {V_CYCLER, "next", y_next, false},
+    {V_CYCLER, "reset", y_reset, false},
+    {V_LOOP, "cycle", o_cycle, false},
+    {V_LOOP, "changed", o_changed, false},
 };
 
 static int lookup(vkind kind, const char *name, size_t n)
 {
     for (size_t i = 0; i < sizeof methods / sizeof *methods; i++)
-        if (methods[i].kind == kind && !strncmp(methods[i].name, name, n) && !methods[i].name[n]) return (int)i;
+        if (methods[i].kind == kind && !strncmp(methods[i].name, name, n) && !methods[i].name[n])
+            return (int)i;
     return -1;
 }
 

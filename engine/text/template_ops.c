@@ -13,14 +13,17 @@ _Noreturn static void unsupported(rctx *c, int op, value a, value b)
 {
     if (a.kind == V_UNDEF) raise_undefined(c, a);
     if (b.kind == V_UNDEF) raise_undefined(c, b);
-    if (op == BIN_ADD && a.kind == V_STR) raise(c, "can only concatenate str (not \"%s\") to str", type_name(b));
+    if (op == BIN_ADD && a.kind == V_STR)
+        raise(c, "can only concatenate str (not \"%s\") to str", type_name(b));
     if (op == BIN_ADD && (a.kind == V_LIST || a.kind == V_TUPLE))
-        raise(c, "can only concatenate %s (not \"%s\") to %s", type_name(a), type_name(b), type_name(a));
+        raise(c, "can only concatenate %s (not \"%s\") to %s", type_name(a), type_name(b),
+              type_name(a));
     if (op == BIN_MUL && (a.kind == V_STR || a.kind == V_LIST || a.kind == V_TUPLE))
         raise(c, "can't multiply sequence by non-int of type '%s'", type_name(b));
     if (op == BIN_MUL && (b.kind == V_STR || b.kind == V_LIST || b.kind == V_TUPLE))
         raise(c, "can't multiply sequence by non-int of type '%s'", type_name(a));
-    raise(c, "unsupported operand type(s) for %s: '%s' and '%s'", symbols[op], type_name(a), type_name(b));
+    raise(c, "unsupported operand type(s) for %s: '%s' and '%s'", symbols[op], type_name(a),
+          type_name(b));
 }
 
 _Noreturn static void overflow(rctx *c)
@@ -53,8 +56,10 @@ static value int_op(rctx *c, int op, int64_t a, int64_t b)
     int64_t r = 0;
     bool over = false;
     if (b == 0 && (op == BIN_DIV || op == BIN_FLOORDIV || op == BIN_MOD))
-        raise(c, "%s", op == BIN_DIV ? "division by zero" : op == BIN_MOD ? "integer modulo by zero"
-              : "integer division or modulo by zero");
+        raise(c, "%s",
+              op == BIN_DIV   ? "division by zero"
+              : op == BIN_MOD ? "integer modulo by zero"
+                              : "integer division or modulo by zero");
     switch (op) {
     case BIN_ADD: over = __builtin_add_overflow(a, b, &r); break;
     case BIN_SUB: over = __builtin_sub_overflow(a, b, &r); break;
@@ -74,8 +79,10 @@ static value int_op(rctx *c, int op, int64_t a, int64_t b)
 static value float_op(rctx *c, int op, double a, double b)
 {
     if (b == 0 && (op == BIN_DIV || op == BIN_FLOORDIV || op == BIN_MOD))
-        raise(c, "%s", op == BIN_DIV ? "float division by zero" : op == BIN_MOD ? "float modulo"
-              : "float floor division by zero");
+        raise(c, "%s",
+              op == BIN_DIV   ? "float division by zero"
+              : op == BIN_MOD ? "float modulo"
+                              : "float floor division by zero");
     double mod;
     switch (op) {
     case BIN_ADD: return v_float(a + b);
@@ -86,7 +93,8 @@ static value float_op(rctx *c, int op, double a, double b)
         if (a == 0 && b < 0) raise(c, "0.0 cannot be raised to a negative power");
         if (a < 0 && b != floor(b) && isfinite(b)) raise(c, "complex numbers are not supported");
         mod = pow(a, b);
-        if (isinf(mod) && isfinite(a) && isfinite(b)) raise(c, "(34, 'Numerical result out of range')");
+        if (isinf(mod) && isfinite(a) && isfinite(b))
+            raise(c, "(34, 'Numerical result out of range')");
         return v_float(mod);
     default: break;
     }
@@ -145,7 +153,8 @@ static value add_str(rctx *c, vstr *a, vstr *b)
 
 value binary(rctx *c, int op, value a, value b)
 {
-    bool seq_a = a.kind == V_LIST || a.kind == V_TUPLE, seq_b = b.kind == V_LIST || b.kind == V_TUPLE;
+    bool seq_a = a.kind == V_LIST || a.kind == V_TUPLE,
+         seq_b = b.kind == V_LIST || b.kind == V_TUPLE;
     if (is_int(a) && is_int(b)) return int_op(c, op, int_of(a), int_of(b));
     if (is_number(a) && is_number(b)) {
         if (a.kind != V_FLOAT && b.kind != V_FLOAT && op != BIN_DIV) overflow(c);

@@ -53,12 +53,17 @@ int name_id(parser *p, const char *s, size_t n)
 
 const char *token_words(const token *t, char out[80])
 {
-    static const char *const words[] = {
-        [T_EOF] = "end of template", [T_DATA] = "template data / text",
-        [T_BLOCK_BEGIN] = "begin of statement block", [T_BLOCK_END] = "end of statement block",
-        [T_VAR_BEGIN] = "begin of print statement", [T_VAR_END] = "end of print statement",
-        [T_STRING] = "string", [T_INT] = "integer", [T_FLOAT] = "float"};
-    if ((size_t)t->type < sizeof words / sizeof *words && words[t->type]) snprintf(out, 80, "'%s'", words[t->type]);
+    static const char *const words[] = {[T_EOF] = "end of template",
+                                        [T_DATA] = "template data / text",
+                                        [T_BLOCK_BEGIN] = "begin of statement block",
+                                        [T_BLOCK_END] = "end of statement block",
+                                        [T_VAR_BEGIN] = "begin of print statement",
+                                        [T_VAR_END] = "end of print statement",
+                                        [T_STRING] = "string",
+                                        [T_INT] = "integer",
+                                        [T_FLOAT] = "float"};
+    if ((size_t)t->type < sizeof words / sizeof *words && words[t->type])
+        snprintf(out, 80, "'%s'", words[t->type]);
     else snprintf(out, 80, "'%.*s'", (int)(t->n < 60 ? t->n : 60), t->v);
     return out;
 }
@@ -113,8 +118,10 @@ static node *body(parser *p, const char *const *end, int *which)
     expect(p, T_BLOCK_END, "end of statement block");
     node *n = parse_block(p, end);
     if (cur(p)->type == T_EOF)
-        syntax(p, cur(p)->line, "Unexpected end of template. Jinja was looking for the following tags: '%s'. "
-               "The innermost block that needs to be closed is '%s'.", end[0], p->open_tag);
+        syntax(p, cur(p)->line,
+               "Unexpected end of template. Jinja was looking for the following tags: '%s'. "
+               "The innermost block that needs to be closed is '%s'.",
+               end[0], p->open_tag);
     const token *t = advance(p);
     if (which) {
         *which = 0;
@@ -173,7 +180,8 @@ static node *parse_for(parser *p, int line)
     n->b = parse_tuple(p, 0, "recursive");
     if (skip_name(p, "if")) n->e = parse_expression(p, true);
     if (tok_is_name(cur(p), "recursive"))
-        syntax(p, cur(p)->line, "recursive loops are not supported: write a macro that calls itself");
+        syntax(p, cur(p)->line,
+               "recursive loops are not supported: write a macro that calls itself");
     p->loops++;
     n->c = body(p, ends, &which);
     p->loops--;
@@ -307,7 +315,8 @@ static node *parse_loop_control(parser *p, int line, node_kind k)
 
 static node *parse_statement(parser *p)
 {
-    static const char *const other_files[] = {"include", "import", "from", "extends", "block", "autoescape"};
+    static const char *const other_files[] = {"include", "import", "from",
+                                              "extends", "block",  "autoescape"};
     const token *t = cur(p);
     if (t->type != T_NAME) syntax(p, t->line, "tag name expected");
     advance(p);
@@ -324,7 +333,8 @@ static node *parse_statement(parser *p)
     if (tok_is_name(t, "continue")) return parse_loop_control(p, t->line, N_CONTINUE);
     for (size_t i = 0; i < sizeof other_files / sizeof *other_files; i++)
         if (tok_is_name(t, other_files[i]))
-            syntax(p, t->line, "'%s' is not supported: a chat template stands alone", other_files[i]);
+            syntax(p, t->line, "'%s' is not supported: a chat template stands alone",
+                   other_files[i]);
     syntax(p, t->line, "Encountered unknown tag '%.*s'.", (int)(t->n < 60 ? t->n : 60), t->v);
 }
 
@@ -383,7 +393,8 @@ node *parse_template(parser *p)
 template *template_compile(const char *text, size_t n, err *e)
 {
     if (n > MAX_TEMPLATE) {
-        err_set(e, ERR_LIMIT, "the chat template has %zu bytes; at most %d are accepted", n, MAX_TEMPLATE);
+        err_set(e, ERR_LIMIT, "the chat template has %zu bytes; at most %d are accepted", n,
+                MAX_TEMPLATE);
         return NULL;
     }
     if (!utf8_valid(text, n)) {

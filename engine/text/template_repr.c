@@ -33,8 +33,7 @@ size_t float_repr(double f, char out[40])
     if (exp >= 16 || exp < -4) {
         *o++ = digit[0];
         if (n > 1) *o++ = '.';
-        memcpy(o, digit + 1, (size_t)(n - 1));
-        o += n - 1;
+        for (int i = 1; i < n; i++) *o++ = digit[i];
         o += sprintf(o, "e%c%02d", exp < 0 ? '-' : '+', abs(exp));
         return (size_t)(o - out);
     }
@@ -83,7 +82,8 @@ static void repr_str(sbuild *b, vstr *s)
         else if (cp == '\n') n = sprintf(esc, "\\n");
         else if (cp == '\r') n = sprintf(esc, "\\r");
         else if (cp == '\t') n = sprintf(esc, "\\t");
-        else if (!printable(cp)) n = sprintf(esc, cp < 0x100 ? "\\x%02x" : cp < 0x10000 ? "\\u%04x" : "\\U%08x", cp);
+        else if (!printable(cp))
+            n = sprintf(esc, cp < 0x100 ? "\\x%02x" : cp < 0x10000 ? "\\u%04x" : "\\U%08x", cp);
         if (n) {
             sb_bytes(b, v + from, i - from, closed);
             sb_bytes(b, esc, (size_t)n, closed);
@@ -120,8 +120,11 @@ static void repr_seq(sbuild *b, value v)
         sb_puts(b, v.q->n == 1 ? ",)" : ")");
         break;
     case V_RANGE:
-        if (v.q->step == 1) snprintf(t, sizeof t, "range(%lld, %lld)", (long long)v.q->start, (long long)v.q->stop);
-        else snprintf(t, sizeof t, "range(%lld, %lld, %lld)", (long long)v.q->start, (long long)v.q->stop, (long long)v.q->step);
+        if (v.q->step == 1)
+            snprintf(t, sizeof t, "range(%lld, %lld)", (long long)v.q->start, (long long)v.q->stop);
+        else
+            snprintf(t, sizeof t, "range(%lld, %lld, %lld)", (long long)v.q->start,
+                     (long long)v.q->stop, (long long)v.q->step);
         sb_puts(b, t);
         break;
     case V_VIEW:
@@ -162,9 +165,7 @@ static bool put_scalar(sbuild *b, value v)
         return true;
     case V_BIG: sb_str(b, v.s); return true;
     case V_FLOAT: sb_bytes(b, t, float_repr(v.f, t), false); return true;
-    case V_LOOP:
-        sb_puts(b, "<LoopContext>");
-        return true;
+    case V_LOOP: sb_puts(b, "<LoopContext>"); return true;
     case V_MACRO: sb_puts(b, "<Macro>"); return true;
     case V_BOUND:
         snprintf(t, sizeof t, "<built-in method %.30s>", method_name(v.bound->method));
@@ -189,7 +190,8 @@ void put_repr(sbuild *b, value v)
         repr_str(b, v.s);
         return;
     }
-    if (++c->depth > MAX_DEPTH) fail(c, ERR_LIMIT, "maximum recursion depth exceeded while printing");
+    if (++c->depth > MAX_DEPTH)
+        fail(c, ERR_LIMIT, "maximum recursion depth exceeded while printing");
     if (v.kind == V_NS) sb_puts(b, "<Namespace ");
     if (v.kind == V_DICT || v.kind == V_NS) repr_dict(b, v.d);
     else repr_seq(b, v);
@@ -261,7 +263,9 @@ static void json_str(writer *w, vstr *s)
             uint32_t cp;
             k = (size_t)utf8_decode(v + i, &cp);
             if (cp < 0x10000) n = sprintf(esc, "\\u%04x", cp);
-            else n = sprintf(esc, "\\u%04x\\u%04x", 0xD800 + ((cp - 0x10000) >> 10), 0xDC00 + ((cp - 0x10000) & 0x3FF));
+            else
+                n = sprintf(esc, "\\u%04x\\u%04x", 0xD800 + ((cp - 0x10000) >> 10),
+                            0xDC00 + ((cp - 0x10000) & 0x3FF));
         }
         if (n) {
             sb_bytes(&w->b, v + from, i - from, closed);
@@ -360,7 +364,8 @@ static void json_value(writer *w, value v)
 {
     rctx *c = w->b.c;
     work(c, 1);
-    if (++c->depth > MAX_DEPTH) fail(c, ERR_LIMIT, "maximum recursion depth exceeded while encoding a JSON object");
+    if (++c->depth > MAX_DEPTH)
+        fail(c, ERR_LIMIT, "maximum recursion depth exceeded while encoding a JSON object");
     switch (v.kind) {
     case V_NONE: sb_puts(&w->b, "null"); break;
     case V_BOOL: sb_puts(&w->b, v.b ? "true" : "false"); break;

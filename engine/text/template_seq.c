@@ -30,7 +30,8 @@ static value path(rctx *c, value item, value attr, value fallback)
         size_t n = dot ? (size_t)(dot - s) - i : attr.s->n - i;
         value key = all_digits(s + i, n) ? parse_int(c, s + i, n) : v_str(str_sub(c, attr.s, i, n));
         item = get_item(c, item, key);
-        if (item.kind == V_UNDEF && fallback.kind != V_MISSING && fallback.kind != V_NONE) item = fallback;
+        if (item.kind == V_UNDEF && fallback.kind != V_MISSING && fallback.kind != V_NONE)
+            item = fallback;
         i += n + 1;
     }
     return item;
@@ -107,11 +108,13 @@ static value f_dictsort(rctx *c, value in, const args *a)
     if (in.kind != V_DICT) raise(c, "'%s' object has no attribute 'items'", type_name(in));
     vstr *by = arg_str(c, v[1]);
     bool value_key = by && str_is(c, by, "value");
-    if (by && !value_key && !str_is(c, by, "key")) raise(c, "You can only sort by either \"key\" or \"value\"");
+    if (by && !value_key && !str_is(c, by, "key"))
+        raise(c, "You can only sort by either \"key\" or \"value\"");
     vseq *q = dict_view(c, in.d, 2, "dict_items");
     keyed *k = take(c, (q->n + 1) * sizeof *k);
     bool keep = arg_bool(c, v[0], false);
-    for (size_t i = 0; i < q->n; i++) k[i] = (keyed){fold_case(c, q->v[i].q->v[value_key], keep), q->v[i]};
+    for (size_t i = 0; i < q->n; i++)
+        k[i] = (keyed){fold_case(c, q->v[i].q->v[value_key], keep), q->v[i]};
     return v_seq(V_LIST, sorted(c, k, q->n, arg_bool(c, v[2], false)));
 }
 
@@ -123,12 +126,14 @@ static value f_groupby(rctx *c, value in, const args *a)
     vseq *q = iterate(c, in), *out = seq_new(c, 0);
     size_t cap = 0;
     keyed *k = take(c, (q->n + 1) * sizeof *k);
-    for (size_t i = 0; i < q->n; i++) k[i] = (keyed){fold_case(c, path(c, q->v[i], v[0], v[1]), keep), q->v[i]};
+    for (size_t i = 0; i < q->n; i++)
+        k[i] = (keyed){fold_case(c, path(c, q->v[i], v[0], v[1]), keep), q->v[i]};
     merge_sort(c, k, take(c, (q->n + 1) * sizeof *k), q->n, false);
     for (size_t i = 0, j; i < q->n; i = j) {
         vseq *pair = seq_new(c, 2), *list = seq_new(c, 0);
         size_t room = 0;
-        for (j = i; j < q->n && equal(c, k[j].key, k[i].key); j++) seq_push(c, list, &room, k[j].item);
+        for (j = i; j < q->n && equal(c, k[j].key, k[i].key); j++)
+            seq_push(c, list, &room, k[j].item);
         pair->v[0] = path(c, k[i].item, v[0], v[1]);
         pair->v[1] = v_seq(V_LIST, list);
         pair->n = 2;
@@ -334,13 +339,15 @@ static value f_sum(rctx *c, value in, const args *a)
     value total = v[1].kind == V_MISSING ? v_int(0) : v[1];
     if (total.kind == V_STR) raise(c, "sum() can't sum strings [use ''.join(seq) instead]");
     vseq *q = iterate(c, in);
-    for (size_t i = 0; i < q->n; i++) total = binary(c, BIN_ADD, total, path(c, q->v[i], v[0], missing));
+    for (size_t i = 0; i < q->n; i++)
+        total = binary(c, BIN_ADD, total, path(c, q->v[i], v[0], missing));
     return total;
 }
 
 static vseq *piece(rctx *c, vseq *q, size_t from, size_t to, size_t want, value fill)
 {
-    size_t have = to - from, n = fill.kind == V_MISSING || fill.kind == V_NONE || have >= want ? have : want;
+    size_t have = to - from,
+           n = fill.kind == V_MISSING || fill.kind == V_NONE || have >= want ? have : want;
     vseq *p = seq_new(c, n);
     for (size_t i = 0; i < n; i++) p->v[p->n++] = i < have ? q->v[from + i] : fill;
     work(c, n >> 3);
@@ -355,7 +362,8 @@ static value f_batch(rctx *c, value in, const args *a)
     vseq *q = iterate(c, in), *out = seq_new(c, 0);
     size_t cap = 0;
     if (size < 1) raise(c, "batch needs a line count of at least 1");
-    if (size > (1 << 24)) fail(c, ERR_LIMIT, "batch(): %lld items a line are too many", (long long)size);
+    if (size > (1 << 24))
+        fail(c, ERR_LIMIT, "batch(): %lld items a line are too many", (long long)size);
     for (size_t i = 0; i < q->n; i += (size_t)size) {
         size_t to = q->n - i < (size_t)size ? q->n : i + (size_t)size;
         seq_push(c, out, &cap, v_seq(V_LIST, piece(c, q, i, to, (size_t)size, v[1])));
@@ -371,7 +379,8 @@ static value f_slice(rctx *c, value in, const args *a)
     vseq *q = iterate(c, in), *out = seq_new(c, 0);
     size_t cap = 0, at = 0;
     if (slices < 1) raise(c, "integer division or modulo by zero");
-    if (slices > MAX_RANGE) fail(c, ERR_LIMIT, "slice(): %lld slices are too many", (long long)slices);
+    if (slices > MAX_RANGE)
+        fail(c, ERR_LIMIT, "slice(): %lld slices are too many", (long long)slices);
     size_t each = q->n / (size_t)slices, extra = q->n % (size_t)slices;
     for (size_t i = 0; i < (size_t)slices; i++) {
         size_t n = each + (i < extra);
@@ -385,11 +394,26 @@ static value f_slice(rctx *c, value in, const args *a)
 const filter_fn *find_seq_filter(const char *name, size_t n)
 {
     static const filter_fn table[] = {
-        {"sort", f_sort}, {"dictsort", f_dictsort}, {"groupby", f_groupby}, {"min", f_min}, {"max", f_max},
-        {"map", f_map}, {"select", f_select}, {"reject", f_reject}, {"selectattr", f_selectattr},
-        {"rejectattr", f_rejectattr}, {"unique", f_unique}, {"list", f_list}, {"first", f_first},
-        {"last", f_last}, {"reverse", f_reverse}, {"items", f_items}, {"join", f_join}, {"sum", f_sum},
-        {"batch", f_batch}, {"slice", f_slice},
+        {"sort", f_sort},
+        {"dictsort", f_dictsort},
+        {"groupby", f_groupby},
+        {"min", f_min},
+        {"max", f_max},
+        {"map", f_map},
+        {"select", f_select},
+        {"reject", f_reject},
+        {"selectattr", f_selectattr},
+        {"rejectattr", f_rejectattr},
+        {"unique", f_unique},
+        {"list", f_list},
+        {"first", f_first},
+        {"last", f_last},
+        {"reverse", f_reverse},
+        {"items", f_items},
+        {"join", f_join},
+        {"sum", f_sum},
+        {"batch", f_batch},
+        {"slice", f_slice},
     };
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
         if (!strncmp(table[i].name, name, n) && !table[i].name[n]) return &table[i];

@@ -46,7 +46,8 @@ static void sb_room(sbuild *b, size_t n)
     if (n <= b->cap - b->n) return;
     size_t cap = b->cap ? b->cap : 128;
     while (cap - b->n < n) {
-        if (cap > SIZE_MAX / 8) fail(b->c, ERR_LIMIT, "the template builds a text that is too large");
+        if (cap > SIZE_MAX / 8)
+            fail(b->c, ERR_LIMIT, "the template builds a text that is too large");
         cap *= 2;
     }
     char *v = take(b->c, cap);
@@ -167,7 +168,8 @@ const char *str_flat(rctx *c, vstr *s)
         b.cap = first->room;
         b.n = first->n;
         if (first->from == CLOSED) sb_close(&b, 0, first->n);
-        for (size_t i = 0; i < first->n_span; i++) sb_close(&b, first->span[i].start, first->span[i].end);
+        for (size_t i = 0; i < first->n_span; i++)
+            sb_close(&b, first->span[i].start, first->span[i].end);
     } else {
         b.cap = s->n + s->n / 2 + 64;
         b.v = take(c, b.cap);
@@ -283,7 +285,8 @@ size_t space_len(const char *s, size_t n)
 {
     unsigned char b = n ? (unsigned char)s[0] : 'x';
     if (b < 0x80) return (b >= 9 && b <= 13) || (b >= 28 && b <= 32);
-    if (b == 0xC2) return n > 1 && ((unsigned char)s[1] == 0x85 || (unsigned char)s[1] == 0xA0) ? 2 : 0;
+    if (b == 0xC2)
+        return n > 1 && ((unsigned char)s[1] == 0x85 || (unsigned char)s[1] == 0xA0) ? 2 : 0;
     if ((b != 0xE1 && b != 0xE2 && b != 0xE3) || n < 3 || utf8_valid_at(s, n) != 3) return 0;
     uint32_t cp;
     utf8_decode(s, &cp);

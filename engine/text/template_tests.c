@@ -33,11 +33,11 @@ static bool t_divisibleby(rctx *c, value v, const args *a)
     return equal(c, modulo(c, v, one(c, a, "test_divisibleby")), v_int(0));
 }
 
-#define PLAIN(name, condition)                                                                     \
-    static bool t_##name(rctx *c, value v, const args *a)                                          \
-    {                                                                                              \
-        bind(c, "test_" #name, a, "", NULL);                                                       \
-        return condition;                                                                          \
+#define PLAIN(name, condition)                            \
+    static bool t_##name(rctx *c, value v, const args *a) \
+    {                                                     \
+        bind(c, "test_" #name, a, "", NULL);              \
+        return condition;                                 \
     }
 PLAIN(defined, v.kind != V_UNDEF)
 PLAIN(undefined, v.kind == V_UNDEF)
@@ -109,14 +109,45 @@ static bool t_le(rctx *c, value v, const args *a)
 const test_fn *find_test(const char *name, size_t n)
 {
     static const test_fn table[] = {
-        {"defined", t_defined}, {"undefined", t_undefined}, {"none", t_none}, {"boolean", t_boolean},
-        {"false", t_false}, {"true", t_true}, {"integer", t_integer}, {"float", t_float},
-        {"number", t_number}, {"string", t_string}, {"mapping", t_mapping}, {"sequence", t_sequence},
-        {"iterable", t_iterable}, {"callable", t_callable}, {"escaped", t_escaped}, {"lower", t_lower},
-        {"upper", t_upper}, {"filter", t_filter}, {"test", t_test}, {"sameas", t_sameas}, {"in", t_in},
-        {"odd", t_odd}, {"even", t_even}, {"divisibleby", t_divisibleby}, {"==", t_eq}, {"eq", t_eq},
-        {"equalto", t_eq}, {"!=", t_ne}, {"ne", t_ne}, {">", t_gt}, {"gt", t_gt}, {"greaterthan", t_gt},
-        {">=", t_ge}, {"ge", t_ge}, {"<", t_lt}, {"lt", t_lt}, {"lessthan", t_lt}, {"<=", t_le}, {"le", t_le},
+        {"defined", t_defined},
+        {"undefined", t_undefined},
+        {"none", t_none},
+        {"boolean", t_boolean},
+        {"false", t_false},
+        {"true", t_true},
+        {"integer", t_integer},
+        {"float", t_float},
+        {"number", t_number},
+        {"string", t_string},
+        {"mapping", t_mapping},
+        {"sequence", t_sequence},
+        {"iterable", t_iterable},
+        {"callable", t_callable},
+        {"escaped", t_escaped},
+        {"lower", t_lower},
+        {"upper", t_upper},
+        {"filter", t_filter},
+        {"test", t_test},
+        {"sameas", t_sameas},
+        {"in", t_in},
+        {"odd", t_odd},
+        {"even", t_even},
+        {"divisibleby", t_divisibleby},
+        {"==", t_eq},
+        {"eq", t_eq},
+        {"equalto", t_eq},
+        {"!=", t_ne},
+        {"ne", t_ne},
+        {">", t_gt},
+        {"gt", t_gt},
+        {"greaterthan", t_gt},
+        {">=", t_ge},
+        {"ge", t_ge},
+        {"<", t_lt},
+        {"lt", t_lt},
+        {"lessthan", t_lt},
+        {"<=", t_le},
+        {"le", t_le},
     };
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
         if (!strncmp(table[i].name, name, n) && !table[i].name[n]) return &table[i];

@@ -23,7 +23,8 @@ void fail(rctx *c, int code, const char *fmt, ...)
 void *take(rctx *c, size_t n)
 {
     void *p = arena_alloc(&c->mem, n);
-    if (!p) fail(c, ERR_LIMIT, "the template needs more than %zu MiB of memory", c->mem.limit >> 20);
+    if (!p)
+        fail(c, ERR_LIMIT, "the template needs more than %zu MiB of memory", c->mem.limit >> 20);
     return p;
 }
 
@@ -63,8 +64,10 @@ void raise_undefined(rctx *c, value v)
     if (u->hint) raise(c, "%s", u->hint);
     sbuild b;
     sb_init(&b, c);
-    const char *type = !u->has_obj ? "" : u->obj.kind == V_NONE ? "None"
-                       : u->obj.kind == V_NS ? "jinja2.utils.Namespace object" : type_name(u->obj);
+    const char *type = !u->has_obj             ? ""
+                       : u->obj.kind == V_NONE ? "None"
+                       : u->obj.kind == V_NS   ? "jinja2.utils.Namespace object"
+                                               : type_name(u->obj);
     bool object = u->has_obj && u->obj.kind != V_NONE && u->obj.kind != V_NS;
     if (u->security) {
         sb_puts(&b, "access to attribute ");
@@ -108,7 +111,8 @@ value parse_int(rctx *c, const char *s, size_t n)
     int64_t v = 0;
     for (size_t i = 0; i < n && fits; i++)
         fits = !__builtin_mul_overflow(v, 10, &v) &&
-               !(neg ? __builtin_sub_overflow(v, d[i] - '0', &v) : __builtin_add_overflow(v, d[i] - '0', &v));
+               !(neg ? __builtin_sub_overflow(v, d[i] - '0', &v)
+                     : __builtin_add_overflow(v, d[i] - '0', &v));
     if (fits) return v_int(v);
     if (n > 4300) raise(c, "Exceeds the limit (4300 digits) for integer string conversion");
     char *text = take(c, n + 1);
@@ -153,7 +157,8 @@ value v_from_json(rctx *c, const json *j, bool trusted)
 vseq *seq_new(rctx *c, size_t cap)
 {
     vseq *q = take0(c, sizeof *q);
-    if (cap > SIZE_MAX / sizeof(value) / 4) fail(c, ERR_LIMIT, "the template builds a list that is too long");
+    if (cap > SIZE_MAX / sizeof(value) / 4)
+        fail(c, ERR_LIMIT, "the template builds a list that is too long");
     if (cap) q->v = take(c, cap * sizeof *q->v);
     return q;
 }
@@ -177,7 +182,8 @@ void seq_load(rctx *c, vseq *q)
     work(c, q->n >> 4);
     q->v = take(c, q->n * sizeof *q->v);
     size_t i = 0;
-    for (const json *k = j->child; k && i < q->n; k = k->next) q->v[i++] = v_from_json(c, k, q->trusted);
+    for (const json *k = j->child; k && i < q->n; k = k->next)
+        q->v[i++] = v_from_json(c, k, q->trusted);
     q->n = i;
     q->src = NULL;
 }
@@ -261,8 +267,8 @@ double to_double(rctx *c, value v)
 
 bool has_length(value v)
 {
-    return v.kind == V_UNDEF || v.kind == V_STR || v.kind == V_LIST || v.kind == V_TUPLE || v.kind == V_RANGE ||
-           v.kind == V_VIEW || v.kind == V_DICT || v.kind == V_LOOP;
+    return v.kind == V_UNDEF || v.kind == V_STR || v.kind == V_LIST || v.kind == V_TUPLE ||
+           v.kind == V_RANGE || v.kind == V_VIEW || v.kind == V_DICT || v.kind == V_LOOP;
 }
 
 bool truthy(rctx *c, value v)
@@ -326,7 +332,8 @@ bool equal(rctx *c, value a, value b)
     work(c, 1);
     if (is_number(a) && is_number(b)) return number_cmp(c, a, b) == 0;
     if (a.kind != b.kind) return false;
-    if (++c->depth > MAX_DEPTH) fail(c, ERR_LIMIT, "maximum recursion depth exceeded in comparison");
+    if (++c->depth > MAX_DEPTH)
+        fail(c, ERR_LIMIT, "maximum recursion depth exceeded in comparison");
     bool same = false;
     switch (a.kind) {
     case V_MISSING:
@@ -358,14 +365,16 @@ int order(rctx *c, value a, value b, const char *op)
         size_t n = a.q->n < b.q->n ? a.q->n : b.q->n;
         for (size_t i = 0; i < n; i++) {
             if (equal(c, a.q->v[i], b.q->v[i])) continue;
-            if (++c->depth > MAX_DEPTH) fail(c, ERR_LIMIT, "maximum recursion depth exceeded in comparison");
+            if (++c->depth > MAX_DEPTH)
+                fail(c, ERR_LIMIT, "maximum recursion depth exceeded in comparison");
             int r = order(c, a.q->v[i], b.q->v[i], op);
             c->depth--;
             return r;
         }
         return (a.q->n > b.q->n) - (a.q->n < b.q->n);
     }
-    raise(c, "'%s' not supported between instances of '%s' and '%s'", op, type_name(a), type_name(b));
+    raise(c, "'%s' not supported between instances of '%s' and '%s'", op, type_name(a),
+          type_name(b));
 }
 
 bool is_hashable(value v)
@@ -473,8 +482,9 @@ void dict_load(rctx *c, vdict *d)
     d->cap = d->n;
     size_t i = 0;
     for (const json *k = d->src->child; k && i < d->n; k = k->next, i++)
-        d->v[i] = (ventry){v_str(str_new(c, k->key, k->n_key, d->trusted || !k->n_key ? OPEN : CLOSED)),
-                           v_from_json(c, k, d->trusted)};
+        d->v[i] =
+            (ventry){v_str(str_new(c, k->key, k->n_key, d->trusted || !k->n_key ? OPEN : CLOSED)),
+                     v_from_json(c, k, d->trusted)};
     d->n = i;
     d->src = NULL;
 }

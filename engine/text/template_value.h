@@ -30,14 +30,14 @@ typedef enum {
     V_NONE,
     V_BOOL,
     V_INT,
-    V_BIG,   /* an integer beyond int64, kept as its text: printed and compared, not computed with */
+    V_BIG, /* an integer beyond int64, kept as its text: printed and compared, not computed with */
     V_FLOAT,
     V_STR,
     V_LIST,
     V_TUPLE,
     V_RANGE,
-    V_VIEW,  /* keys(), values(), items() of a dict */
-    V_GEN,   /* what map, select, items ... give: read once, no length */
+    V_VIEW, /* keys(), values(), items() of a dict */
+    V_GEN,  /* what map, select, items ... give: read once, no length */
     V_DICT,
     V_NS,
     V_LOOP,
@@ -54,9 +54,9 @@ struct value {
         bool b;
         int64_t i;
         double f;
-        vstr *s; /* STR, BIG */
-        vseq *q; /* LIST, TUPLE, RANGE, VIEW, GEN */
-        vdict *d; /* DICT, NS */
+        vstr *s;         /* STR, BIG */
+        vseq *q;         /* LIST, TUPLE, RANGE, VIEW, GEN */
+        vdict *d;        /* DICT, NS */
         const vundef *u; /* UNDEF; NULL = nameless */
         vloop *loop;
         vmacro *macro;
@@ -76,21 +76,21 @@ struct vstr {
     const text_span *span; /* [n_span] closed parts when MIXED, else NULL */
     size_t n_span;
     taint from;
-    bool markup;           /* passed through `safe` or `escape`: + escapes the other side */
-    size_t room;           /* bytes the block behind v may grow to, 0 = v is not ours to grow */
-    size_t *used;          /* how much of it is taken (shared by all strings over it) */
-    vstr *left, *right;    /* the two halves while v is NULL */
+    bool markup;        /* passed through `safe` or `escape`: + escapes the other side */
+    size_t room;        /* bytes the block behind v may grow to, 0 = v is not ours to grow */
+    size_t *used;       /* how much of it is taken (shared by all strings over it) */
+    vstr *left, *right; /* the two halves while v is NULL */
 };
 
 struct vseq {
-    value *v;          /* [n] NULL while src is unread */
+    value *v; /* [n] NULL while src is unread */
     size_t n;
-    size_t at;         /* GEN: next unread item */
-    const json *src;   /* array this list is read from at first use, or NULL */
-    bool trusted;      /* of src */
-    size_t room, *used; /* as in vstr: lists grow in place when they are the last owner */
+    size_t at;                 /* GEN: next unread item */
+    const json *src;           /* array this list is read from at first use, or NULL */
+    bool trusted;              /* of src */
+    size_t room, *used;        /* as in vstr: lists grow in place when they are the last owner */
     int64_t start, stop, step; /* RANGE, for printing */
-    const char *name;  /* VIEW: "dict_items" ... */
+    const char *name;          /* VIEW: "dict_items" ... */
 };
 
 typedef struct {
@@ -105,16 +105,16 @@ struct vdict {
 };
 
 struct vundef {
-    const char *hint;  /* the whole message, or NULL */
-    bool has_obj;      /* "... has no attribute" rather than "... is undefined" */
-    bool security;     /* an attribute the sandbox hides */
+    const char *hint; /* the whole message, or NULL */
+    bool has_obj;     /* "... has no attribute" rather than "... is undefined" */
+    bool security;    /* an attribute the sandbox hides */
     value obj;
-    value name;        /* STR, or another kind for an element */
+    value name; /* STR, or another kind for an element */
 };
 
 struct vbound {
     value self;
-    int method;        /* index into the method table */
+    int method; /* index into the method table */
 };
 
 struct vcycle {
@@ -125,11 +125,11 @@ struct vcycle {
 /* Strings and output under construction. */
 typedef struct {
     rctx *c;
-    char *v;         /* [cap] */
+    char *v; /* [cap] */
     size_t n, cap;
     text_span *span; /* [cap_span] closed parts so far */
     size_t n_span, cap_span;
-    size_t max;      /* fail beyond, 0 = only the arena's limit */
+    size_t max; /* fail beyond, 0 = only the arena's limit */
 } sbuild;
 
 /* Arguments of a call, evaluated. */
@@ -140,7 +140,7 @@ typedef struct {
 typedef struct {
     value *pos; /* [n] */
     size_t n;
-    kwarg *kw;  /* [n_kw] */
+    kwarg *kw; /* [n_kw] */
     size_t n_kw;
 } args;
 
@@ -149,21 +149,21 @@ typedef struct scope scope;
 struct rctx {
     jmp_buf fail;
     err *e;
-    int code;          /* what `fail` reports */
+    int code; /* what `fail` reports */
     arena mem;
     const template *t;
     uint64_t steps, max_steps;
-    size_t bytes;      /* looked at and not yet counted as a step */
+    size_t bytes; /* looked at and not yet counted as a step */
     int depth;
     time_t now;
-    sbuild *out;       /* where text goes now: the prompt or a macro's result */
+    sbuild *out; /* where text goes now: the prompt or a macro's result */
 };
 
 enum { MAX_DEPTH = 1500, MAX_RANGE = 100000 };
 
 /* ---- failing and bookkeeping ----------------------------------------------------------------- */
 
-_Noreturn void fail(rctx *c, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void fail(rctx *c, int code, const char *fmt, ...) __attribute__((noreturn, format(printf, 3, 4)));
 /* A Python-like TypeError, ValueError ...: ERR_INVALID. */
 #define raise(c, ...) fail(c, ERR_INVALID, __VA_ARGS__)
 void *take(rctx *c, size_t n);  /* arena memory, fails when there is none */
@@ -185,7 +185,7 @@ static inline void work_bytes(rctx *c, size_t n)
     c->bytes &= 1023;
 }
 /* Raises what Python raises when an undefined value is used. */
-_Noreturn void raise_undefined(rctx *c, value v);
+void raise_undefined(rctx *c, value v) __attribute__((noreturn));
 
 /* ---- making values --------------------------------------------------------------------------- */
 
@@ -229,13 +229,13 @@ vstr *str_new(rctx *c, const char *v, size_t n, taint from); /* borrows v */
 const char *str_flat(rctx *c, vstr *s);                      /* joins if needed; [s->n] */
 size_t str_chars(rctx *c, vstr *s);
 bool str_ascii(rctx *c, vstr *s);
-size_t str_at(rctx *c, vstr *s, size_t ch);                  /* byte offset of code point ch */
-vstr *str_sub(rctx *c, vstr *s, size_t from, size_t n);      /* bytes */
+size_t str_at(rctx *c, vstr *s, size_t ch);             /* byte offset of code point ch */
+vstr *str_sub(rctx *c, vstr *s, size_t from, size_t n); /* bytes */
 vstr *str_concat(rctx *c, vstr *a, vstr *b);
-bool str_closed(const vstr *s);                              /* any byte of it */
+bool str_closed(const vstr *s); /* any byte of it */
 int str_cmp(rctx *c, vstr *a, vstr *b);
 bool str_is(rctx *c, vstr *s, const char *lit);
-const char *str_cstr(rctx *c, vstr *s);                      /* 0-terminated copy */
+const char *str_cstr(rctx *c, vstr *s); /* 0-terminated copy */
 
 void sb_init(sbuild *b, rctx *c);
 void sb_bytes(sbuild *b, const char *p, size_t n, bool closed);
@@ -257,7 +257,16 @@ vstr *str_replace(rctx *c, vstr *s, vstr *old, vstr *with, int64_t max);
 value str_split(rctx *c, vstr *s, vstr *sep, int64_t max, bool from_right);
 value str_splitlines(rctx *c, vstr *s, bool keep);
 vstr *str_escape(rctx *c, vstr *s); /* HTML, gives markup */
-typedef enum { IS_ALPHA, IS_DIGIT, IS_ALNUM, IS_SPACE, IS_LOWER, IS_UPPER, IS_NUMERIC, IS_TITLE } str_class;
+typedef enum {
+    IS_ALPHA,
+    IS_DIGIT,
+    IS_ALNUM,
+    IS_SPACE,
+    IS_LOWER,
+    IS_UPPER,
+    IS_NUMERIC,
+    IS_TITLE
+} str_class;
 bool str_is_class(rctx *c, vstr *s, str_class k);
 /* Python's str % args. */
 vstr *str_percent(rctx *c, vstr *s, value arg);
@@ -266,7 +275,7 @@ vstr *str_format(rctx *c, vstr *s, const args *a);
 
 /* ---- meaning --------------------------------------------------------------------------------- */
 
-const char *type_name(value v);           /* "str", "NoneType", ... */
+const char *type_name(value v); /* "str", "NoneType", ... */
 bool truthy(rctx *c, value v);
 bool equal(rctx *c, value a, value b);
 /* -1, 0, 1; raises for kinds that Python does not order; op is for the message. */
@@ -298,8 +307,8 @@ vstr *soft_str(rctx *c, value v); /* str() that keeps markup */
 size_t float_repr(double f, char out[40]);
 double to_double(rctx *c, value v); /* BOOL, INT, BIG, FLOAT */
 bool is_number(value v);
-bool is_int(value v);               /* BOOL, INT */
-int64_t int_of(value v);            /* of those */
+bool is_int(value v);                              /* BOOL, INT */
+int64_t int_of(value v);                           /* of those */
 value parse_int(rctx *c, const char *s, size_t n); /* decimal digits with sign: INT or BIG */
 
 value binary(rctx *c, int op, value a, value b); /* op: BIN_* of template_ast.h */
@@ -307,8 +316,8 @@ value negate(rctx *c, value v);
 
 typedef struct {
     bool ascii, sort_keys;
-    vstr *indent;              /* NULL: one line */
-    vstr *item_sep, *key_sep;  /* NULL: the defaults */
+    vstr *indent;             /* NULL: one line */
+    vstr *item_sep, *key_sep; /* NULL: the defaults */
 } json_style;
 vstr *to_json(rctx *c, value v, const json_style *style);
 
@@ -321,7 +330,7 @@ value call_macro(rctx *c, vmacro *m, const args *a);
 value loop_attr(rctx *c, vloop *l, vstr *name, bool *found);
 value loop_call(rctx *c, vloop *l, int method, const args *a);
 int64_t arg_int(rctx *c, value v, int64_t missing);
-vstr *arg_str(rctx *c, value v);      /* NULL for missing and None */
+vstr *arg_str(rctx *c, value v); /* NULL for missing and None */
 bool arg_bool(rctx *c, value v, bool missing);
 
 typedef struct {

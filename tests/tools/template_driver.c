@@ -67,7 +67,8 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc && n < MAX_TEMPLATES; i++) {
         buf text = {0};
         err e = {0};
-        if (file_read(argv[i], 1 << 20, &text, &e) || !(files[n] = template_compile(text.v, text.len, &e))) {
+        if (file_read(argv[i], 1 << 20, &text, &e) ||
+            !(files[n] = template_compile(text.v, text.len, &e))) {
             fprintf(stderr, "%s: %s\n", argv[i], e.msg);
             return 2;
         }
