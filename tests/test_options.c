@@ -50,6 +50,11 @@ static void setup(void)
 
 static void teardown(void)
 {
+    static const char *const set[] = {"QUERN_PORT",      "QUERN_HOST",
+                                      "QUERN_API_KEY",   "QUERN_CONFIG",
+                                      "QUERN_MAX_QUEUE", "QUERN_OF_ANOTHER_PROGRAM",
+                                      "QUERN_TLS_CERT"};
+    for (size_t i = 0; i < sizeof set / sizeof set[0]; i++) unsetenv(set[i]);
     unlink(file);
     options_free(&o);
 }
