@@ -317,12 +317,12 @@ START_TEST(everything_is_bounded)
     stops("{{ 99999999999999999999 + 1 }}", ERR_INVALID, "64 bits");
     stops("{{ range(100001) }}", ERR_INVALID, "MAX_RANGE");
     template *t = compile(
-        "{% set x = 'ab' * 4000000 %}{% for i in range(100000) %}{{ x.count('ab') }}{% endfor %}");
-    template_input in = {.max_steps = 1000000};
+        "{% set x = 'ab' * 5000 %}{% for i in range(100000) %}{{ x.count('ab') }}{% endfor %}");
+    template_input in = {.max_steps = 100000};
     template_output out = {0};
     err e = {0};
     ck_assert_int_eq(template_render(t, &in, &out, &e), ERR_LIMIT);
-    ck_assert_str_eq(e.msg, "the template took more than 1000000 steps");
+    ck_assert_str_eq(e.msg, "the template took more than 100000 steps");
     template_output_clear(&out);
     template_free(t);
 }

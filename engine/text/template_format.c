@@ -118,7 +118,7 @@ static void convert(sbuild *b, percent *p, char conv, value v)
 {
     rctx *c = b->c;
     vstr *s;
-    if (strchr("diuxXoeEfFgG", conv)) {
+    if (conv && strchr("diuxXoeEfFgG", conv)) {
         put_number(b, p, conv, v);
         return;
     }
