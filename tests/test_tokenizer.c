@@ -395,11 +395,11 @@ START_TEST(merges_by_rank)
         snprintf(text, sizeof text, "%s%s", merge[i][0], merge[i][1]);
         ck_assert_int_eq(bpe_add(&b, 256 + i, text, strlen(text), &e), 0);
     }
-    ck_assert_msg(bpe_index(&b, &e) == 0, "%s", e.msg);
     for (uint32_t i = 0; i < N_MERGES; i++)
         ck_assert_msg(bpe_add_merge(&b, i, merge[i][0], strlen(merge[i][0]), merge[i][1],
                                     strlen(merge[i][1]), &e) == 0,
                       "%s", e.msg);
+    ck_assert_msg(bpe_seal(&b, &e) == 0, "%s", e.msg);
     bpe_scratch w = {0};
     srand(5);
     for (int round = 0; round < 3000; round++) {

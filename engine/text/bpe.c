@@ -14,6 +14,7 @@
 #define NO_TOKEN UINT32_MAX
 #define NO_RANK ((1u << 22) - 1) /* the rank bits of a free pair */
 #define MAX_TOKEN_BYTES 65535
+#define AHEAD 16
 /* Does a token's text merge into that token? */
 enum { WHOLE_UNKNOWN, WHOLE_YES, WHOLE_NO };
 /* Up to here a linear scan beats the heap (measured on random letters). */
@@ -73,7 +74,8 @@ int bpe_init(bpe *b, size_t n_tokens, size_t n_merges, err *e)
     b->slot = malloc(slots * sizeof *b->slot);
     b->pair = malloc(pairs * sizeof *b->pair);
     b->merged = malloc((n_merges + 1) * sizeof *b->merged);
-    if (!b->slot || !b->pair || !b->merged) {
+    b->merge = calloc(n_merges + 1, sizeof *b->merge);
+    if (!b->slot || !b->pair || !b->merged || !b->merge) {
         bpe_clear(b);
         return err_set(e, ERR_NOMEM, "out of memory for a vocabulary of %zu tokens", n_tokens);
     }
@@ -89,6 +91,8 @@ int bpe_init(bpe *b, size_t n_tokens, size_t n_merges, err *e)
 void bpe_clear(bpe *b)
 {
     buf_clear(&b->bytes);
+    buf_clear(&b->parts);
+    free(b->merge);
     free(b->span);
     free(b->slot);
     free(b->pair);
@@ -150,24 +154,60 @@ int bpe_add(bpe *b, int64_t id, const char *text, size_t n, err *e)
     if (!spelled) buf_put(&b->bytes, text, n);
     if (!buf_ok(&b->bytes) || b->bytes.len > UINT32_MAX / 2)
         return err_set(e, ERR_NOMEM, "out of memory for token %d", i);
-    size_t len = b->bytes.len - start;
-    b->span[i] = (bpe_span){(uint32_t)start, (uint32_t)len};
+    b->span[i] = (bpe_span){(uint32_t)start, (uint32_t)(b->bytes.len - start)};
     if (i >= b->n_ids) b->n_ids = i + 1;
-    if (!spelled) {
-        b->whole[i] = WHOLE_NO;
-        return 0;
-    }
-    uint32_t h = hash_bytes(b->bytes.v + start, len);
-    bpe_slot *p = find_slot(b, b->bytes.v + start, len, h);
-    if (p->id >= 0)
-        return err_set(e, ERR_FORMAT, "tokens %d and %d have the same text \"%.*s\"", p->id, i,
-                       shown, text);
-    *p = (bpe_slot){h, i};
+    if (!spelled) b->whole[i] = WHOLE_NO;
     return 0;
 }
 
-int bpe_index(bpe *b, err *e)
+int bpe_add_merge(bpe *b, uint32_t rank, const char *left, size_t n_left, const char *right,
+                  size_t n_right, err *e)
 {
+    assert(rank < b->n_merges);
+    size_t start = b->parts.len;
+    bool spelled = n_left <= MAX_TOKEN_BYTES && n_right <= MAX_TOKEN_BYTES &&
+                   put_bytes(&b->parts, left, n_left);
+    size_t mid = b->parts.len;
+    spelled = spelled && put_bytes(&b->parts, right, n_right);
+    if (!buf_ok(&b->parts) || b->parts.len > UINT32_MAX / 2)
+        return err_set(e, ERR_NOMEM, "out of memory for the merges");
+    if (!spelled || mid == start || b->parts.len == mid)
+        return err_set(
+            e, ERR_FORMAT, "merge %u, \"%.*s %.*s\": a part is no token of a byte-level vocabulary",
+            rank, n_left > 64 ? 64 : (int)n_left, left, n_right > 64 ? 64 : (int)n_right, right);
+    b->merge[rank] =
+        (bpe_merge){(uint32_t)start, (uint16_t)(mid - start), (uint16_t)(b->parts.len - mid)};
+    return 0;
+}
+
+/* ---- the tables ----
+ * Both are far larger than the nearest caches, so what is needed AHEAD steps later is fetched now.
+ */
+
+static bool is_ordinary(const bpe *b, int32_t id)
+{
+    return id >= 0 && id < b->n_ids && b->span[id].len != NO_TOKEN && b->whole[id] != WHOLE_NO;
+}
+
+static int index_tokens(bpe *b, err *e)
+{
+    uint32_t hash[AHEAD];
+    size_t used = 0;
+    for (int32_t i = 0; i < b->n_ids + AHEAD; i++) {
+        int32_t id = i - AHEAD;
+        if (is_ordinary(b, id)) {
+            bpe_span t = b->span[id];
+            bpe_slot *p = find_slot(b, b->bytes.v + t.off, t.len, hash[i % AHEAD]);
+            if (p->id >= 0)
+                return err_set(e, ERR_FORMAT, "tokens %d and %d have the same text", p->id, id);
+            *p = (bpe_slot){hash[i % AHEAD], id};
+            used++;
+            assert(used < b->slot_mask); /* no more tokens than announced: a search must end */
+        }
+        if (!is_ordinary(b, i)) continue;
+        hash[i % AHEAD] = hash_bytes(b->bytes.v + b->span[i].off, b->span[i].len);
+        __builtin_prefetch(&b->slot[hash[i % AHEAD] & b->slot_mask]);
+    }
     for (int c = 0; c < 256; c++) {
         char byte = (char)c;
         b->byte_id[c] = bpe_find(b, &byte, 1);
@@ -196,50 +236,62 @@ static uint32_t pair_rank(const bpe *b, uint32_t left, uint32_t right)
     return *find_pair(b, left, right) & NO_RANK;
 }
 
-static int32_t find_part(const bpe *b, const char *s, size_t n)
-{
-    return n == 1 ? b->byte_id[(unsigned char)*s] : bpe_find(b, s, n);
-}
-
 /* What merge number rank makes.  Most vocabularies number merges as they number tokens, so the
  * token after the last one is tried first: it lies in the cache. */
 static int32_t find_result(const bpe *b, uint32_t rank, const char *s, size_t n)
 {
-    uint32_t guess = rank ? b->merged[rank - 1] + 1 : 0;
-    if (guess && guess < (uint32_t)b->n_ids && b->span[guess].len == n &&
-        b->whole[guess] != WHOLE_NO && !memcmp(b->bytes.v + b->span[guess].off, s, n))
-        return (int32_t)guess;
+    int32_t guess = rank ? (int32_t)b->merged[rank - 1] + 1 : -1;
+    if (is_ordinary(b, guess) && b->span[guess].len == n &&
+        !memcmp(b->bytes.v + b->span[guess].off, s, n))
+        return guess;
     return bpe_find(b, s, n);
 }
 
-int bpe_add_merge(bpe *b, uint32_t rank, const char *left, size_t n_left, const char *right,
-                  size_t n_right, err *e)
+static int add_pair(bpe *b, uint32_t rank, uint32_t hash_left, uint32_t hash_right, err *e)
 {
-    size_t start = b->bytes.len;
-    bool spelled = put_bytes(&b->bytes, left, n_left);
-    size_t mid = b->bytes.len;
-    spelled = spelled && put_bytes(&b->bytes, right, n_right);
-    size_t end = b->bytes.len;
-    int32_t l = -1, r = -1, both = -1;
-    if (spelled && mid > start && end > mid) {
-        const char *s = b->bytes.v + start;
-        l = find_part(b, s, mid - start);
-        r = find_part(b, s + (mid - start), end - mid);
-        both = find_result(b, rank, s, end - start);
-    }
-    b->bytes.len = start;
-    if (!buf_ok(&b->bytes)) return err_set(e, ERR_NOMEM, "out of memory for the merges");
+    bpe_merge m = b->merge[rank];
+    const char *s = b->parts.v + m.off;
+    int32_t l = find_slot(b, s, m.n_left, hash_left)->id,
+            r = find_slot(b, s + m.n_left, m.n_right, hash_right)->id;
+    int32_t both = find_result(b, rank, s, (size_t)m.n_left + m.n_right);
     if (l < 0 || r < 0 || both < 0)
-        return err_set(e, ERR_FORMAT, "merge %u, \"%.*s %.*s\": %s is not in the vocabulary", rank,
-                       n_left > 64 ? 64 : (int)n_left, left, n_right > 64 ? 64 : (int)n_right,
-                       right,
+        return err_set(e, ERR_FORMAT, "merge %u: %s is not in the vocabulary", rank,
                        l < 0   ? "the left part"
                        : r < 0 ? "the right part"
                                : "the result");
-    assert(rank < b->n_merges);
     *find_pair(b, (uint32_t)l, (uint32_t)r) = (uint64_t)l << 43 | (uint64_t)r << 22 | rank;
     b->merged[rank] = (uint32_t)both;
     return 0;
+}
+
+static int index_merges(bpe *b, uint32_t n, err *e)
+{
+    struct {
+        uint32_t left, right;
+    } hash[AHEAD];
+    int r = 0;
+    for (uint32_t i = 0; i < n + AHEAD && r == 0; i++) {
+        if (i >= AHEAD) r = add_pair(b, i - AHEAD, hash[i % AHEAD].left, hash[i % AHEAD].right, e);
+        if (i >= n) continue;
+        bpe_merge m = b->merge[i];
+        hash[i % AHEAD].left = hash_bytes(b->parts.v + m.off, m.n_left);
+        hash[i % AHEAD].right = hash_bytes(b->parts.v + m.off + m.n_left, m.n_right);
+        __builtin_prefetch(&b->slot[hash[i % AHEAD].left & b->slot_mask]);
+        __builtin_prefetch(&b->slot[hash[i % AHEAD].right & b->slot_mask]);
+    }
+    return r;
+}
+
+int bpe_seal(bpe *b, err *e)
+{
+    uint32_t n = 0; /* fewer than announced if the file had blank lines */
+    while (n < b->n_merges && b->merge[n].n_left) n++;
+    int r = index_tokens(b, e);
+    if (r == 0) r = index_merges(b, n, e);
+    free(b->merge);
+    b->merge = NULL;
+    buf_clear(&b->parts);
+    return r;
 }
 
 int32_t bpe_find(const bpe *b, const char *s, size_t n)

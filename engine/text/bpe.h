@@ -25,6 +25,11 @@ typedef struct {
 } bpe_slot;
 
 typedef struct {
+    uint32_t off; /* of the left part; the right one follows it */
+    uint16_t n_left, n_right;
+} bpe_merge;
+
+typedef struct {
     buf bytes;          /* all tokens' bytes, end to end */
     bpe_span *span;     /* [cap] where a token's bytes lie, by id */
     int32_t cap, n_ids; /* n_ids: largest id + 1 */
@@ -34,24 +39,25 @@ typedef struct {
     uint64_t *pair; /* [pair_mask + 1] merges: left << 43 | right << 22 | rank; all ones = free */
     size_t pair_mask;
     uint32_t *merged; /* [n_merges] what a merge makes, by rank */
+    buf parts;        /* until sealed: the parts of all merges */
+    bpe_merge *merge; /* [n_merges] until sealed, by rank; n_left 0 = not given */
     uint32_t n_merges;
     unsigned char *whole; /* [cap] memo of bpe_encode: does a token's text merge into it? */
     bool ignore_merges;   /* a piece that is a token is that token, whatever the merges say */
 } bpe;
 
-/* A vocabulary of about n_tokens tokens and n_merges merges: exact room, so that hostile counts
- * were already checked by whoever counted. */
+/* For up to n_tokens tokens and n_merges merges; then bpe_add and bpe_add_merge in any order, then
+ * bpe_seal. */
 int bpe_init(bpe *b, size_t n_tokens, size_t n_merges, err *e);
 void bpe_clear(bpe *b);
-
-/* Adds an ordinary token spelled in GPT-2's byte alphabet ("Ġthe").  A text outside that alphabet
- * is kept under its id as it stands and can never be produced by merges. */
+/* An ordinary token spelled in GPT-2's byte alphabet ("Ġthe").  A text outside that alphabet is
+ * kept under its id as it stands and can never be produced by merges. */
 int bpe_add(bpe *b, int64_t id, const char *text, size_t n, err *e);
-/* Call after all tokens: checks the bytes and opens the table for merges. */
-int bpe_index(bpe *b, err *e);
-/* Merge number rank, parts spelled in the byte alphabet. */
+/* Merge number rank < n_merges, parts spelled in the byte alphabet. */
 int bpe_add_merge(bpe *b, uint32_t rank, const char *left, size_t n_left, const char *right,
                   size_t n_right, err *e);
+/* Builds the tables and checks that bytes and merges are complete. */
+int bpe_seal(bpe *b, err *e);
 
 /* Id of an ordinary token with these bytes, -1 if none. */
 int32_t bpe_find(const bpe *b, const char *s, size_t n);

@@ -117,8 +117,8 @@ int tokenizer_load_gguf(tokenizer *t, const gguf *g, err *e)
     int r = bpe_init(&t->vocab, n, n_merges, e);
     if (r == 0) r = load_pattern(t, g, e);
     if (r == 0) r = load_tokens(t, g, n, e);
-    if (r == 0) r = bpe_index(&t->vocab, e);
     if (r == 0) r = load_merges(t, g, n_merges, e);
+    if (r == 0) r = bpe_seal(&t->vocab, e);
     if (r) return r;
     t->eos = id_key(g, "tokenizer.ggml.eos_token_id", n);
     t->bos = id_key(g, "tokenizer.ggml.bos_token_id", n);

@@ -68,7 +68,7 @@ static int add_vocab(tokenizer *t, const json *vocab, size_t n_merges, err *e)
                         j->key, json_type_name(j));
         else r = bpe_add(&t->vocab, id, j->key, j->n_key, e);
     }
-    return r ? r : bpe_index(&t->vocab, e);
+    return r;
 }
 
 /* "left right" with exactly one space. */
@@ -132,7 +132,8 @@ static int load_model(tokenizer *t, const json *m, err *e)
         return err_set(e, ERR_FORMAT, "model has no \"merges\" array");
     r = add_vocab(t, json_get(m, "vocab"), merges->len, e);
     t->vocab.ignore_merges = is_true(m, "ignore_merges");
-    return r ? r : add_merges(t, merges, e);
+    if (r == 0) r = add_merges(t, merges, e);
+    return r ? r : bpe_seal(&t->vocab, e);
 }
 
 /* ---- normalizer and pre-tokenizer ---- */
@@ -309,6 +310,7 @@ int tokenizer_load_vocab(tokenizer *t, const char *vocab_json, const char *merge
         goto done;
     }
     r = add_merge_lines(t, &text, e);
+    if (r == 0) r = bpe_seal(&t->vocab, e);
     if (r) err_prefix(e, "%s", merges);
     if (r == 0) r = pretok_add(&t->pre, PRETOK_QWEN2, strlen(PRETOK_QWEN2), e);
 done:
