@@ -88,6 +88,12 @@ void attn_work_free(struct attn_work *w)
     free(w);
 }
 
+void attn_work_limit(struct attn_work *w, size_t bytes)
+{
+    assert(bytes <= w->arena_bytes);
+    w->arena_bytes = bytes;
+}
+
 /* ---- tiles --------------------------------------------------------------------------------------
  */
 
@@ -283,6 +289,7 @@ void cpu_attn_paged(backend *be, tensor o, tensor qkv, int heads, const kv_pages
     if (j.n_split) {
         size_t room =
             j.work->arena_bytes / (attn_part_floats(j.kv.dim) * sizeof(float)) / (size_t)j.n_split;
+        assert(room > 0);
         j.window = room < (size_t)longest ? (int)room : longest;
     }
     do {

@@ -103,5 +103,8 @@ extern const attn_ops attn_ops_portable, attn_ops_avx2, attn_ops_avx512;
 /* Scratch of cpu_attn_paged for a pool of this many threads; NULL when out of memory. */
 struct attn_work *attn_work_new(int threads);
 void attn_work_free(struct attn_work *w);
+/* Lets stored parts use no more than these bytes (one part of every split tile must fit), so that
+ * a short context already takes several windows: for tests. */
+void attn_work_limit(struct attn_work *w, size_t bytes);
 
 #endif
