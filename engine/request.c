@@ -190,6 +190,7 @@ request *request_new(const request_env *env, const request_spec *spec, int64_t m
     r->choice_base = spec->choice_base;
     r->notify = spec->notify;
     r->notify_arg = spec->notify_arg;
+    r->notify_done_only = spec->notify_done_only;
     r->st = (request_stats){.n_prompt = spec->n_prompt, .arrival_us = clock_us()};
     int rc = sample_plan_init(&r->plan, &spec->s, env->base, e);
     if (!rc && (rc = request_fill(r, env, spec))) err_set(e, rc, "out of memory");
@@ -385,7 +386,8 @@ int request_publish(choice *c, const token_info *t, const ending *end, int64_t n
     bool was_empty = r->first == NULL;
     int rc = outbox_put(c, t, end);
     if (!rc) count_usage(c, t, end, now_us);
-    bool call = !rc && was_empty && r->notify && !r->released;
+    bool news = r->notify_done_only ? end && r->n_live == 1 : was_empty;
+    bool call = !rc && news && r->notify && !r->released;
     r->notifying = call;
     pthread_mutex_unlock(&r->mu);
     if (call) wake_reader(r);
@@ -401,7 +403,7 @@ void request_scheduled(request *r, int n_cached, int64_t now_us)
     pthread_mutex_unlock(&r->mu);
     /* An empty delta wakes a reader that waits for the status line (API H13).  Prompt logprobs are
      * promised with the first delta, and then nobody streams. */
-    if (!r->prompt_lp) request_publish(&r->c[0], NULL, NULL, now_us);
+    if (!r->prompt_lp && !r->notify_done_only) request_publish(&r->c[0], NULL, NULL, now_us);
 }
 
 delta *request_take(request *r)

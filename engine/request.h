@@ -76,6 +76,7 @@ struct request {
     uint64_t choice_base;
     void (*notify)(void *);
     void *notify_arg;
+    bool notify_done_only;
     /* Engine thread. */
     int n_live;
     bool queued; /* counted in inbox.queued */

@@ -46,7 +46,7 @@ void api_ready(http_call *c)
     else if (atomic_load(&a->draining) || s == ENGINE_DRAINING) why = "draining";
     if (!why) {
         engine_stats(a->eng, &k);
-        if (k.waiting >= a->opt->max_queue) why = "queue_full";
+        if (k.queue_full) why = "queue_full";
     }
     if (!why) {
         reply_json(c, 200, status_of("ready"));

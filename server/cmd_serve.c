@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 typedef struct {
     app *a;
@@ -62,6 +63,16 @@ static int name_list(app *a, const options *o, err *e)
         if (!seen) a->names.v[a->names.n++] = o->served_model_name.v[i];
     }
     return 0;
+}
+
+/* G15: everything G4 names: the engine's part, the binary, and the flags that change bits. */
+static void set_fingerprint(app *a)
+{
+    char text[128];
+    snprintf(text, sizeof text, "%016llx %s %s %d", (unsigned long long)engine_info(a->eng)->fingerprint, QUERN_VERSION, QUERN_COMMIT,
+             a->opt->bf16_repack);
+    uint64_t h = XXH3_64bits(text, strlen(text));
+    snprintf(a->fingerprint, sizeof a->fingerprint, "fp_%010llx", (unsigned long long)(h & 0xFFFFFFFFFFull));
 }
 
 static void greet(const app *a, const model_setup *m, const loader *l)
@@ -148,7 +159,7 @@ static int run(app *a, const model_setup *m, const sigset_t *set)
             }
             a->load_unix = clock_unix();
             a->load_seconds = (double)l.us * 1e-6;
-            snprintf(a->fingerprint, sizeof a->fingerprint, "fp_%010llx", (unsigned long long)(engine_info(a->eng)->fingerprint & 0xFFFFFFFFFFull));
+            set_fingerprint(a);
             greet(a, m, &l);
         } else if (s == SIGHUP) {
             reload_keys(a);

@@ -43,8 +43,9 @@ int cmd_inspect(const options *o)
     model_setup m;
     buf out = {0};
     int code = 0;
-    if (model_setup_init(&m, o, &e) || tool_inspect(&m.o, o->ctx, (int)o->seqs, &out, &e)) code = cmd_fail(&e);
-    else fputs(buf_str(&out), stdout);
+    bool failed = model_setup_init(&m, o, &e) || tool_inspect(&m.o, o->ctx, (int)o->seqs, &out, &e);
+    fputs(buf_str(&out), stdout); /* what was found before a refusal is worth seeing */
+    if (failed) code = cmd_fail(&e);
     buf_clear(&out);
     model_setup_clear(&m);
     return code;
