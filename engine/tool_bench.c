@@ -206,7 +206,7 @@ static double median_seconds(int64_t *us, int n)
 /* Seconds of a step of n_seq sequences with ctx positions each; 0: a fault, see e. */
 static double decode_seconds(bench *b, int n_seq, int ctx, int reps, err *e)
 {
-    int64_t us[MAX_REPS];
+    int64_t us[MAX_REPS] = {0};
     if (run_prefill(b, n_seq, ctx, e) < 0 || run_step(b, 0, n_seq, ctx, 1, e) < 0) return 0;
     for (int r = 0; r < reps; r++)
         if ((us[r] = run_step(b, 0, n_seq, ctx + r, 1, e)) < 0) return 0;
@@ -215,7 +215,7 @@ static double decode_seconds(bench *b, int n_seq, int ctx, int reps, err *e)
 
 static double prefill_seconds(bench *b, int n, int reps, err *e)
 {
-    int64_t us[MAX_REPS];
+    int64_t us[MAX_REPS] = {0};
     for (int r = -1; r < reps; r++) {
         int64_t t = run_prefill(b, 1, n, e);
         if (t < 0) return 0;

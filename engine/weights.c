@@ -306,9 +306,9 @@ static int load_vec(load_state *l, const rule *r, int at, vec *v, err *e)
 static int load_matrix(load_state *l, const rule *r, int n, int at, weight *w, err *e)
 {
     weight_part parts[MAX_PARTS] = {{0}};
-    const ckpt_tensor *src[MAX_PARTS], *bias_src[MAX_PARTS] = {0};
+    const ckpt_tensor *src[MAX_PARTS] = {0}, *bias_src[MAX_PARTS] = {0};
     float *bias[MAX_PARTS] = {0};
-    int rc = 0;
+    int rc = 0, in = (int)dim_value(checkpoint_config(l->c), r->shape[1]);
     for (int p = 0; !rc && p < n; p++) {
         rc = tensor_of(r + p, l->c, at, &src[p], e);
         if (!rc) rc = bias_of(r + p, l->c, at, &bias_src[p], e);
@@ -319,7 +319,7 @@ static int load_matrix(load_state *l, const rule *r, int n, int at, weight *w, e
                 (weight_part){src[p]->data, src[p]->type, (int)src[p]->dim[0], bias[p]};
     }
     if (!rc) {
-        rc = k_upload_weight(l->be, w, parts, n, (int)src[0]->dim[1], r->join, e);
+        rc = k_upload_weight(l->be, w, parts, n, in, r->join, e);
         if (rc) err_prefix(e, "tensor %s", src[0]->name);
     }
     for (int p = 0; p < n; p++) {
