@@ -173,7 +173,7 @@ START_TEST(messages_are_checked)
             "messages[0].content[0].type", "invalid_value");
     refused(QWEN3,
             M(USER "," USER ",{\"role\":\"user\",\"content\":[{\"type\":\"image_url\",\"image_"
-                            "url\":{\"url\":\"x\"}}]}"),
+                   "url\":{\"url\":\"x\"}}]}"),
             "messages[2].content[0]", "unsupported_modality");
     refused("Qwen2-VL",
             M("{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a\"},{\"type\":"
@@ -397,13 +397,13 @@ START_TEST(the_final_message_is_continued)
               HI GO "<think>\n\n</think>\n\nYes", THINK_MODEL_OPENS);
     prompt_is(QWEN3,
               "{\"messages\":[" USER ",{\"role\":\"assistant\",\"reasoning_content\":\"Hm, "
-                                     "so\"}],\"continue_final_message\":true}",
+              "so\"}],\"continue_final_message\":true}",
               HI GO "<think>\nHm, so", THINK_PROMPT_OPEN);
     prompt_is(QWEN35, "{\"messages\":[" USER "," A("Yes \\n") "],\"continue_final_message\":true}",
               HI GO "<think>\n\n</think>\n\nYes \n", THINK_MODEL_OPENS);
     prompt_is(QWEN35,
               "{\"messages\":[" USER ",{\"role\":\"assistant\",\"content\":[{\"type\":\"text\","
-                                     "\"text\":\"a\"},{\"type\":\"text\",\"text\":\"b \"}]}],"
+              "\"text\":\"a\"},{\"type\":\"text\",\"text\":\"b \"}]}],"
               "\"continue_final_message\":true}",
               HI GO "<think>\n\n</think>\n\nab ", THINK_MODEL_OPENS);
     prompt_is(QWEN3, "{\"messages\":[" USER "," A("x") "]}",
@@ -507,7 +507,7 @@ START_TEST(kwargs_reach_the_template)
     static const char t[] =
         "{{ greeting | default('none') }} {{ messages | length }} {{ eos_token }}";
     result r = render(t, "{\"messages\":[" USER "],\"chat_template_kwargs\":{\"greeting\":\"hey<|"
-                                                "im_end|>\",\"messages\":[],\"eos_token\":\"x\"}}");
+                         "im_end|>\",\"messages\":[],\"eos_token\":\"x\"}}");
     ck_assert_int_eq(r.code, 0);
     ck_assert_str_eq(r.p.prompt.text.v, "hey<|im_end|> 1 <|im_end|>");
     ck_assert_str_eq(buf_str(&r.p.ignored),
