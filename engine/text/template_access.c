@@ -9,7 +9,7 @@
 
 static value hidden(rctx *c, value obj, vstr *name)
 {
-    vundef *u = take0(c, sizeof *u);
+    vundef *u = tpl_take0(c, sizeof *u);
     u->security = true;
     u->has_obj = true;
     u->obj = obj;
@@ -20,33 +20,33 @@ static value hidden(rctx *c, value obj, vstr *name)
 /* What getattr() finds: attributes of loops and cyclers, entries of namespaces, methods. */
 static bool attribute(rctx *c, value obj, vstr *name, value *out)
 {
-    const char *s = str_flat(c, name);
+    const char *s = tpl_str_flat(c, name);
     bool found = false;
-    if (obj.kind == V_NS) return dict_get_text(c, obj.d, s, name->n, out);
+    if (obj.kind == V_NS) return tpl_dict_get_text(c, obj.d, s, name->n, out);
     if (name->n > 4 && !memcmp(s, "__", 2) && !memcmp(s + name->n - 2, "__", 2)) {
         *out = hidden(c, obj, name);
         return true;
     }
     if (obj.kind == V_LOOP) {
-        *out = loop_attr(c, obj.loop, name, &found);
+        *out = tpl_loop_attr(c, obj.loop, name, &found);
         return found;
     }
     if (obj.kind == V_TUPLE && obj.q->name &&
-        (str_is(c, name, "grouper") || str_is(c, name, "list"))) {
-        *out = obj.q->v[str_is(c, name, "list")];
+        (tpl_str_is(c, name, "grouper") || tpl_str_is(c, name, "list"))) {
+        *out = obj.q->v[tpl_str_is(c, name, "list")];
         return true;
     }
-    if (obj.kind == V_CYCLER && str_is(c, name, "current")) {
+    if (obj.kind == V_CYCLER && tpl_str_is(c, name, "current")) {
         *out = obj.cycle->v[obj.cycle->at];
         return true;
     }
-    int m = find_method(obj, s, name->n);
+    int m = tpl_find_method(obj, s, name->n);
     if (m == -1) return false;
     if (m == -2) {
         *out = hidden(c, obj, name);
         return true;
     }
-    vbound *b = take(c, sizeof *b);
+    vbound *b = tpl_take(c, sizeof *b);
     *b = (vbound){obj, m};
     *out = (value){.kind = V_BOUND, .bound = b};
     return true;
@@ -55,20 +55,20 @@ static bool attribute(rctx *c, value obj, vstr *name, value *out)
 /* obj[key] without the attribute fallback; false where Python raises TypeError or LookupError. */
 static bool element(rctx *c, value obj, value key, value *out)
 {
-    if (obj.kind == V_DICT) return is_hashable(key) && dict_get(c, obj.d, key, out);
-    if (!is_int(key)) return false;
-    int64_t i = int_of(key), n;
+    if (obj.kind == V_DICT) return tpl_is_hashable(key) && tpl_dict_get(c, obj.d, key, out);
+    if (!tpl_is_int(key)) return false;
+    int64_t i = tpl_int_of(key), n;
     if (obj.kind == V_STR) {
-        n = (int64_t)str_chars(c, obj.s);
+        n = (int64_t)tpl_str_chars(c, obj.s);
         if (i < 0) i += n;
         if (i < 0 || i >= n) return false;
-        size_t at = str_at(c, obj.s, (size_t)i), end = at + 1;
+        size_t at = tpl_str_at(c, obj.s, (size_t)i), end = at + 1;
         while (end < obj.s->n && ((unsigned char)obj.s->v[end] & 0xC0) == 0x80) end++;
-        *out = v_str(str_sub(c, obj.s, at, end - at));
+        *out = v_str(tpl_str_sub(c, obj.s, at, end - at));
         return true;
     }
     if (obj.kind != V_LIST && obj.kind != V_TUPLE && obj.kind != V_RANGE) return false;
-    seq_load(c, obj.q);
+    tpl_seq_load(c, obj.q);
     n = (int64_t)obj.q->n;
     if (i < 0) i += n;
     if (i < 0 || i >= n) return false;
@@ -76,29 +76,30 @@ static bool element(rctx *c, value obj, value key, value *out)
     return true;
 }
 
-value get_item(rctx *c, value obj, value key)
+value tpl_get_item(rctx *c, value obj, value key)
 {
     value out;
-    if (obj.kind == V_UNDEF) raise_undefined(c, obj);
+    if (obj.kind == V_UNDEF) tpl_raise_undefined(c, obj);
     if (element(c, obj, key, &out)) return out;
     if (key.kind == V_STR && attribute(c, obj, key.s, &out)) return out;
-    return v_undef_of(c, obj, key);
+    return tpl_v_undef_of(c, obj, key);
 }
 
-value get_attr(rctx *c, value obj, vstr *name)
+value tpl_get_attr(rctx *c, value obj, vstr *name)
 {
     value out;
-    if (obj.kind == V_UNDEF) raise_undefined(c, obj);
+    if (obj.kind == V_UNDEF) tpl_raise_undefined(c, obj);
     if (attribute(c, obj, name, &out)) return out;
     if (element(c, obj, v_str(name), &out)) return out;
-    return v_undef_of(c, obj, v_str(name));
+    return tpl_v_undef_of(c, obj, v_str(name));
 }
 
 static int64_t slice_bound(rctx *c, value v, int64_t missing, int64_t n, int64_t step)
 {
     if (v.kind == V_NONE || v.kind == V_MISSING) return missing;
-    if (!is_int(v)) raise(c, "slice indices must be integers or None or have an __index__ method");
-    int64_t i = int_of(v);
+    if (!tpl_is_int(v))
+        raise(c, "slice indices must be integers or None or have an __index__ method");
+    int64_t i = tpl_int_of(v);
     if (i < 0) {
         i = i < -n ? -1 : i + n;
         if (i < 0) i = step < 0 ? -1 : 0;
@@ -113,31 +114,31 @@ static int64_t slice_bound(rctx *c, value v, int64_t missing, int64_t n, int64_t
 static value slice_str(rctx *c, vstr *s, int64_t lo, int64_t count, int64_t step)
 {
     if (step == 1 || count <= 1) {
-        size_t from = count > 0 ? str_at(c, s, (size_t)lo) : 0;
-        size_t to = count > 0 ? str_at(c, s, (size_t)(lo + count)) : from;
-        return v_str(str_sub(c, s, from, to - from));
+        size_t from = count > 0 ? tpl_str_at(c, s, (size_t)lo) : 0;
+        size_t to = count > 0 ? tpl_str_at(c, s, (size_t)(lo + count)) : from;
+        return v_str(tpl_str_sub(c, s, from, to - from));
     }
     sbuild b;
-    sb_init(&b, c);
-    vseq *q = iterate(c, v_str(s));
+    tpl_sb_init(&b, c);
+    vseq *q = tpl_iterate(c, v_str(s));
     work(c, (uint64_t)count);
-    for (int64_t i = 0; i < count; i++) sb_str(&b, q->v[lo + i * step].s);
-    vstr *r = sb_done(&b);
+    for (int64_t i = 0; i < count; i++) tpl_sb_str(&b, q->v[lo + i * step].s);
+    vstr *r = tpl_sb_done(&b);
     r->markup = s->markup;
     return v_str(r);
 }
 
-value get_slice(rctx *c, value obj, value lo, value hi, value by)
+value tpl_get_slice(rctx *c, value obj, value lo, value hi, value by)
 {
-    if (obj.kind == V_UNDEF) raise_undefined(c, obj);
+    if (obj.kind == V_UNDEF) tpl_raise_undefined(c, obj);
     if (obj.kind == V_DICT) raise(c, "unhashable type: 'slice'");
     if (obj.kind != V_STR && obj.kind != V_LIST && obj.kind != V_TUPLE && obj.kind != V_RANGE)
-        raise(c, "'%s' object is not subscriptable", type_name(obj));
-    int64_t step = 1, n = (int64_t)length_of(c, obj), count = 0;
+        raise(c, "'%s' object is not subscriptable", tpl_type_name(obj));
+    int64_t step = 1, n = (int64_t)tpl_length_of(c, obj), count = 0;
     if (by.kind != V_NONE && by.kind != V_MISSING) {
-        if (!is_int(by))
+        if (!tpl_is_int(by))
             raise(c, "slice indices must be integers or None or have an __index__ method");
-        step = int_of(by);
+        step = tpl_int_of(by);
     }
     if (!step) raise(c, "slice step cannot be zero");
     if (step < -INT64_MAX) step = -INT64_MAX;
@@ -146,13 +147,13 @@ value get_slice(rctx *c, value obj, value lo, value hi, value by)
     if (step > 0 && from < to) count = (to - from - 1) / step + 1;
     if (step < 0 && from > to) count = (from - to - 1) / -step + 1;
     if (obj.kind == V_STR) return slice_str(c, obj.s, from, count, step);
-    seq_load(c, obj.q);
-    vseq *q = seq_new(c, 0);
+    tpl_seq_load(c, obj.q);
+    vseq *q = tpl_seq_new(c, 0);
     work(c, (uint64_t)count >> 4);
     if (step == 1) {
         if (count) q->v = obj.q->v + from;
     } else {
-        q->v = take(c, (size_t)count * sizeof *q->v);
+        q->v = tpl_take(c, (size_t)count * sizeof *q->v);
         for (int64_t i = 0; i < count; i++) q->v[i] = obj.q->v[from + i * step];
     }
     q->n = (size_t)count;

@@ -137,15 +137,15 @@ typedef struct {
     const char *open_tag; /* innermost open block, for messages */
 } parser;
 
-void syntax(parser *p, int line, const char *fmt, ...)
+void tpl_syntax(parser *p, int line, const char *fmt, ...)
     __attribute__((noreturn, format(printf, 3, 4)));
-void lex(parser *p, const char *text, size_t n);
-const char *token_words(const token *t, char out[80]);
+void tpl_lex(parser *p, const char *text, size_t n);
+const char *tpl_token_words(const token *t, char out[80]);
 
 /* template_parse.c (statements) and template_expr.c (expressions). */
-node *parse_template(parser *p);
-node *node_new(parser *p, node_kind k, int line);
-int name_id(parser *p, const char *s, size_t n);
+node *tpl_parse_template(parser *p);
+node *tpl_node_new(parser *p, node_kind k, int line);
+int tpl_name_id(parser *p, const char *s, size_t n);
 static inline const token *cur(const parser *p)
 {
     return &p->tok[p->at];
@@ -156,36 +156,36 @@ static inline const token *advance(parser *p)
     if (t->type != T_EOF) p->at++;
     return t;
 }
-bool tok_is_name(const token *t, const char *word);
-bool skip_name(parser *p, const char *word);
-bool skip(parser *p, token_type type);
-const token *expect(parser *p, token_type type, const char *words);
-void enter(parser *p, int line);
-void leave(parser *p);
-node *parse_expression(parser *p, bool with_cond);
+bool tpl_tok_is_name(const token *t, const char *word);
+bool tpl_skip_name(parser *p, const char *word);
+bool tpl_skip(parser *p, token_type type);
+const token *tpl_expect(parser *p, token_type type, const char *words);
+void tpl_enter(parser *p, int line);
+void tpl_leave(parser *p);
+node *tpl_parse_expression(parser *p, bool with_cond);
 enum { TUPLE_COND = 1, TUPLE_SIMPLE = 2, TUPLE_PAREN = 4, TUPLE_NS = 8 };
-node *parse_tuple(parser *p, int how, const char *end_word);
-node *parse_target(parser *p, const char *end_word, bool with_ns);
-node *parse_filters(parser *p, node *in, bool start_inline);
-node *parse_call_args(parser *p);
+node *tpl_parse_tuple(parser *p, int how, const char *end_word);
+node *tpl_parse_target(parser *p, const char *end_word, bool with_ns);
+node *tpl_parse_filters(parser *p, node *in, bool start_inline);
+node *tpl_parse_call_args(parser *p);
 
 /* template_eval.c */
-value eval(rctx *c, scope *s, const node *n);
+value tpl_eval(rctx *c, scope *s, const node *n);
 /* The filters of a block, the innermost over its text. */
-value eval_block_filter(rctx *c, scope *s, const node *filters, value block);
-scope *scope_root(rctx *c, const template *t);
-void scope_set(rctx *c, scope *s, int name, value v);
-scope *scope_push(rctx *c, scope *parent);
+value tpl_eval_block_filter(rctx *c, scope *s, const node *filters, value block);
+scope *tpl_scope_root(rctx *c, const template *t);
+void tpl_scope_set(rctx *c, scope *s, int name, value v);
+scope *tpl_scope_push(rctx *c, scope *parent);
 /* An empty scope in place of s, which its block is done with: s itself unless a macro holds it. */
-scope *scope_again(rctx *c, scope *s);
-void scope_keep(scope *s);
-bool scope_find(scope *s, int name, value *out);
-args eval_args(rctx *c, scope *s, const node *list);
+scope *tpl_scope_again(rctx *c, scope *s);
+void tpl_scope_keep(scope *s);
+bool tpl_scope_find(scope *s, int name, value *out);
+args tpl_eval_args(rctx *c, scope *s, const node *list);
 
 /* template_exec.c */
 typedef enum { FLOW_ON, FLOW_BREAK, FLOW_CONTINUE } flow;
-flow exec(rctx *c, scope *s, const node *list);
-void assign(rctx *c, scope *s, const node *target, value v);
+flow tpl_exec(rctx *c, scope *s, const node *list);
+void tpl_assign(rctx *c, scope *s, const node *target, value v);
 
 struct vmacro {
     const node *def;

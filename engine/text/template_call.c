@@ -15,7 +15,7 @@ static bool is_word(const char *names, const char *name)
     return false;
 }
 
-void bind(rctx *c, const char *who, const args *a, const char *names, value *out)
+void tpl_bind(rctx *c, const char *who, const args *a, const char *names, value *out)
 {
     size_t n = 0, used = 0;
     for (const char *p = names; *p;) {
@@ -38,26 +38,27 @@ void bind(rctx *c, const char *who, const args *a, const char *names, value *out
             raise(c, "%s() got an unexpected keyword argument '%s'", who, a->kw[i].name);
 }
 
-int64_t arg_int(rctx *c, value v, int64_t missing)
+int64_t tpl_arg_int(rctx *c, value v, int64_t missing)
 {
     if (v.kind == V_MISSING || v.kind == V_NONE) return missing;
-    if (v.kind == V_UNDEF) raise_undefined(c, v);
+    if (v.kind == V_UNDEF) tpl_raise_undefined(c, v);
     if (v.kind == V_BIG) return v.s->v[0] == '-' ? INT64_MIN : INT64_MAX;
-    if (!is_int(v)) raise(c, "'%s' object cannot be interpreted as an integer", type_name(v));
-    return int_of(v);
+    if (!tpl_is_int(v))
+        raise(c, "'%s' object cannot be interpreted as an integer", tpl_type_name(v));
+    return tpl_int_of(v);
 }
 
-vstr *arg_str(rctx *c, value v)
+vstr *tpl_arg_str(rctx *c, value v)
 {
     if (v.kind == V_MISSING || v.kind == V_NONE) return NULL;
-    if (v.kind == V_UNDEF) raise_undefined(c, v);
-    if (v.kind != V_STR) raise(c, "argument must be str, not %s", type_name(v));
+    if (v.kind == V_UNDEF) tpl_raise_undefined(c, v);
+    if (v.kind != V_STR) raise(c, "argument must be str, not %s", tpl_type_name(v));
     return v.s;
 }
 
-bool arg_bool(rctx *c, value v, bool missing)
+bool tpl_arg_bool(rctx *c, value v, bool missing)
 {
-    return v.kind == V_MISSING ? missing : truthy(c, v);
+    return v.kind == V_MISSING ? missing : tpl_truthy(c, v);
 }
 
 /* ---- globals --------------------------------------------------------------------------------- */
@@ -65,9 +66,9 @@ bool arg_bool(rctx *c, value v, bool missing)
 static value g_raise(rctx *c, const args *a)
 {
     value v;
-    bind(c, "raise_exception", a, "message", &v);
-    vstr *s = to_str(c, v);
-    str_flat(c, s);
+    tpl_bind(c, "raise_exception", a, "message", &v);
+    vstr *s = tpl_to_str(c, v);
+    tpl_str_flat(c, s);
     raise(c, "%.*s", (int)(s->n < 470 ? s->n : 470), s->v);
 }
 
@@ -76,39 +77,40 @@ static value g_strftime(rctx *c, const args *a)
     value v;
     char text[512];
     struct tm tm;
-    bind(c, "strftime_now", a, "format", &v);
-    vstr *s = arg_str(c, v);
+    tpl_bind(c, "strftime_now", a, "format", &v);
+    vstr *s = tpl_arg_str(c, v);
     if (!s) raise(c, "strftime_now() missing 1 required positional argument: 'format'");
     if (s->n > 200) raise(c, "strftime_now(): the format is longer than 200 bytes");
     localtime_r(&c->now, &tm);
-    size_t n = s->n ? strftime(text, sizeof text, str_cstr(c, s), &tm) : 0;
+    size_t n = s->n ? strftime(text, sizeof text, tpl_str_cstr(c, s), &tm) : 0;
     char *copy = arena_copy(&c->mem, text, n);
-    if (!copy) fail(c, ERR_NOMEM, "out of memory");
-    return v_str(str_new(c, copy, n, str_closed(s) ? CLOSED : OPEN));
+    if (!copy) tpl_fail(c, ERR_NOMEM, "out of memory");
+    return v_str(tpl_str_new(c, copy, n, tpl_str_closed(s) ? CLOSED : OPEN));
 }
 
 /* dict(mapping or pairs, name=value ...), the base of namespace() too. */
 static vdict *build_dict(rctx *c, const char *who, const args *a)
 {
-    vdict *d = dict_new(c);
+    vdict *d = tpl_dict_new(c);
     if (a->n > 1) raise(c, "%s expected at most 1 argument, got %zu", who, a->n);
     if (a->n && a->pos[0].kind == V_DICT) {
         vdict *from = a->pos[0].d;
-        dict_load(c, from);
-        for (size_t i = 0; i < from->n; i++) dict_set(c, d, from->v[i].key, from->v[i].val);
+        tpl_dict_load(c, from);
+        for (size_t i = 0; i < from->n; i++) tpl_dict_set(c, d, from->v[i].key, from->v[i].val);
     } else if (a->n) {
-        vseq *q = iterate(c, a->pos[0]);
+        vseq *q = tpl_iterate(c, a->pos[0]);
         for (size_t i = 0; i < q->n; i++) {
-            vseq *pair = is_iterable(q->v[i]) ? iterate(c, q->v[i]) : NULL;
+            vseq *pair = tpl_is_iterable(q->v[i]) ? tpl_iterate(c, q->v[i]) : NULL;
             if (!pair)
                 raise(c, "cannot convert dictionary update sequence element #%zu to a sequence", i);
             if (pair->n != 2)
                 raise(c, "dictionary update sequence element #%zu has length %zu; 2 is required", i,
                       pair->n);
-            dict_set(c, d, pair->v[0], pair->v[1]);
+            tpl_dict_set(c, d, pair->v[0], pair->v[1]);
         }
     }
-    for (size_t i = 0; i < a->n_kw; i++) dict_set(c, d, v_text(c, a->kw[i].name), a->kw[i].v);
+    for (size_t i = 0; i < a->n_kw; i++)
+        tpl_dict_set(c, d, tpl_v_text(c, a->kw[i].name), a->kw[i].v);
     return d;
 }
 
@@ -122,7 +124,7 @@ static value g_namespace(rctx *c, const args *a)
     vdict *d = build_dict(c, "namespace", a);
     for (size_t i = 0; i < d->n; i++) {
         value k = d->v[i].key;
-        if (k.kind == V_STR && k.s->n && str_flat(c, k.s)[0] == '_')
+        if (k.kind == V_STR && k.s->n && tpl_str_flat(c, k.s)[0] == '_')
             raise(c,
                   "Chat templates cannot store underscore-prefixed attributes on a namespace, but "
                   "got '%.*s'. "
@@ -142,7 +144,7 @@ static value g_range(rctx *c, const args *a)
     for (size_t i = 0; i < a->n; i++) {
         if (a->pos[i].kind == V_NONE)
             raise(c, "'NoneType' object cannot be interpreted as an integer");
-        part[a->n == 1 ? 1 : i] = arg_int(c, a->pos[i], 0);
+        part[a->n == 1 ? 1 : i] = tpl_arg_int(c, a->pos[i], 0);
     }
     int64_t from = part[0], to = part[1], step = part[2];
     if (!step) raise(c, "range() arg 3 must not be zero");
@@ -155,7 +157,7 @@ static value g_range(rctx *c, const args *a)
     }
     if (count > MAX_RANGE)
         raise(c, "Range too big. The sandbox blocks ranges larger than MAX_RANGE (%d).", MAX_RANGE);
-    vseq *q = seq_new(c, (size_t)count);
+    vseq *q = tpl_seq_new(c, (size_t)count);
     work(c, (uint64_t)count >> 4);
     for (int64_t i = 0; i < count; i++) q->v[q->n++] = v_int(from + i * step);
     q->start = from;
@@ -167,7 +169,7 @@ static value g_range(rctx *c, const args *a)
 static value g_cycler(rctx *c, const args *a)
 {
     if (!a->n) raise(c, "at least one item has to be provided");
-    vcycle *y = take0(c, sizeof *y);
+    vcycle *y = tpl_take0(c, sizeof *y);
     y->v = a->pos;
     y->n = a->n;
     return (value){.kind = V_CYCLER, .cycle = y};
@@ -176,16 +178,16 @@ static value g_cycler(rctx *c, const args *a)
 static value g_joiner(rctx *c, const args *a)
 {
     value sep;
-    bind(c, "joiner", a, "sep", &sep);
-    vcycle *y = take0(c, sizeof *y);
-    value *v = take(c, sizeof *v);
-    *v = sep.kind == V_MISSING ? v_text(c, ", ") : sep;
+    tpl_bind(c, "joiner", a, "sep", &sep);
+    vcycle *y = tpl_take0(c, sizeof *y);
+    value *v = tpl_take(c, sizeof *v);
+    *v = sep.kind == V_MISSING ? tpl_v_text(c, ", ") : sep;
     y->v = v;
     y->n = 1;
     return (value){.kind = V_JOINER, .cycle = y};
 }
 
-const global_fn *find_global(const char *name, size_t n)
+const global_fn *tpl_find_global(const char *name, size_t n)
 {
     static const global_fn table[] = {
         {"raise_exception", g_raise},

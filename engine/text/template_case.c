@@ -52,7 +52,7 @@ static const special title_specials[] = {
 static void put_cp(sbuild *b, uint32_t cp)
 {
     char t[4];
-    sb_bytes(b, t, (size_t)utf8_encode(cp, t), false);
+    tpl_sb_bytes(b, t, (size_t)utf8_encode(cp, t), false);
 }
 
 static bool put_special(sbuild *b, uint32_t cp, const special *s, size_t n)
@@ -65,7 +65,7 @@ static bool put_special(sbuild *b, uint32_t cp, const special *s, size_t n)
         else hi = mid;
     }
     if (lo == n || s[lo].cp != cp) return false;
-    sb_puts(b, s[lo].text);
+    tpl_sb_puts(b, s[lo].text);
     return true;
 }
 
@@ -144,16 +144,16 @@ static bool final_sigma(const char *v, size_t n, size_t at)
 
 static void put_lower(sbuild *b, uint32_t cp, const char *v, size_t n, size_t at)
 {
-    if (cp == 0x130) sb_puts(b, "i\xCC\x87");
+    if (cp == 0x130) tpl_sb_puts(b, "i\xCC\x87");
     else if (cp == 0x3A3 && final_sigma(v, n, at)) put_cp(b, 0x3C2);
     else put_cp(b, (uint32_t)utf8proc_tolower((utf8proc_int32_t)cp));
 }
 
-vstr *str_case(rctx *c, vstr *s, str_casing how)
+vstr *tpl_str_case(rctx *c, vstr *s, str_casing how)
 {
     sbuild b;
-    sb_init(&b, c);
-    const char *v = str_flat(c, s);
+    tpl_sb_init(&b, c);
+    const char *v = tpl_str_flat(c, s);
     bool in_word = false;
     work_bytes(c, s->n * 8);
     for (size_t i = 0; i < s->n;) {
@@ -179,8 +179,8 @@ vstr *str_case(rctx *c, vstr *s, str_casing how)
             break;
         }
     }
-    vstr *r = sb_done(&b);
-    r->from = str_closed(s) ? CLOSED : OPEN;
+    vstr *r = tpl_sb_done(&b);
+    r->from = tpl_str_closed(s) ? CLOSED : OPEN;
     r->markup = s->markup;
     return r;
 }
@@ -213,7 +213,7 @@ static bool of_class(uint32_t cp, const char *v, size_t n, str_class k)
     case IS_DIGIT: return is_digit(cp);
     case IS_NUMERIC: return is_numeric(cp);
     case IS_ALNUM: return is_alpha(cp) || is_numeric(cp);
-    case IS_SPACE: return space_len(v, n) > 0;
+    case IS_SPACE: return tpl_space_len(v, n) > 0;
     default: return false;
     }
 }
@@ -235,9 +235,9 @@ static bool all_cased(const char *v, size_t n, str_class k)
     return any;
 }
 
-bool str_is_class(rctx *c, vstr *s, str_class k)
+bool tpl_str_is_class(rctx *c, vstr *s, str_class k)
 {
-    const char *v = str_flat(c, s);
+    const char *v = tpl_str_flat(c, s);
     work_bytes(c, s->n * 8);
     if (k == IS_LOWER || k == IS_UPPER || k == IS_TITLE) return all_cased(v, s->n, k);
     for (size_t i = 0; i < s->n;) {

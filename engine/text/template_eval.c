@@ -21,34 +21,34 @@ struct scope {
     bool kept; /* a macro was defined in it or below: it outlives its block */
 };
 
-scope *scope_push(rctx *c, scope *parent)
+scope *tpl_scope_push(rctx *c, scope *parent)
 {
-    scope *s = take0(c, sizeof *s);
+    scope *s = tpl_take0(c, sizeof *s);
     s->parent = parent;
     return s;
 }
 
-scope *scope_again(rctx *c, scope *s)
+scope *tpl_scope_again(rctx *c, scope *s)
 {
-    if (s->kept) return scope_push(c, s->parent);
+    if (s->kept) return tpl_scope_push(c, s->parent);
     s->n = 0;
     return s;
 }
 
-void scope_keep(scope *s)
+void tpl_scope_keep(scope *s)
 {
     for (; s && !s->kept; s = s->parent) s->kept = true;
 }
 
-scope *scope_root(rctx *c, const template *t)
+scope *tpl_scope_root(rctx *c, const template *t)
 {
-    scope *s = scope_push(c, NULL);
+    scope *s = tpl_scope_push(c, NULL);
     s->cap = t->n_names ? t->n_names : 1;
-    s->b = take(c, (size_t)s->cap * sizeof *s->b);
+    s->b = tpl_take(c, (size_t)s->cap * sizeof *s->b);
     return s;
 }
 
-void scope_set(rctx *c, scope *s, int name, value v)
+void tpl_scope_set(rctx *c, scope *s, int name, value v)
 {
     for (int i = 0; i < s->n; i++)
         if (s->b[i].name == name) {
@@ -57,7 +57,7 @@ void scope_set(rctx *c, scope *s, int name, value v)
         }
     if (s->n == s->cap) {
         int cap = s->cap ? s->cap * 2 : 4;
-        binding *b = take(c, (size_t)cap * sizeof *b);
+        binding *b = tpl_take(c, (size_t)cap * sizeof *b);
         if (s->n) memcpy(b, s->b, (size_t)s->n * sizeof *b);
         s->b = b;
         s->cap = cap;
@@ -65,7 +65,7 @@ void scope_set(rctx *c, scope *s, int name, value v)
     s->b[s->n++] = (binding){name, v};
 }
 
-bool scope_find(scope *s, int name, value *out)
+bool tpl_scope_find(scope *s, int name, value *out)
 {
     for (; s; s = s->parent)
         for (int i = 0; i < s->n; i++)
@@ -80,9 +80,9 @@ static value variable(rctx *c, scope *s, const node *n)
 {
     value v;
     const char *name = c->t->names[n->name];
-    if (scope_find(s, n->name, &v)) return v.kind == V_MISSING ? v_undef_name(c, name) : v;
-    const global_fn *g = find_global(name, strlen(name));
-    return g ? (value){.kind = V_GLOBAL, .global = g} : v_undef_name(c, name);
+    if (tpl_scope_find(s, n->name, &v)) return v.kind == V_MISSING ? tpl_v_undef_name(c, name) : v;
+    const global_fn *g = tpl_find_global(name, strlen(name));
+    return g ? (value){.kind = V_GLOBAL, .global = g} : tpl_v_undef_name(c, name);
 }
 
 /* ---- calls ----------------------------------------------------------------------------------- */
@@ -94,7 +94,7 @@ static void add_kwarg(rctx *c, args *a, size_t *cap, const char *name, value v)
             raise(c, "got multiple values for keyword argument '%s'", name);
     if (a->n_kw == *cap) {
         size_t more = *cap ? *cap * 2 : 4;
-        kwarg *kw = take(c, more * sizeof *kw);
+        kwarg *kw = tpl_take(c, more * sizeof *kw);
         if (a->n_kw) memcpy(kw, a->kw, a->n_kw * sizeof *kw);
         a->kw = kw;
         *cap = more;
@@ -105,30 +105,30 @@ static void add_kwarg(rctx *c, args *a, size_t *cap, const char *name, value v)
 
 static void add_mapping(rctx *c, args *a, size_t *cap, value v)
 {
-    if (v.kind != V_DICT) raise(c, "argument after ** must be a mapping, not %s", type_name(v));
-    dict_load(c, v.d);
+    if (v.kind != V_DICT) raise(c, "argument after ** must be a mapping, not %s", tpl_type_name(v));
+    tpl_dict_load(c, v.d);
     for (size_t i = 0; i < v.d->n; i++) {
         if (v.d->v[i].key.kind != V_STR) raise(c, "keywords must be strings");
-        add_kwarg(c, a, cap, str_cstr(c, v.d->v[i].key.s), v.d->v[i].val);
+        add_kwarg(c, a, cap, tpl_str_cstr(c, v.d->v[i].key.s), v.d->v[i].val);
     }
 }
 
-args eval_args(rctx *c, scope *s, const node *list)
+args tpl_eval_args(rctx *c, scope *s, const node *list)
 {
     args a = {0};
     vseq pos = {0};
     size_t cap = 0, cap_kw = 0;
     for (const node *n = list; n; n = n->next) {
         if (n->kind == N_KWARG) {
-            add_kwarg(c, &a, &cap_kw, n->text->v, eval(c, s, n->a));
+            add_kwarg(c, &a, &cap_kw, n->text->v, tpl_eval(c, s, n->a));
         } else if (n->kind == N_STAR) {
-            vseq *more = iterate(c, eval(c, s, n->a));
-            for (size_t i = 0; i < more->n; i++) seq_push(c, &pos, &cap, more->v[i]);
+            vseq *more = tpl_iterate(c, tpl_eval(c, s, n->a));
+            for (size_t i = 0; i < more->n; i++) tpl_seq_push(c, &pos, &cap, more->v[i]);
             work(c, more->n);
         } else if (n->kind == N_STARSTAR) {
-            add_mapping(c, &a, &cap_kw, eval(c, s, n->a));
+            add_mapping(c, &a, &cap_kw, tpl_eval(c, s, n->a));
         } else {
-            seq_push(c, &pos, &cap, eval(c, s, n));
+            tpl_seq_push(c, &pos, &cap, tpl_eval(c, s, n));
         }
     }
     a.pos = pos.v;
@@ -136,29 +136,29 @@ args eval_args(rctx *c, scope *s, const node *list)
     return a;
 }
 
-value call_value(rctx *c, value fn, const args *a)
+value tpl_call_value(rctx *c, value fn, const args *a)
 {
     switch (fn.kind) {
-    case V_BOUND: return call_method(c, fn.bound, a);
+    case V_BOUND: return tpl_call_method(c, fn.bound, a);
     case V_GLOBAL: return fn.global->fn(c, a);
-    case V_MACRO: return call_macro(c, fn.macro, a);
-    case V_UNDEF: raise_undefined(c, fn);
+    case V_MACRO: return tpl_call_macro(c, fn.macro, a);
+    case V_UNDEF: tpl_raise_undefined(c, fn);
     case V_LOOP: raise(c, "The loop must have the 'recursive' marker to be called recursively.");
     case V_JOINER:
         if (fn.cycle->at++) return fn.cycle->v[0];
-        return v_text(c, "");
-    default: raise(c, "'%s' object is not callable", type_name(fn));
+        return tpl_v_text(c, "");
+    default: raise(c, "'%s' object is not callable", tpl_type_name(fn));
     }
 }
 
 static value not_provided(rctx *c, const char *name)
 {
     sbuild b;
-    sb_init(&b, c);
-    sb_puts(&b, "parameter '");
-    sb_puts(&b, name);
-    sb_puts(&b, "' was not provided");
-    return v_undef_hint(c, str_cstr(c, sb_done(&b)));
+    tpl_sb_init(&b, c);
+    tpl_sb_puts(&b, "parameter '");
+    tpl_sb_puts(&b, name);
+    tpl_sb_puts(&b, "' was not provided");
+    return tpl_v_undef_hint(c, tpl_str_cstr(c, tpl_sb_done(&b)));
 }
 
 /* Binds the parameters of a macro in s; what is left over goes to varargs and kwargs. */
@@ -167,7 +167,7 @@ static void bind_macro(rctx *c, scope *s, const vmacro *m, const args *a)
     const char *const *names = c->t->names;
     const char *who = m->def->name >= 0 ? names[m->def->name] : "";
     size_t used = 0, n_param = 0;
-    bool *kw_used = take0(c, a->n_kw + 1);
+    bool *kw_used = tpl_take0(c, a->n_kw + 1);
     for (const node *p = m->def->a; p; p = p->next, n_param++) {
         value v = {.kind = V_MISSING};
         bool given = used < a->n;
@@ -177,73 +177,75 @@ static void bind_macro(rctx *c, scope *s, const vmacro *m, const args *a)
                 v = a->kw[i].v;
                 given = kw_used[i] = true;
             }
-        if (!given && p->a) v = eval(c, s, p->a);
+        if (!given && p->a) v = tpl_eval(c, s, p->a);
         else if (!given) v = not_provided(c, names[p->name]);
-        scope_set(c, s, p->name, v);
+        tpl_scope_set(c, s, p->name, v);
     }
-    vdict *rest = dict_new(c);
-    value caller = v_undef_hint(c, "No caller defined");
+    vdict *rest = tpl_dict_new(c);
+    value caller = tpl_v_undef_hint(c, "No caller defined");
     for (size_t i = 0; i < a->n_kw; i++) {
         if (kw_used[i]) continue;
         if ((m->def->op & MACRO_CALLER) && !strcmp(a->kw[i].name, "caller")) caller = a->kw[i].v;
-        else if (m->def->op & MACRO_KWARGS) dict_set(c, rest, v_text(c, a->kw[i].name), a->kw[i].v);
+        else if (m->def->op & MACRO_KWARGS)
+            tpl_dict_set(c, rest, tpl_v_text(c, a->kw[i].name), a->kw[i].v);
         else raise(c, "macro '%s' takes no keyword argument '%s'", who, a->kw[i].name);
     }
     if (used < a->n && !(m->def->op & MACRO_VARARGS))
         raise(c, "macro '%s' takes not more than %zu argument(s)", who, n_param);
-    vseq *extra = seq_new(c, 0);
+    vseq *extra = tpl_seq_new(c, 0);
     extra->n = a->n - used;
     if (extra->n) extra->v = a->pos + used;
     for (int i = 0; i < c->t->n_names && m->def->op; i++) {
-        if ((m->def->op & MACRO_CALLER) && !strcmp(names[i], "caller")) scope_set(c, s, i, caller);
+        if ((m->def->op & MACRO_CALLER) && !strcmp(names[i], "caller"))
+            tpl_scope_set(c, s, i, caller);
         if ((m->def->op & MACRO_VARARGS) && !strcmp(names[i], "varargs"))
-            scope_set(c, s, i, v_seq(V_TUPLE, extra));
+            tpl_scope_set(c, s, i, v_seq(V_TUPLE, extra));
         if ((m->def->op & MACRO_KWARGS) && !strcmp(names[i], "kwargs"))
-            scope_set(c, s, i, (value){.kind = V_DICT, .d = rest});
+            tpl_scope_set(c, s, i, (value){.kind = V_DICT, .d = rest});
     }
 }
 
-value call_macro(rctx *c, vmacro *m, const args *a)
+value tpl_call_macro(rctx *c, vmacro *m, const args *a)
 {
-    scope *s = scope_push(c, m->home);
+    scope *s = tpl_scope_push(c, m->home);
     sbuild out, *outer = c->out;
     bind_macro(c, s, m, a);
-    sb_init(&out, c);
+    tpl_sb_init(&out, c);
     c->out = &out;
-    exec(c, s, m->def->c);
+    tpl_exec(c, s, m->def->c);
     c->out = outer;
-    return v_str(sb_done(&out));
+    return v_str(tpl_sb_done(&out));
 }
 
 /* ---- expressions ----------------------------------------------------------------------------- */
 
 static value eval_list(rctx *c, scope *s, const node *n)
 {
-    vseq *q = seq_new(c, 0);
+    vseq *q = tpl_seq_new(c, 0);
     size_t cap = 0;
-    for (const node *k = n->a; k; k = k->next) seq_push(c, q, &cap, eval(c, s, k));
+    for (const node *k = n->a; k; k = k->next) tpl_seq_push(c, q, &cap, tpl_eval(c, s, k));
     return v_seq(n->kind == N_LIST ? V_LIST : V_TUPLE, q);
 }
 
 static value eval_dict(rctx *c, scope *s, const node *n)
 {
-    vdict *d = dict_new(c);
+    vdict *d = tpl_dict_new(c);
     for (const node *k = n->a; k; k = k->next->next) {
-        value key = eval(c, s, k), val = eval(c, s, k->next);
-        dict_set(c, d, key, val);
+        value key = tpl_eval(c, s, k), val = tpl_eval(c, s, k->next);
+        tpl_dict_set(c, d, key, val);
     }
     return (value){.kind = V_DICT, .d = d};
 }
 
 static value eval_item(rctx *c, scope *s, const node *n)
 {
-    value obj = eval(c, s, n->a);
-    if (n->b->kind != N_SLICE) return get_item(c, obj, eval(c, s, n->b));
+    value obj = tpl_eval(c, s, n->a);
+    if (n->b->kind != N_SLICE) return tpl_get_item(c, obj, tpl_eval(c, s, n->b));
     value part[3] = {v_none(), v_none(), v_none()};
     const node *kid[] = {n->b->a, n->b->b, n->b->c};
     for (int i = 0; i < 3; i++)
-        if (kid[i]) part[i] = eval(c, s, kid[i]);
-    return get_slice(c, obj, part[0], part[1], part[2]);
+        if (kid[i]) part[i] = tpl_eval(c, s, kid[i]);
+    return tpl_get_slice(c, obj, part[0], part[1], part[2]);
 }
 
 static bool compare_one(rctx *c, int op, value a, value b)
@@ -251,22 +253,22 @@ static bool compare_one(rctx *c, int op, value a, value b)
     static const char *const names[] = {"==", "!=", "<", "<=", ">", ">="};
     int r;
     switch (op) {
-    case CMP_EQ: return equal(c, a, b);
-    case CMP_NE: return !equal(c, a, b);
-    case CMP_IN: return contains(c, a, b);
-    case CMP_NOT_IN: return !contains(c, a, b);
+    case CMP_EQ: return tpl_equal(c, a, b);
+    case CMP_NE: return !tpl_equal(c, a, b);
+    case CMP_IN: return tpl_contains(c, a, b);
+    case CMP_NOT_IN: return !tpl_contains(c, a, b);
     default: break;
     }
-    r = order(c, a, b, names[op]);
+    r = tpl_order(c, a, b, names[op]);
     if (r == 2) return false;
     return op == CMP_LT ? r < 0 : op == CMP_LE ? r <= 0 : op == CMP_GT ? r > 0 : r >= 0;
 }
 
 static value eval_compare(rctx *c, scope *s, const node *n)
 {
-    value left = eval(c, s, n->a);
+    value left = tpl_eval(c, s, n->a);
     for (const node *o = n->b; o; o = o->next) {
-        value right = eval(c, s, o->a);
+        value right = tpl_eval(c, s, o->a);
         if (!compare_one(c, o->op, left, right)) return v_bool(false);
         left = right;
     }
@@ -275,21 +277,22 @@ static value eval_compare(rctx *c, scope *s, const node *n)
 
 static value eval_concat(rctx *c, scope *s, const node *n)
 {
-    vstr *t = to_str(c, eval(c, s, n->a));
-    for (const node *k = n->a->next; k; k = k->next) t = str_concat(c, t, to_str(c, eval(c, s, k)));
+    vstr *t = tpl_to_str(c, tpl_eval(c, s, n->a));
+    for (const node *k = n->a->next; k; k = k->next)
+        t = tpl_str_concat(c, t, tpl_to_str(c, tpl_eval(c, s, k)));
     return v_str(t);
 }
 
 static value eval_cond(rctx *c, scope *s, const node *n)
 {
-    if (truthy(c, eval(c, s, n->a))) return eval(c, s, n->b);
-    if (n->c) return eval(c, s, n->c);
+    if (tpl_truthy(c, tpl_eval(c, s, n->a))) return tpl_eval(c, s, n->b);
+    if (n->c) return tpl_eval(c, s, n->c);
     char hint[120];
     int len = snprintf(hint, sizeof hint,
                        "the inline if-expression on line %d evaluated to false and no else "
                        "section was defined.",
                        n->line);
-    return v_undef_hint(c, str_cstr(c, str_new(c, hint, (size_t)len, OPEN)));
+    return tpl_v_undef_hint(c, tpl_str_cstr(c, tpl_str_new(c, hint, (size_t)len, OPEN)));
 }
 
 /* block: the text that the innermost filter of a block works on, V_MISSING in expressions. */
@@ -299,38 +302,38 @@ static value eval_filter(rctx *c, scope *s, const node *n, value block)
     value in = block;
     if (n->a)
         in = block.kind != V_MISSING && n->a->kind == N_FILTER ? eval_filter(c, s, n->a, block)
-                                                               : eval(c, s, n->a);
-    args a = eval_args(c, s, n->b);
+                                                               : tpl_eval(c, s, n->a);
+    args a = tpl_eval_args(c, s, n->b);
     /* cppcheck-suppress returnDanglingLifetime ; values point into the arena, never to `a` */
     return f->fn(c, in, &a);
 }
 
-value eval_block_filter(rctx *c, scope *s, const node *n, value block)
+value tpl_eval_block_filter(rctx *c, scope *s, const node *n, value block)
 {
     return eval_filter(c, s, n, block);
 }
 
 static value eval_call(rctx *c, scope *s, const node *n)
 {
-    value fn = eval(c, s, n->a);
-    args a = eval_args(c, s, n->b);
-    return call_value(c, fn, &a);
+    value fn = tpl_eval(c, s, n->a);
+    args a = tpl_eval_args(c, s, n->b);
+    return tpl_call_value(c, fn, &a);
 }
 
 static value eval_test(rctx *c, scope *s, const node *n)
 {
     const test_fn *t = n->fn;
-    value in = eval(c, s, n->a);
-    args a = eval_args(c, s, n->b);
+    value in = tpl_eval(c, s, n->a);
+    args a = tpl_eval_args(c, s, n->b);
     return v_bool(t->fn(c, in, &a));
 }
 
 static value eval_plus(rctx *c, value v)
 {
     if (v.kind == V_BOOL) return v_int(v.b);
-    if (is_number(v)) return v;
-    if (v.kind == V_UNDEF) raise_undefined(c, v);
-    raise(c, "bad operand type for unary +: '%s'", type_name(v));
+    if (tpl_is_number(v)) return v;
+    if (v.kind == V_UNDEF) tpl_raise_undefined(c, v);
+    raise(c, "bad operand type for unary +: '%s'", tpl_type_name(v));
 }
 
 static value eval_node(rctx *c, scope *s, const node *n)
@@ -342,17 +345,17 @@ static value eval_node(rctx *c, scope *s, const node *n)
     case N_LIST:
     case N_TUPLE: return eval_list(c, s, n);
     case N_DICT: return eval_dict(c, s, n);
-    case N_ATTR: return get_attr(c, eval(c, s, n->a), n->text);
+    case N_ATTR: return tpl_get_attr(c, tpl_eval(c, s, n->a), n->text);
     case N_ITEM: return eval_item(c, s, n);
     case N_CALL: return eval_call(c, s, n);
     case N_FILTER: return eval_filter(c, s, n, (value){.kind = V_MISSING});
     case N_TEST: return eval_test(c, s, n);
-    case N_NOT: return v_bool(!truthy(c, eval(c, s, n->a)));
-    case N_NEG: return negate(c, eval(c, s, n->a));
-    case N_POS: return eval_plus(c, eval(c, s, n->a));
-    case N_AND: v = eval(c, s, n->a); return truthy(c, v) ? eval(c, s, n->b) : v;
-    case N_OR: v = eval(c, s, n->a); return truthy(c, v) ? v : eval(c, s, n->b);
-    case N_BINARY: v = eval(c, s, n->a); return binary(c, n->op, v, eval(c, s, n->b));
+    case N_NOT: return v_bool(!tpl_truthy(c, tpl_eval(c, s, n->a)));
+    case N_NEG: return tpl_negate(c, tpl_eval(c, s, n->a));
+    case N_POS: return eval_plus(c, tpl_eval(c, s, n->a));
+    case N_AND: v = tpl_eval(c, s, n->a); return tpl_truthy(c, v) ? tpl_eval(c, s, n->b) : v;
+    case N_OR: v = tpl_eval(c, s, n->a); return tpl_truthy(c, v) ? v : tpl_eval(c, s, n->b);
+    case N_BINARY: v = tpl_eval(c, s, n->a); return tpl_binary(c, n->op, v, tpl_eval(c, s, n->b));
     case N_CONCAT: return eval_concat(c, s, n);
     case N_COMPARE: return eval_compare(c, s, n);
     case N_COND: return eval_cond(c, s, n);
@@ -360,10 +363,10 @@ static value eval_node(rctx *c, scope *s, const node *n)
     }
 }
 
-value eval(rctx *c, scope *s, const node *n)
+value tpl_eval(rctx *c, scope *s, const node *n)
 {
     work(c, 1);
-    if (++c->depth > MAX_DEPTH) fail(c, ERR_LIMIT, "maximum recursion depth exceeded");
+    if (++c->depth > MAX_DEPTH) tpl_fail(c, ERR_LIMIT, "maximum recursion depth exceeded");
     value v = eval_node(c, s, n);
     c->depth--;
     return v;

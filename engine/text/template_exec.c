@@ -16,15 +16,15 @@ static void unpack(rctx *c, scope *s, const node *target, value v)
 {
     size_t want = 0;
     for (const node *k = target->a; k; k = k->next) want++;
-    if (!is_iterable(v)) raise(c, "cannot unpack non-iterable %s object", type_name(v));
-    vseq *q = iterate(c, v);
+    if (!tpl_is_iterable(v)) raise(c, "cannot unpack non-iterable %s object", tpl_type_name(v));
+    vseq *q = tpl_iterate(c, v);
     if (q->n < want) raise(c, "not enough values to unpack (expected %zu, got %zu)", want, q->n);
     if (q->n > want) raise(c, "too many values to unpack (expected %zu)", want);
     size_t i = 0;
-    for (const node *k = target->a; k; k = k->next) assign(c, s, k, q->v[i++]);
+    for (const node *k = target->a; k; k = k->next) tpl_assign(c, s, k, q->v[i++]);
 }
 
-void assign(rctx *c, scope *s, const node *target, value v)
+void tpl_assign(rctx *c, scope *s, const node *target, value v)
 {
     value ns;
     if (target->kind == N_TUPLE) {
@@ -32,10 +32,10 @@ void assign(rctx *c, scope *s, const node *target, value v)
         return;
     }
     if (target->kind == N_NAME) {
-        scope_set(c, s, target->name, v);
+        tpl_scope_set(c, s, target->name, v);
         return;
     }
-    if (!scope_find(s, target->name, &ns) || ns.kind != V_NS)
+    if (!tpl_scope_find(s, target->name, &ns) || ns.kind != V_NS)
         raise(c, "cannot assign attribute on non-namespace object");
     if (target->text->v[0] == '_')
         raise(c,
@@ -43,7 +43,7 @@ void assign(rctx *c, scope *s, const node *target, value v)
               "'%.*s'. "
               "Please rename the attribute.",
               (int)target->text->n, target->text->v);
-    dict_set(c, ns.d, v_str(target->text), v);
+    tpl_dict_set(c, ns.d, v_str(target->text), v);
 }
 
 /* ---- loops ----------------------------------------------------------------------------------- */
@@ -67,9 +67,9 @@ static bool pull(rctx *c, vloop *l, value *v)
         value item = l->src->v[l->at++];
         bool fits = true;
         if (l->filter) {
-            l->home = scope_again(c, l->home);
-            assign(c, l->home, l->target, item);
-            fits = truthy(c, eval(c, l->home, l->filter));
+            l->home = tpl_scope_again(c, l->home);
+            tpl_assign(c, l->home, l->target, item);
+            fits = tpl_truthy(c, tpl_eval(c, l->home, l->filter));
         }
         if (!fits) continue;
         *v = item;
@@ -98,9 +98,9 @@ static int64_t loop_length(rctx *c, vloop *l)
 {
     if (l->length >= 0) return l->length;
     if (l->filter) {
-        vseq *rest = seq_new(c, 0);
+        vseq *rest = tpl_seq_new(c, 0);
         size_t cap = 0;
-        for (value v; pull(c, l, &v);) seq_push(c, rest, &cap, v);
+        for (value v; pull(c, l, &v);) tpl_seq_push(c, rest, &cap, v);
         l->src = rest;
         l->at = 0;
         l->filter = NULL;
@@ -109,62 +109,62 @@ static int64_t loop_length(rctx *c, vloop *l)
     return l->length = (int64_t)(l->src->n - l->at) + l->index0 + 1 + peeked;
 }
 
-value loop_attr(rctx *c, vloop *l, vstr *name, bool *found)
+value tpl_loop_attr(rctx *c, vloop *l, vstr *name, bool *found)
 {
     *found = true;
-    if (str_is(c, name, "index")) return v_int(l->index0 + 1);
-    if (str_is(c, name, "index0")) return v_int(l->index0);
-    if (str_is(c, name, "first")) return v_bool(l->index0 == 0);
-    if (str_is(c, name, "last")) return v_bool(!peek(c, l));
-    if (str_is(c, name, "length")) return v_int(loop_length(c, l));
-    if (str_is(c, name, "revindex")) return v_int(loop_length(c, l) - l->index0);
-    if (str_is(c, name, "revindex0")) return v_int(loop_length(c, l) - l->index0 - 1);
-    if (str_is(c, name, "depth")) return v_int(1);
-    if (str_is(c, name, "depth0")) return v_int(0);
-    if (str_is(c, name, "previtem"))
-        return l->index0 ? l->before : v_undef_hint(c, "there is no previous item");
-    if (str_is(c, name, "nextitem"))
-        return peek(c, l) ? l->after : v_undef_hint(c, "there is no next item");
-    int m = loop_method(str_flat(c, name), name->n);
+    if (tpl_str_is(c, name, "index")) return v_int(l->index0 + 1);
+    if (tpl_str_is(c, name, "index0")) return v_int(l->index0);
+    if (tpl_str_is(c, name, "first")) return v_bool(l->index0 == 0);
+    if (tpl_str_is(c, name, "last")) return v_bool(!peek(c, l));
+    if (tpl_str_is(c, name, "length")) return v_int(loop_length(c, l));
+    if (tpl_str_is(c, name, "revindex")) return v_int(loop_length(c, l) - l->index0);
+    if (tpl_str_is(c, name, "revindex0")) return v_int(loop_length(c, l) - l->index0 - 1);
+    if (tpl_str_is(c, name, "depth")) return v_int(1);
+    if (tpl_str_is(c, name, "depth0")) return v_int(0);
+    if (tpl_str_is(c, name, "previtem"))
+        return l->index0 ? l->before : tpl_v_undef_hint(c, "there is no previous item");
+    if (tpl_str_is(c, name, "nextitem"))
+        return peek(c, l) ? l->after : tpl_v_undef_hint(c, "there is no next item");
+    int m = tpl_loop_method(tpl_str_flat(c, name), name->n);
     *found = m >= 0;
     if (!*found) return v_none();
-    vbound *b = take(c, sizeof *b);
+    vbound *b = tpl_take(c, sizeof *b);
     *b = (vbound){{.kind = V_LOOP, .loop = l}, m};
     return (value){.kind = V_BOUND, .bound = b};
 }
 
 /* method 0: cycle(...), 1: changed(...). */
-value loop_call(rctx *c, vloop *l, int method, const args *a)
+value tpl_loop_call(rctx *c, vloop *l, int method, const args *a)
 {
     if (method == 0) {
         if (!a->n) raise(c, "no items for cycling given");
         return a->pos[l->index0 % (int64_t)a->n];
     }
-    vseq *q = seq_new(c, a->n);
+    vseq *q = tpl_seq_new(c, a->n);
     for (size_t i = 0; i < a->n; i++) q->v[q->n++] = a->pos[i];
     value now = v_seq(V_TUPLE, q);
-    if (l->changed.kind != V_MISSING && equal(c, l->changed, now)) return v_bool(false);
+    if (l->changed.kind != V_MISSING && tpl_equal(c, l->changed, now)) return v_bool(false);
     l->changed = now;
     return v_bool(true);
 }
 
 static void exec_for(rctx *c, scope *s, const node *n)
 {
-    vloop *l = take0(c, sizeof *l);
-    *l = (vloop){.src = iterate(c, eval(c, s, n->b)),
+    vloop *l = tpl_take0(c, sizeof *l);
+    *l = (vloop){.src = tpl_iterate(c, tpl_eval(c, s, n->b)),
                  .target = n->a,
                  .filter = n->e,
                  .index0 = -1,
                  .length = -1};
-    if (l->filter) l->home = scope_push(c, s);
-    for (scope *turn = scope_push(c, s); next_item(c, l);) {
-        turn = scope_again(c, turn);
-        scope_set(c, turn, n->name, (value){.kind = V_LOOP, .loop = l});
-        assign(c, turn, n->a, l->now);
+    if (l->filter) l->home = tpl_scope_push(c, s);
+    for (scope *turn = tpl_scope_push(c, s); next_item(c, l);) {
+        turn = tpl_scope_again(c, turn);
+        tpl_scope_set(c, turn, n->name, (value){.kind = V_LOOP, .loop = l});
+        tpl_assign(c, turn, n->a, l->now);
         work(c, 1);
-        if (exec(c, turn, n->c) == FLOW_BREAK) break;
+        if (tpl_exec(c, turn, n->c) == FLOW_BREAK) break;
     }
-    if (l->index0 < 0 && n->d) exec(c, scope_push(c, s), n->d);
+    if (l->index0 < 0 && n->d) tpl_exec(c, tpl_scope_push(c, s), n->d);
 }
 
 /* ---- other statements ------------------------------------------------------------------------ */
@@ -173,11 +173,11 @@ static void exec_for(rctx *c, scope *s, const node *n)
 static vstr *capture(rctx *c, scope *s, const node *list, flow *f)
 {
     sbuild b, *outer = c->out;
-    sb_init(&b, c);
+    tpl_sb_init(&b, c);
     c->out = &b;
-    *f = exec(c, scope_push(c, s), list);
+    *f = tpl_exec(c, tpl_scope_push(c, s), list);
     c->out = outer;
-    return sb_done(&b);
+    return tpl_sb_done(&b);
 }
 
 static flow exec_block(rctx *c, scope *s, const node *n)
@@ -186,73 +186,74 @@ static flow exec_block(rctx *c, scope *s, const node *n)
     vstr *text = capture(c, s, n->c, &f);
     if (f != FLOW_ON) return f;
     value v = v_str(text);
-    if (n->b) v = eval_block_filter(c, s, n->b, v);
-    if (n->kind == N_SET_BLOCK) assign(c, s, n->a, v);
-    else put_str(c->out, v);
+    if (n->b) v = tpl_eval_block_filter(c, s, n->b, v);
+    if (n->kind == N_SET_BLOCK) tpl_assign(c, s, n->a, v);
+    else tpl_put_str(c->out, v);
     return FLOW_ON;
 }
 
 static value macro_value(rctx *c, scope *s, const node *def)
 {
-    vmacro *m = take(c, sizeof *m);
+    vmacro *m = tpl_take(c, sizeof *m);
     *m = (vmacro){def, s};
-    scope_keep(s);
+    tpl_scope_keep(s);
     return (value){.kind = V_MACRO, .macro = m};
 }
 
 static void exec_call_block(rctx *c, scope *s, const node *n)
 {
-    value fn = eval(c, s, n->a->a);
-    args a = eval_args(c, s, n->a->b);
-    kwarg *kw = take(c, (a.n_kw + 1) * sizeof *kw);
+    value fn = tpl_eval(c, s, n->a->a);
+    args a = tpl_eval_args(c, s, n->a->b);
+    kwarg *kw = tpl_take(c, (a.n_kw + 1) * sizeof *kw);
     if (a.n_kw) memcpy(kw, a.kw, a.n_kw * sizeof *kw);
     kw[a.n_kw++] = (kwarg){"caller", macro_value(c, s, n->b)};
     a.kw = kw;
-    put_str(c->out, call_value(c, fn, &a));
+    tpl_put_str(c->out, tpl_call_value(c, fn, &a));
 }
 
 static flow exec_with(rctx *c, scope *s, const node *n)
 {
-    scope *inner = scope_push(c, s);
-    for (const node *k = n->a; k; k = k->next->next) assign(c, inner, k, eval(c, s, k->next));
-    return exec(c, inner, n->c);
+    scope *inner = tpl_scope_push(c, s);
+    for (const node *k = n->a; k; k = k->next->next)
+        tpl_assign(c, inner, k, tpl_eval(c, s, k->next));
+    return tpl_exec(c, inner, n->c);
 }
 
 static flow exec_if(rctx *c, scope *s, const node *n)
 {
-    while (!truthy(c, eval(c, s, n->a))) {
+    while (!tpl_truthy(c, tpl_eval(c, s, n->a))) {
         const node *other = n->c;
         if (!other) return FLOW_ON;
-        if (other->kind != N_IF || other->next) return exec(c, s, other);
+        if (other->kind != N_IF || other->next) return tpl_exec(c, s, other);
         n = other; /* elif, or an if alone in else: the same */
     }
-    return exec(c, s, n->b);
+    return tpl_exec(c, s, n->b);
 }
 
 static flow exec_one(rctx *c, scope *s, const node *n)
 {
     switch (n->kind) {
-    case N_TEXT: sb_str(c->out, n->k.s); return FLOW_ON;
-    case N_PRINT: put_str(c->out, eval(c, s, n->a)); return FLOW_ON;
+    case N_TEXT: tpl_sb_str(c->out, n->k.s); return FLOW_ON;
+    case N_PRINT: tpl_put_str(c->out, tpl_eval(c, s, n->a)); return FLOW_ON;
     case N_IF: return exec_if(c, s, n);
     case N_FOR: exec_for(c, s, n); return FLOW_ON;
-    case N_SET: assign(c, s, n->a, eval(c, s, n->b)); return FLOW_ON;
+    case N_SET: tpl_assign(c, s, n->a, tpl_eval(c, s, n->b)); return FLOW_ON;
     case N_SET_BLOCK:
     case N_FILTER_BLOCK: return exec_block(c, s, n);
-    case N_MACRO: scope_set(c, s, n->name, macro_value(c, s, n)); return FLOW_ON;
+    case N_MACRO: tpl_scope_set(c, s, n->name, macro_value(c, s, n)); return FLOW_ON;
     case N_CALL_BLOCK: exec_call_block(c, s, n); return FLOW_ON;
     case N_WITH: return exec_with(c, s, n);
-    case N_SCOPE: return exec(c, scope_push(c, s), n->c);
+    case N_SCOPE: return tpl_exec(c, tpl_scope_push(c, s), n->c);
     case N_BREAK: return FLOW_BREAK;
     case N_CONTINUE: return FLOW_CONTINUE;
     default: raise(c, "this is not a statement");
     }
 }
 
-flow exec(rctx *c, scope *s, const node *list)
+flow tpl_exec(rctx *c, scope *s, const node *list)
 {
     flow f = FLOW_ON;
-    if (++c->depth > MAX_DEPTH) fail(c, ERR_LIMIT, "maximum recursion depth exceeded");
+    if (++c->depth > MAX_DEPTH) tpl_fail(c, ERR_LIMIT, "maximum recursion depth exceeded");
     for (const node *n = list; n && f == FLOW_ON; n = n->next) {
         work(c, 1);
         f = exec_one(c, s, n);
@@ -270,7 +271,7 @@ static void set_variables(rctx *c, scope *s, const template_input *in)
         if (!v->value) continue;
         for (int k = 0; k < c->t->n_names; k++)
             if (!strcmp(c->t->names[k], v->name))
-                scope_set(c, s, k, v_from_json(c, v->value, v->trusted));
+                tpl_scope_set(c, s, k, tpl_v_from_json(c, v->value, v->trusted));
     }
 }
 
@@ -305,9 +306,9 @@ int template_render(const template *t, const template_input *in, template_output
     *text = (sbuild){.c = c, .max = in->max_output ? in->max_output : default_output};
     c->out = text;
     if (!setjmp(c->fail)) {
-        scope *root = scope_root(c, t);
+        scope *root = tpl_scope_root(c, t);
         set_variables(c, root, in);
-        exec(c, root, t->body);
+        tpl_exec(c, root, t->body);
     }
     int code = c->code ? c->code : hand_over(text, out, e);
     arena_clear(&c->mem);

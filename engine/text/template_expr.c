@@ -16,7 +16,7 @@ static node *finish(parser *p, node *n)
         for (const node *k = kid[i]; k; k = k->next)
             if (k->height > h) h = k->height;
     n->height = h + 1;
-    if (n->height > MAX_HEIGHT) syntax(p, n->line, "the expression is nested too deeply");
+    if (n->height > MAX_HEIGHT) tpl_syntax(p, n->line, "the expression is nested too deeply");
     return n;
 }
 
@@ -24,7 +24,7 @@ static node *unary(parser *p, bool with_filter);
 
 static node *pair(parser *p, node_kind k, int op, int line, node *a, node *b)
 {
-    node *n = node_new(p, k, line);
+    node *n = tpl_node_new(p, k, line);
     n->op = op;
     n->a = a;
     n->b = b;
@@ -33,7 +33,7 @@ static node *pair(parser *p, node_kind k, int op, int line, node *a, node *b)
 
 static node *constant(parser *p, int line, value v)
 {
-    node *n = node_new(p, N_CONST, line);
+    node *n = tpl_node_new(p, N_CONST, line);
     n->k = v;
     n->height = 1;
     return n;
@@ -47,24 +47,24 @@ static value int_token(parser *p, const token *t)
         for (size_t i = 2; i < t->n; i++) {
             int d = t->v[i] <= '9' ? t->v[i] - '0' : (t->v[i] | 32) - 'a' + 10;
             if (__builtin_mul_overflow(v, base, &v) || __builtin_add_overflow(v, d, &v))
-                syntax(p, t->line, "the number %s is too large", t->v);
+                tpl_syntax(p, t->line, "the number %s is too large", t->v);
         }
         return v_int(v);
     }
-    return parse_int(&p->c, t->v, t->n);
+    return tpl_parse_int(&p->c, t->v, t->n);
 }
 
 static vstr *joined_strings(parser *p)
 {
     const token *t = advance(p);
-    vstr *s = str_new(&p->c, t->v, t->n, OPEN);
+    vstr *s = tpl_str_new(&p->c, t->v, t->n, OPEN);
     while (cur(p)->type == T_STRING) {
         t = advance(p);
-        s = str_concat(&p->c, s, str_new(&p->c, t->v, t->n, OPEN));
+        s = tpl_str_concat(&p->c, s, tpl_str_new(&p->c, t->v, t->n, OPEN));
     }
     /* Rendering threads share constants, so nothing in them may change later. */
-    str_flat(&p->c, s);
-    str_chars(&p->c, s);
+    tpl_str_flat(&p->c, s);
+    tpl_str_chars(&p->c, s);
     s->room = 0;
     return s;
 }
@@ -73,37 +73,39 @@ static node *list_items(parser *p, token_type end, const char *words, bool dict)
 {
     node *first = NULL, **tail = &first;
     while (cur(p)->type != end) {
-        if (first) expect(p, T_COMMA, "','");
+        if (first) tpl_expect(p, T_COMMA, "','");
         if (cur(p)->type == end) break;
-        *tail = parse_expression(p, true);
+        *tail = tpl_parse_expression(p, true);
         tail = &(*tail)->next;
         if (dict) {
-            expect(p, T_COLON, "':'");
-            *tail = parse_expression(p, true);
+            tpl_expect(p, T_COLON, "':'");
+            *tail = tpl_parse_expression(p, true);
             tail = &(*tail)->next;
         }
     }
-    expect(p, end, words);
+    tpl_expect(p, end, words);
     return first;
 }
 
 static node *named(parser *p, const token *t, bool with_ns)
 {
-    if (tok_is_name(t, "true") || tok_is_name(t, "True")) return constant(p, t->line, v_bool(true));
-    if (tok_is_name(t, "false") || tok_is_name(t, "False"))
+    if (tpl_tok_is_name(t, "true") || tpl_tok_is_name(t, "True"))
+        return constant(p, t->line, v_bool(true));
+    if (tpl_tok_is_name(t, "false") || tpl_tok_is_name(t, "False"))
         return constant(p, t->line, v_bool(false));
-    if (tok_is_name(t, "none") || tok_is_name(t, "None")) return constant(p, t->line, v_none());
-    if (tok_is_name(t, "caller")) p->uses |= MACRO_CALLER;
-    if (tok_is_name(t, "varargs")) p->uses |= MACRO_VARARGS;
-    if (tok_is_name(t, "kwargs")) p->uses |= MACRO_KWARGS;
-    node *n = node_new(p, N_NAME, t->line);
-    n->name = name_id(p, t->v, t->n);
+    if (tpl_tok_is_name(t, "none") || tpl_tok_is_name(t, "None"))
+        return constant(p, t->line, v_none());
+    if (tpl_tok_is_name(t, "caller")) p->uses |= MACRO_CALLER;
+    if (tpl_tok_is_name(t, "varargs")) p->uses |= MACRO_VARARGS;
+    if (tpl_tok_is_name(t, "kwargs")) p->uses |= MACRO_KWARGS;
+    node *n = tpl_node_new(p, N_NAME, t->line);
+    n->name = tpl_name_id(p, t->v, t->n);
     n->height = 1;
-    if (with_ns && skip(p, T_DOT)) {
-        const token *attr = expect(p, T_NAME, "name");
+    if (with_ns && tpl_skip(p, T_DOT)) {
+        const token *attr = tpl_expect(p, T_NAME, "name");
         n->kind = N_NSREF;
-        n->text = str_new(&p->c, attr->v, attr->n, OPEN);
-        str_chars(&p->c, n->text);
+        n->text = tpl_str_new(&p->c, attr->v, attr->n, OPEN);
+        tpl_str_chars(&p->c, n->text);
     }
     return n;
 }
@@ -120,17 +122,17 @@ static node *primary(parser *p, bool with_ns)
     case T_FLOAT: advance(p); return constant(p, t->line, v_float(t->f));
     case T_LPAREN:
         advance(p);
-        n = parse_tuple(p, TUPLE_COND | TUPLE_PAREN, NULL);
-        expect(p, T_RPAREN, "')'");
+        n = tpl_parse_tuple(p, TUPLE_COND | TUPLE_PAREN, NULL);
+        tpl_expect(p, T_RPAREN, "')'");
         return n;
     case T_LBRACKET:
     case T_LBRACE:
         advance(p);
-        n = node_new(p, t->type == T_LBRACE ? N_DICT : N_LIST, t->line);
+        n = tpl_node_new(p, t->type == T_LBRACE ? N_DICT : N_LIST, t->line);
         n->a = t->type == T_LBRACE ? list_items(p, T_RBRACE, "'}'", true)
                                    : list_items(p, T_RBRACKET, "']'", false);
         return finish(p, n);
-    default: syntax(p, t->line, "unexpected %s", token_words(t, words));
+    default: tpl_syntax(p, t->line, "unexpected %s", tpl_token_words(t, words));
     }
 }
 
@@ -140,13 +142,13 @@ static node *subscript(parser *p)
     int line = cur(p)->line;
     node *part[3] = {NULL, NULL, NULL};
     if (cur(p)->type != T_COLON) {
-        part[0] = parse_expression(p, true);
+        part[0] = tpl_parse_expression(p, true);
         if (cur(p)->type != T_COLON) return part[0];
     }
-    for (int i = 1; i < 3 && skip(p, T_COLON); i++)
+    for (int i = 1; i < 3 && tpl_skip(p, T_COLON); i++)
         if (cur(p)->type != T_COLON && cur(p)->type != T_RBRACKET && cur(p)->type != T_COMMA)
-            part[i] = parse_expression(p, true);
-    node *n = node_new(p, N_SLICE, line);
+            part[i] = tpl_parse_expression(p, true);
+    node *n = tpl_node_new(p, N_SLICE, line);
     n->a = part[0];
     n->b = part[1];
     n->c = part[2];
@@ -158,11 +160,11 @@ static node *dotted(parser *p, node *obj, int line)
     const token *t = advance(p);
     if (t->type == T_INT)
         return pair(p, N_ITEM, 0, line, obj, constant(p, t->line, int_token(p, t)));
-    if (t->type != T_NAME) syntax(p, t->line, "expected name or number");
-    node *n = node_new(p, N_ATTR, line);
+    if (t->type != T_NAME) tpl_syntax(p, t->line, "expected name or number");
+    node *n = tpl_node_new(p, N_ATTR, line);
     n->a = obj;
-    n->text = str_new(&p->c, t->v, t->n, OPEN);
-    str_chars(&p->c, n->text);
+    n->text = tpl_str_new(&p->c, t->v, t->n, OPEN);
+    tpl_str_chars(&p->c, n->text);
     return finish(p, n);
 }
 
@@ -170,15 +172,15 @@ static node *indexed(parser *p, node *obj, int line)
 {
     node *first = NULL, **tail = &first;
     while (cur(p)->type != T_RBRACKET) {
-        if (first) expect(p, T_COMMA, "','");
+        if (first) tpl_expect(p, T_COMMA, "','");
         *tail = subscript(p);
         if ((*tail)->kind == N_SLICE && (first != *tail || cur(p)->type == T_COMMA))
-            syntax(p, line, "a slice cannot stand among other indices");
+            tpl_syntax(p, line, "a slice cannot stand among other indices");
         tail = &(*tail)->next;
     }
-    expect(p, T_RBRACKET, "']'");
+    tpl_expect(p, T_RBRACKET, "']'");
     if (!first || first->next) {
-        node *n = node_new(p, N_TUPLE, line);
+        node *n = tpl_node_new(p, N_TUPLE, line);
         n->a = first;
         first = finish(p, n);
     }
@@ -194,22 +196,22 @@ static node *call_arg(parser *p)
         advance(p);
         k = N_KWARG;
     }
-    if (k == N_CONST) return parse_expression(p, true);
+    if (k == N_CONST) return tpl_parse_expression(p, true);
     advance(p);
-    node *n = node_new(p, k, t->line);
-    if (k == N_KWARG) n->text = str_new(&p->c, arena_copy(&p->c.mem, t->v, t->n), t->n, OPEN);
-    if (n->text && !n->text->v) fail(&p->c, ERR_NOMEM, "out of memory");
-    n->a = parse_expression(p, true);
+    node *n = tpl_node_new(p, k, t->line);
+    if (k == N_KWARG) n->text = tpl_str_new(&p->c, arena_copy(&p->c.mem, t->v, t->n), t->n, OPEN);
+    if (n->text && !n->text->v) tpl_fail(&p->c, ERR_NOMEM, "out of memory");
+    n->a = tpl_parse_expression(p, true);
     return finish(p, n);
 }
 
-node *parse_call_args(parser *p)
+node *tpl_parse_call_args(parser *p)
 {
-    const token *open = expect(p, T_LPAREN, "'('");
+    const token *open = tpl_expect(p, T_LPAREN, "'('");
     node *first = NULL, **tail = &first;
     node_kind last = N_CONST;
     while (cur(p)->type != T_RPAREN) {
-        if (first) expect(p, T_COMMA, "','");
+        if (first) tpl_expect(p, T_COMMA, "','");
         if (cur(p)->type == T_RPAREN) break;
         node *n = call_arg(p);
         node_kind k =
@@ -219,12 +221,12 @@ node *parse_call_args(parser *p)
                   : k == N_STARSTAR ? last != N_STARSTAR
                   : k == N_STAR     ? last != N_STAR && last != N_STARSTAR
                                     : last != N_STARSTAR;
-        if (!ok) syntax(p, open->line, "invalid syntax for function call expression");
+        if (!ok) tpl_syntax(p, open->line, "invalid syntax for function call expression");
         if (k != N_CONST) last = k;
         *tail = n;
         tail = &n->next;
     }
-    expect(p, T_RPAREN, "')'");
+    tpl_expect(p, T_RPAREN, "')'");
     return first;
 }
 
@@ -232,9 +234,9 @@ static node *postfix(parser *p, node *n)
 {
     for (;;) {
         int line = cur(p)->line;
-        if (skip(p, T_DOT)) n = dotted(p, n, line);
-        else if (skip(p, T_LBRACKET)) n = indexed(p, n, line);
-        else if (cur(p)->type == T_LPAREN) n = pair(p, N_CALL, 0, line, n, parse_call_args(p));
+        if (tpl_skip(p, T_DOT)) n = dotted(p, n, line);
+        else if (tpl_skip(p, T_LBRACKET)) n = indexed(p, n, line);
+        else if (cur(p)->type == T_LPAREN) n = pair(p, N_CALL, 0, line, n, tpl_parse_call_args(p));
         else return n;
     }
 }
@@ -244,25 +246,25 @@ static size_t dotted_name(parser *p, char *out, size_t cap)
 {
     size_t n = 0;
     do {
-        const token *t = expect(p, T_NAME, "name");
-        if (n + t->n + 2 > cap) syntax(p, t->line, "the name '%.40s' is too long", t->v);
+        const token *t = tpl_expect(p, T_NAME, "name");
+        if (n + t->n + 2 > cap) tpl_syntax(p, t->line, "the name '%.40s' is too long", t->v);
         if (n) out[n++] = '.';
         memcpy(out + n, t->v, t->n);
         n += t->n;
-    } while (skip(p, T_DOT));
+    } while (tpl_skip(p, T_DOT));
     out[n] = 0;
     return n;
 }
 
-node *parse_filters(parser *p, node *in, bool start_inline)
+node *tpl_parse_filters(parser *p, node *in, bool start_inline)
 {
-    while (start_inline || skip(p, T_PIPE)) {
+    while (start_inline || tpl_skip(p, T_PIPE)) {
         char name[64];
         int line = cur(p)->line;
         size_t n = dotted_name(p, name, sizeof name);
-        const filter_fn *f = find_filter(name, n);
-        if (!f) syntax(p, line, "No filter named '%s'.", name);
-        node *call = cur(p)->type == T_LPAREN ? parse_call_args(p) : NULL;
+        const filter_fn *f = tpl_find_filter(name, n);
+        if (!f) tpl_syntax(p, line, "No filter named '%s'.", name);
+        node *call = cur(p)->type == T_LPAREN ? tpl_parse_call_args(p) : NULL;
         in = pair(p, N_FILTER, 0, line, in, call);
         in->fn = f;
         start_inline = false;
@@ -274,17 +276,19 @@ static node *test(parser *p, node *in)
 {
     char name[64];
     int line = advance(p)->line;
-    bool negated = skip_name(p, "not");
+    bool negated = tpl_skip_name(p, "not");
     size_t n = dotted_name(p, name, sizeof name);
-    const test_fn *f = find_test(name, n);
-    if (!f) syntax(p, line, "No test named '%s'.", name);
+    const test_fn *f = tpl_find_test(name, n);
+    if (!f) tpl_syntax(p, line, "No test named '%s'.", name);
     node *call = NULL;
     const token *t = cur(p);
     switch (t->type) {
-    case T_LPAREN: call = parse_call_args(p); break;
+    case T_LPAREN: call = tpl_parse_call_args(p); break;
     case T_NAME:
-        if (tok_is_name(t, "else") || tok_is_name(t, "or") || tok_is_name(t, "and")) break;
-        if (tok_is_name(t, "is")) syntax(p, t->line, "You cannot chain multiple tests with is");
+        if (tpl_tok_is_name(t, "else") || tpl_tok_is_name(t, "or") || tpl_tok_is_name(t, "and"))
+            break;
+        if (tpl_tok_is_name(t, "is"))
+            tpl_syntax(p, t->line, "You cannot chain multiple tests with is");
         call = postfix(p, primary(p, false));
         break;
     case T_STRING:
@@ -303,9 +307,9 @@ static node *filters_and_tests(parser *p, node *n)
 {
     for (;;) {
         int line = cur(p)->line;
-        if (cur(p)->type == T_PIPE) n = parse_filters(p, n, false);
-        else if (tok_is_name(cur(p), "is")) n = test(p, n);
-        else if (cur(p)->type == T_LPAREN) n = pair(p, N_CALL, 0, line, n, parse_call_args(p));
+        if (cur(p)->type == T_PIPE) n = tpl_parse_filters(p, n, false);
+        else if (tpl_tok_is_name(cur(p), "is")) n = test(p, n);
+        else if (cur(p)->type == T_LPAREN) n = pair(p, N_CALL, 0, line, n, tpl_parse_call_args(p));
         else return n;
     }
 }
@@ -316,9 +320,9 @@ static node *unary(parser *p, bool with_filter)
     const token *t = cur(p);
     if (t->type == T_SUB || t->type == T_ADD) {
         advance(p);
-        enter(p, t->line);
+        tpl_enter(p, t->line);
         n = pair(p, t->type == T_SUB ? N_NEG : N_POS, 0, t->line, unary(p, false), NULL);
-        leave(p);
+        tpl_leave(p);
     } else {
         n = primary(p, false);
     }
@@ -329,7 +333,7 @@ static node *unary(parser *p, bool with_filter)
 static node *power(parser *p)
 {
     node *n = unary(p, true);
-    for (int line = cur(p)->line; skip(p, T_POW); line = cur(p)->line)
+    for (int line = cur(p)->line; tpl_skip(p, T_POW); line = cur(p)->line)
         n = pair(p, N_BINARY, BIN_POW, line, n, unary(p, true));
     return n;
 }
@@ -356,7 +360,7 @@ static node *concat(parser *p)
     int line = cur(p)->line;
     node *first = product(p), **tail = &first->next;
     if (cur(p)->type != T_TILDE) return first;
-    while (skip(p, T_TILDE)) {
+    while (tpl_skip(p, T_TILDE)) {
         *tail = product(p);
         tail = &(*tail)->next;
     }
@@ -386,8 +390,8 @@ static int compare_op(parser *p)
     case T_GE: return CMP_GE;
     default: break;
     }
-    if (tok_is_name(cur(p), "in")) return CMP_IN;
-    if (tok_is_name(cur(p), "not") && tok_is_name(&p->tok[p->at + 1], "in")) {
+    if (tpl_tok_is_name(cur(p), "in")) return CMP_IN;
+    if (tpl_tok_is_name(cur(p), "not") && tpl_tok_is_name(&p->tok[p->at + 1], "in")) {
         advance(p);
         return CMP_NOT_IN;
     }
@@ -408,18 +412,18 @@ static node *comparison(parser *p)
 
 static node *negation(parser *p)
 {
-    if (!tok_is_name(cur(p), "not")) return comparison(p);
+    if (!tpl_tok_is_name(cur(p), "not")) return comparison(p);
     int line = advance(p)->line;
-    enter(p, line);
+    tpl_enter(p, line);
     node *n = pair(p, N_NOT, 0, line, negation(p), NULL);
-    leave(p);
+    tpl_leave(p);
     return n;
 }
 
 static node *conjunction(parser *p)
 {
     node *n = negation(p);
-    for (int line = cur(p)->line; skip_name(p, "and"); line = cur(p)->line)
+    for (int line = cur(p)->line; tpl_skip_name(p, "and"); line = cur(p)->line)
         n = pair(p, N_AND, 0, line, n, negation(p));
     return n;
 }
@@ -427,7 +431,7 @@ static node *conjunction(parser *p)
 static node *disjunction(parser *p)
 {
     node *n = conjunction(p);
-    for (int line = cur(p)->line; skip_name(p, "or"); line = cur(p)->line)
+    for (int line = cur(p)->line; tpl_skip_name(p, "or"); line = cur(p)->line)
         n = pair(p, N_OR, 0, line, n, conjunction(p));
     return n;
 }
@@ -436,24 +440,24 @@ static node *conditional(parser *p)
 {
     int line = cur(p)->line;
     node *n = disjunction(p);
-    while (skip_name(p, "if")) {
-        node *res = node_new(p, N_COND, line);
+    while (tpl_skip_name(p, "if")) {
+        node *res = tpl_node_new(p, N_COND, line);
         res->b = n;
         res->a = disjunction(p);
-        enter(p, line);
-        if (skip_name(p, "else")) res->c = conditional(p);
-        leave(p);
+        tpl_enter(p, line);
+        if (tpl_skip_name(p, "else")) res->c = conditional(p);
+        tpl_leave(p);
         n = finish(p, res);
         line = cur(p)->line;
     }
     return n;
 }
 
-node *parse_expression(parser *p, bool with_cond)
+node *tpl_parse_expression(parser *p, bool with_cond)
 {
-    enter(p, cur(p)->line);
+    tpl_enter(p, cur(p)->line);
     node *n = with_cond ? conditional(p) : disjunction(p);
-    leave(p);
+    tpl_leave(p);
     return n;
 }
 
@@ -461,32 +465,33 @@ static bool tuple_end(const parser *p, const char *end_word)
 {
     const token *t = cur(p);
     return t->type == T_VAR_END || t->type == T_BLOCK_END || t->type == T_RPAREN ||
-           (end_word && tok_is_name(t, end_word));
+           (end_word && tpl_tok_is_name(t, end_word));
 }
 
-node *parse_tuple(parser *p, int how, const char *end_word)
+node *tpl_parse_tuple(parser *p, int how, const char *end_word)
 {
     int line = cur(p)->line;
     node *first = NULL, **tail = &first;
     bool tuple = false;
     char words[80];
-    enter(p, line);
+    tpl_enter(p, line);
     for (;;) {
-        if (first) expect(p, T_COMMA, "','");
+        if (first) tpl_expect(p, T_COMMA, "','");
         if (tuple_end(p, end_word)) break;
-        *tail =
-            how & TUPLE_SIMPLE ? primary(p, how & TUPLE_NS) : parse_expression(p, how & TUPLE_COND);
+        *tail = how & TUPLE_SIMPLE ? primary(p, how & TUPLE_NS)
+                                   : tpl_parse_expression(p, how & TUPLE_COND);
         tail = &(*tail)->next;
         if (cur(p)->type != T_COMMA) break;
         tuple = true;
     }
-    leave(p);
+    tpl_leave(p);
     if (!tuple) {
         if (first) return first;
         if (!(how & TUPLE_PAREN))
-            syntax(p, cur(p)->line, "Expected an expression, got %s", token_words(cur(p), words));
+            tpl_syntax(p, cur(p)->line, "Expected an expression, got %s",
+                       tpl_token_words(cur(p), words));
     }
-    node *n = node_new(p, N_TUPLE, line);
+    node *n = tpl_node_new(p, N_TUPLE, line);
     n->a = first;
     return finish(p, n);
 }
@@ -498,13 +503,13 @@ static void check_target(parser *p, const node *n)
         for (const node *k = n->a; k; k = k->next) check_target(p, k);
     } else if (n->kind != N_NAME && n->kind != N_NSREF) {
         const char *what = n->kind <= N_DICT && kinds[n->kind] ? kinds[n->kind] : "expression";
-        syntax(p, n->line, "can't assign to '%s'", what);
+        tpl_syntax(p, n->line, "can't assign to '%s'", what);
     }
 }
 
-node *parse_target(parser *p, const char *end_word, bool with_ns)
+node *tpl_parse_target(parser *p, const char *end_word, bool with_ns)
 {
-    node *n = parse_tuple(p, TUPLE_SIMPLE | (with_ns ? TUPLE_NS : 0), end_word);
+    node *n = tpl_parse_tuple(p, TUPLE_SIMPLE | (with_ns ? TUPLE_NS : 0), end_word);
     check_target(p, n);
     return n;
 }

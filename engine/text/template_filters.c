@@ -11,27 +11,27 @@
 static value f_default(rctx *c, value in, const args *a)
 {
     value v[2];
-    bind(c, "default", a, "default_value boolean", v);
-    if (in.kind != V_UNDEF && !(arg_bool(c, v[1], false) && !truthy(c, in))) return in;
-    return v[0].kind == V_MISSING ? v_text(c, "") : v[0];
+    tpl_bind(c, "default", a, "default_value boolean", v);
+    if (in.kind != V_UNDEF && !(tpl_arg_bool(c, v[1], false) && !tpl_truthy(c, in))) return in;
+    return v[0].kind == V_MISSING ? tpl_v_text(c, "") : v[0];
 }
 
 static value f_length(rctx *c, value in, const args *a)
 {
-    bind(c, "length", a, "", NULL);
-    return v_int((int64_t)length_of(c, in));
+    tpl_bind(c, "length", a, "", NULL);
+    return v_int((int64_t)tpl_length_of(c, in));
 }
 
 static value f_string(rctx *c, value in, const args *a)
 {
-    bind(c, "string", a, "", NULL);
-    return v_str(soft_str(c, in));
+    tpl_bind(c, "string", a, "", NULL);
+    return v_str(tpl_soft_str(c, in));
 }
 
 static value f_safe(rctx *c, value in, const args *a)
 {
-    bind(c, "safe", a, "", NULL);
-    vstr *s = to_str(c, in), *r = str_new(c, str_flat(c, s), s->n, s->from);
+    tpl_bind(c, "safe", a, "", NULL);
+    vstr *s = tpl_to_str(c, in), *r = tpl_str_new(c, tpl_str_flat(c, s), s->n, s->from);
     r->span = s->span;
     r->n_span = s->n_span;
     r->markup = true;
@@ -40,126 +40,128 @@ static value f_safe(rctx *c, value in, const args *a)
 
 static value f_escape(rctx *c, value in, const args *a)
 {
-    bind(c, "escape", a, "", NULL);
-    return v_str(str_escape(c, soft_str(c, in)));
+    tpl_bind(c, "escape", a, "", NULL);
+    return v_str(tpl_str_escape(c, tpl_soft_str(c, in)));
 }
 
 static value f_forceescape(rctx *c, value in, const args *a)
 {
-    bind(c, "forceescape", a, "", NULL);
-    return v_str(str_escape(c, to_str(c, in)));
+    tpl_bind(c, "forceescape", a, "", NULL);
+    return v_str(tpl_str_escape(c, tpl_to_str(c, in)));
 }
 
 static value f_upper(rctx *c, value in, const args *a)
 {
-    bind(c, "upper", a, "", NULL);
-    return v_str(str_case(c, soft_str(c, in), CASE_UPPER));
+    tpl_bind(c, "upper", a, "", NULL);
+    return v_str(tpl_str_case(c, tpl_soft_str(c, in), CASE_UPPER));
 }
 
 static value f_lower(rctx *c, value in, const args *a)
 {
-    bind(c, "lower", a, "", NULL);
-    return v_str(str_case(c, soft_str(c, in), CASE_LOWER));
+    tpl_bind(c, "lower", a, "", NULL);
+    return v_str(tpl_str_case(c, tpl_soft_str(c, in), CASE_LOWER));
 }
 
 static value f_capitalize(rctx *c, value in, const args *a)
 {
-    bind(c, "capitalize", a, "", NULL);
-    return v_str(str_case(c, soft_str(c, in), CASE_CAPITALIZE));
+    tpl_bind(c, "capitalize", a, "", NULL);
+    return v_str(tpl_str_case(c, tpl_soft_str(c, in), CASE_CAPITALIZE));
 }
 
 /* Jinja's own title: words end at -, white space and opening brackets only. */
 static value f_title(rctx *c, value in, const args *a)
 {
-    bind(c, "title", a, "", NULL);
-    vstr *s = soft_str(c, in);
-    const char *v = str_flat(c, s);
+    tpl_bind(c, "title", a, "", NULL);
+    vstr *s = tpl_soft_str(c, in);
+    const char *v = tpl_str_flat(c, s);
     sbuild b;
-    sb_init(&b, c);
+    tpl_sb_init(&b, c);
     for (size_t i = 0; i < s->n;) {
-        size_t k = strchr("-({[<", v[i]) && v[i] ? 1 : space_len(v + i, s->n - i);
+        size_t k = strchr("-({[<", v[i]) && v[i] ? 1 : tpl_space_len(v + i, s->n - i);
         if (k) {
-            sb_sub(&b, s, i, k);
+            tpl_sb_sub(&b, s, i, k);
             i += k;
             continue;
         }
         size_t from = i, head = 0;
-        while (i < s->n && !(v[i] && strchr("-({[<", v[i])) && !space_len(v + i, s->n - i)) {
+        while (i < s->n && !(v[i] && strchr("-({[<", v[i])) && !tpl_space_len(v + i, s->n - i)) {
             for (i++; i < s->n && ((unsigned char)v[i] & 0xC0) == 0x80; i++) continue;
             if (!head) head = i - from;
         }
         work(c, 1);
-        sb_str(&b, str_case(c, str_sub(c, s, from, head), CASE_UPPER));
-        sb_str(&b, str_case(c, str_sub(c, s, from + head, i - from - head), CASE_LOWER));
+        tpl_sb_str(&b, tpl_str_case(c, tpl_str_sub(c, s, from, head), CASE_UPPER));
+        tpl_sb_str(&b,
+                   tpl_str_case(c, tpl_str_sub(c, s, from + head, i - from - head), CASE_LOWER));
     }
-    return v_str(sb_done(&b));
+    return v_str(tpl_sb_done(&b));
 }
 
 static value f_trim(rctx *c, value in, const args *a)
 {
     value v;
-    bind(c, "trim", a, "chars", &v);
-    return v_str(str_strip(c, soft_str(c, in), arg_str(c, v), true, true));
+    tpl_bind(c, "trim", a, "chars", &v);
+    return v_str(tpl_str_strip(c, tpl_soft_str(c, in), tpl_arg_str(c, v), true, true));
 }
 
 static value f_replace(rctx *c, value in, const args *a)
 {
     value v[3];
-    bind(c, "replace", a, "old new count", v);
+    tpl_bind(c, "replace", a, "old new count", v);
     if (v[0].kind == V_MISSING || v[1].kind == V_MISSING)
         raise(c, "do_replace() missing required positional arguments: 'old' and 'new'");
-    return v_str(
-        str_replace(c, to_str(c, in), to_str(c, v[0]), to_str(c, v[1]), arg_int(c, v[2], -1)));
+    return v_str(tpl_str_replace(c, tpl_to_str(c, in), tpl_to_str(c, v[0]), tpl_to_str(c, v[1]),
+                                 tpl_arg_int(c, v[2], -1)));
 }
 
 static value f_format(rctx *c, value in, const args *a)
 {
     if (a->n && a->n_kw) raise(c, "can't handle positional and keyword arguments at the same time");
-    vseq *q = seq_new(c, a->n);
+    vseq *q = tpl_seq_new(c, a->n);
     for (size_t i = 0; i < a->n; i++) q->v[q->n++] = a->pos[i];
-    vdict *d = dict_new(c);
-    for (size_t i = 0; i < a->n_kw; i++) dict_set(c, d, v_text(c, a->kw[i].name), a->kw[i].v);
-    return v_str(str_percent(c, soft_str(c, in),
-                             a->n_kw ? (value){.kind = V_DICT, .d = d} : v_seq(V_TUPLE, q)));
+    vdict *d = tpl_dict_new(c);
+    for (size_t i = 0; i < a->n_kw; i++)
+        tpl_dict_set(c, d, tpl_v_text(c, a->kw[i].name), a->kw[i].v);
+    return v_str(tpl_str_percent(c, tpl_soft_str(c, in),
+                                 a->n_kw ? (value){.kind = V_DICT, .d = d} : v_seq(V_TUPLE, q)));
 }
 
 static value f_center(rctx *c, value in, const args *a)
 {
     value v;
-    bind(c, "center", a, "width", &v);
-    value self = v_str(soft_str(c, in)), width = v_int(arg_int(c, v, 80));
-    vbound m = {self, find_method(self, "center", 6)};
+    tpl_bind(c, "center", a, "width", &v);
+    value self = v_str(tpl_soft_str(c, in)), width = v_int(tpl_arg_int(c, v, 80));
+    vbound m = {self, tpl_find_method(self, "center", 6)};
     args inner = {.pos = &width, .n = 1};
-    return call_method(c, &m, &inner);
+    return tpl_call_method(c, &m, &inner);
 }
 
 static value f_indent(rctx *c, value in, const args *a)
 {
     value v[3];
-    bind(c, "indent", a, "width first blank", v);
-    if (in.kind == V_UNDEF) raise_undefined(c, in);
+    tpl_bind(c, "indent", a, "width first blank", v);
+    if (in.kind == V_UNDEF) tpl_raise_undefined(c, in);
     if (in.kind != V_STR)
-        raise(c, "unsupported operand type(s) for +=: '%s' and 'str'", type_name(in));
+        raise(c, "unsupported operand type(s) for +=: '%s' and 'str'", tpl_type_name(in));
     vstr *by = v[0].kind == V_STR ? v[0].s : NULL;
     if (!by) {
-        value space = v_text(c, " "), n = v_int(arg_int(c, v[0], 4));
+        value space = tpl_v_text(c, " "), n = v_int(tpl_arg_int(c, v[0], 4));
         if (n.i > (1 << 20))
-            fail(c, ERR_LIMIT, "indent(): width %lld is too large", (long long)n.i);
+            tpl_fail(c, ERR_LIMIT, "indent(): width %lld is too large", (long long)n.i);
         sbuild t;
-        sb_init(&t, c);
-        for (int64_t i = 0; i < n.i; i++) sb_str(&t, space.s);
-        by = sb_done(&t);
+        tpl_sb_init(&t, c);
+        for (int64_t i = 0; i < n.i; i++) tpl_sb_str(&t, space.s);
+        by = tpl_sb_done(&t);
     }
-    bool first = arg_bool(c, v[1], false), blank = arg_bool(c, v[2], false);
-    vseq *q = str_splitlines(c, str_concat(c, in.s, v_text(c, "\n").s), false).q;
+    bool first = tpl_arg_bool(c, v[1], false), blank = tpl_arg_bool(c, v[2], false);
+    vseq *q = tpl_str_splitlines(c, tpl_str_concat(c, in.s, tpl_v_text(c, "\n").s), false).q;
     sbuild b;
-    sb_init(&b, c);
+    tpl_sb_init(&b, c);
     for (size_t i = 0; i < q->n; i++) {
-        if (i) sb_puts(&b, "\n");
-        if (i ? blank || q->v[i].s->n : first) sb_str(&b, by);
-        sb_str(&b, q->v[i].s);
+        if (i) tpl_sb_puts(&b, "\n");
+        if (i ? blank || q->v[i].s->n : first) tpl_sb_str(&b, by);
+        tpl_sb_str(&b, q->v[i].s);
     }
-    vstr *r = sb_done(&b);
+    vstr *r = tpl_sb_done(&b);
     r->markup = in.s->markup;
     return v_str(r);
 }
@@ -167,33 +169,35 @@ static value f_indent(rctx *c, value in, const args *a)
 static value f_truncate(rctx *c, value in, const args *a)
 {
     value v[4];
-    bind(c, "truncate", a, "length killwords end leeway", v);
-    vstr *s = in.kind == V_STR ? in.s : NULL, *end = arg_str(c, v[2]);
-    if (!end) end = v_text(c, "...").s;
-    int64_t len = arg_int(c, v[0], 255), leeway = arg_int(c, v[3], 5),
-            tail = (int64_t)str_chars(c, end);
+    tpl_bind(c, "truncate", a, "length killwords end leeway", v);
+    vstr *s = in.kind == V_STR ? in.s : NULL, *end = tpl_arg_str(c, v[2]);
+    if (!end) end = tpl_v_text(c, "...").s;
+    int64_t len = tpl_arg_int(c, v[0], 255), leeway = tpl_arg_int(c, v[3], 5),
+            tail = (int64_t)tpl_str_chars(c, end);
     if (len < tail) raise(c, "expected length >= %lld, got %lld", (long long)tail, (long long)len);
     if (leeway < 0) raise(c, "expected leeway >= 0, got %lld", (long long)leeway);
-    if (leeway > INT32_MAX || len > INT32_MAX || (int64_t)length_of(c, in) <= len + leeway)
+    if (leeway > INT32_MAX || len > INT32_MAX || (int64_t)tpl_length_of(c, in) <= len + leeway)
         return in;
-    if (!s) raise(c, "'%s' object has no attribute 'rsplit'", type_name(in));
-    vstr *head = str_sub(c, s, 0, str_at(c, s, (size_t)(len - tail)));
-    size_t space = arg_bool(c, v[1], false) ? SIZE_MAX : str_rfind(c, head, v_text(c, " ").s);
-    if (space != SIZE_MAX) head = str_sub(c, head, 0, space);
-    return v_str(str_concat(c, head, end));
+    if (!s) raise(c, "'%s' object has no attribute 'rsplit'", tpl_type_name(in));
+    vstr *head = tpl_str_sub(c, s, 0, tpl_str_at(c, s, (size_t)(len - tail)));
+    size_t space =
+        tpl_arg_bool(c, v[1], false) ? SIZE_MAX : tpl_str_rfind(c, head, tpl_v_text(c, " ").s);
+    if (space != SIZE_MAX) head = tpl_str_sub(c, head, 0, space);
+    return v_str(tpl_str_concat(c, head, end));
 }
 
 static value f_wordcount(rctx *c, value in, const args *a)
 {
-    bind(c, "wordcount", a, "", NULL);
-    vstr *s = soft_str(c, in);
-    const char *v = str_flat(c, s);
+    tpl_bind(c, "wordcount", a, "", NULL);
+    vstr *s = tpl_soft_str(c, in);
+    const char *v = tpl_str_flat(c, s);
     int64_t words = 0;
     bool inside = false;
     for (size_t i = 0, k; i < s->n; i += k) {
         for (k = 1; i + k < s->n && ((unsigned char)v[i + k] & 0xC0) == 0x80; k++) continue;
-        bool word = v[i] == '_' || (k == 1 ? isalnum((unsigned char)v[i]) != 0
-                                           : str_is_class(c, str_sub(c, s, i, k), IS_ALNUM));
+        bool word =
+            v[i] == '_' || (k == 1 ? isalnum((unsigned char)v[i]) != 0
+                                   : tpl_str_is_class(c, tpl_str_sub(c, s, i, k), IS_ALNUM));
         words += word && !inside;
         inside = word;
     }
@@ -202,17 +206,17 @@ static value f_wordcount(rctx *c, value in, const args *a)
 
 static void url_quote(sbuild *b, vstr *s, bool query)
 {
-    const char *v = str_flat(b->c, s);
+    const char *v = tpl_str_flat(b->c, s);
     char hex[4];
     for (size_t i = 0; i < s->n; i++) {
         unsigned char ch = (unsigned char)v[i];
         if (ch < 0x80 && (isalnum(ch) || strchr("_.-~", ch) || (ch == '/' && !query)) && ch) {
-            sb_bytes(b, v + i, 1, str_closed(s));
+            tpl_sb_bytes(b, v + i, 1, tpl_str_closed(s));
         } else if (ch == ' ' && query) {
-            sb_puts(b, "+");
+            tpl_sb_puts(b, "+");
         } else {
             snprintf(hex, sizeof hex, "%%%02X", ch);
-            sb_bytes(b, hex, 3, str_closed(s));
+            tpl_sb_bytes(b, hex, 3, tpl_str_closed(s));
         }
     }
 }
@@ -220,45 +224,46 @@ static void url_quote(sbuild *b, vstr *s, bool query)
 static value f_urlencode(rctx *c, value in, const args *a)
 {
     sbuild b;
-    bind(c, "urlencode", a, "", NULL);
-    sb_init(&b, c);
-    if (in.kind == V_STR || !is_iterable(in)) {
-        url_quote(&b, to_str(c, in), false);
-        return v_str(sb_done(&b));
+    tpl_bind(c, "urlencode", a, "", NULL);
+    tpl_sb_init(&b, c);
+    if (in.kind == V_STR || !tpl_is_iterable(in)) {
+        url_quote(&b, tpl_to_str(c, in), false);
+        return v_str(tpl_sb_done(&b));
     }
-    vseq *q = in.kind == V_DICT ? dict_view(c, in.d, 2, "dict_items") : iterate(c, in);
+    vseq *q = in.kind == V_DICT ? tpl_dict_view(c, in.d, 2, "dict_items") : tpl_iterate(c, in);
     for (size_t i = 0; i < q->n; i++) {
-        vseq *pair = iterate(c, q->v[i]);
+        vseq *pair = tpl_iterate(c, q->v[i]);
         if (pair->n != 2) raise(c, "not enough values to unpack (expected 2, got %zu)", pair->n);
-        if (i) sb_puts(&b, "&");
-        url_quote(&b, to_str(c, pair->v[0]), true);
-        sb_puts(&b, "=");
-        url_quote(&b, to_str(c, pair->v[1]), true);
+        if (i) tpl_sb_puts(&b, "&");
+        url_quote(&b, tpl_to_str(c, pair->v[0]), true);
+        tpl_sb_puts(&b, "=");
+        url_quote(&b, tpl_to_str(c, pair->v[1]), true);
     }
-    return v_str(sb_done(&b));
+    return v_str(tpl_sb_done(&b));
 }
 
 /* ---- numbers --------------------------------------------------------------------------------- */
 
 static value f_abs(rctx *c, value in, const args *a)
 {
-    bind(c, "abs", a, "", NULL);
-    if (in.kind == V_UNDEF || !is_number(in)) {
-        if (in.kind == V_UNDEF) raise_undefined(c, in);
-        raise(c, "bad operand type for abs(): '%s'", type_name(in));
+    tpl_bind(c, "abs", a, "", NULL);
+    if (in.kind == V_UNDEF || !tpl_is_number(in)) {
+        if (in.kind == V_UNDEF) tpl_raise_undefined(c, in);
+        raise(c, "bad operand type for abs(): '%s'", tpl_type_name(in));
     }
     if (in.kind == V_FLOAT) return v_float(fabs(in.f));
-    if (in.kind == V_BIG) return in.s->v[0] == '-' ? parse_int(c, in.s->v + 1, in.s->n - 1) : in;
-    return int_of(in) < 0 ? negate(c, in) : v_int(int_of(in));
+    if (in.kind == V_BIG)
+        return in.s->v[0] == '-' ? tpl_parse_int(c, in.s->v + 1, in.s->n - 1) : in;
+    return tpl_int_of(in) < 0 ? tpl_negate(c, in) : v_int(tpl_int_of(in));
 }
 
 /* Text of a number without white space and underscores between digits; NULL if they are misplaced.
  */
 static const char *number_text(rctx *c, vstr *s, size_t *n)
 {
-    s = str_strip(c, s, NULL, true, true);
-    const char *v = str_flat(c, s);
-    char *out = take(c, s->n + 1);
+    s = tpl_str_strip(c, s, NULL, true, true);
+    const char *v = tpl_str_flat(c, s);
+    char *out = tpl_take(c, s->n + 1);
     *n = 0;
     for (size_t i = 0; i < s->n; i++) {
         if (v[i] == '_') {
@@ -306,7 +311,7 @@ static bool text_to_int(rctx *c, vstr *s, int64_t base, value *out)
         if (d >= base) return false;
     }
     if (base == 10) {
-        *out = parse_int(c, v, n);
+        *out = tpl_parse_int(c, v, n);
         return true;
     }
     int64_t r = 0;
@@ -325,7 +330,7 @@ static bool float_to_int(rctx *c, double f, value *out)
     char t[400];
     if (!isfinite(f)) return false;
     int n = snprintf(t, sizeof t, "%.0f", trunc(f));
-    *out = parse_int(c, t, (size_t)n);
+    *out = tpl_parse_int(c, t, (size_t)n);
     return true;
 }
 
@@ -333,8 +338,8 @@ static value f_int(rctx *c, value in, const args *a)
 {
     value v[2], out = v_int(0);
     double f;
-    bind(c, "int", a, "default base", v);
-    if (in.kind == V_UNDEF) raise_undefined(c, in);
+    tpl_bind(c, "int", a, "default base", v);
+    if (in.kind == V_UNDEF) tpl_raise_undefined(c, in);
     value fallback = v[0].kind == V_MISSING ? v_int(0) : v[0];
     if (in.kind == V_BOOL) return v_int(in.b);
     if (in.kind == V_INT || in.kind == V_BIG) return in;
@@ -343,7 +348,7 @@ static value f_int(rctx *c, value in, const args *a)
         return float_to_int(c, in.f, &out) ? out : fallback;
     }
     if (in.kind != V_STR) return fallback;
-    if (text_to_int(c, in.s, arg_int(c, v[1], 10), &out)) return out;
+    if (text_to_int(c, in.s, tpl_arg_int(c, v[1], 10), &out)) return out;
     return text_to_float(c, in.s, &f) && float_to_int(c, f, &out) ? out : fallback;
 }
 
@@ -351,9 +356,9 @@ static value f_float(rctx *c, value in, const args *a)
 {
     value v;
     double f;
-    bind(c, "float", a, "default", &v);
-    if (in.kind == V_UNDEF) raise_undefined(c, in);
-    if (is_number(in)) return v_float(to_double(c, in));
+    tpl_bind(c, "float", a, "default", &v);
+    if (in.kind == V_UNDEF) tpl_raise_undefined(c, in);
+    if (tpl_is_number(in)) return v_float(tpl_to_double(c, in));
     if (in.kind == V_STR && text_to_float(c, in.s, &f)) return v_float(f);
     return v.kind == V_MISSING ? v_float(0) : v;
 }
@@ -362,18 +367,19 @@ static value f_round(rctx *c, value in, const args *a)
 {
     value v[2];
     char t[400];
-    bind(c, "round", a, "precision method", v);
-    vstr *how = arg_str(c, v[1]);
-    int64_t digits = arg_int(c, v[0], 0);
-    if (how && !str_is(c, how, "common") && !str_is(c, how, "ceil") && !str_is(c, how, "floor"))
+    tpl_bind(c, "round", a, "precision method", v);
+    vstr *how = tpl_arg_str(c, v[1]);
+    int64_t digits = tpl_arg_int(c, v[0], 0);
+    if (how && !tpl_str_is(c, how, "common") && !tpl_str_is(c, how, "ceil") &&
+        !tpl_str_is(c, how, "floor"))
         raise(c, "method must be common, ceil or floor");
-    if (in.kind == V_UNDEF) raise_undefined(c, in);
-    if (!is_number(in)) raise(c, "type %s doesn't define __round__ method", type_name(in));
+    if (in.kind == V_UNDEF) tpl_raise_undefined(c, in);
+    if (!tpl_is_number(in)) raise(c, "type %s doesn't define __round__ method", tpl_type_name(in));
     if (digits > 300) digits = 300;
     if (digits < -300) digits = -300;
-    double scale = pow(10, (double)digits), f = to_double(c, in);
-    if (how && str_is(c, how, "ceil")) return v_float(ceil(f * scale) / scale);
-    if (how && str_is(c, how, "floor")) return v_float(floor(f * scale) / scale);
+    double scale = pow(10, (double)digits), f = tpl_to_double(c, in);
+    if (how && tpl_str_is(c, how, "ceil")) return v_float(ceil(f * scale) / scale);
+    if (how && tpl_str_is(c, how, "floor")) return v_float(floor(f * scale) / scale);
     if (in.kind != V_FLOAT && digits >= 0) return in.kind == V_BOOL ? v_int(in.b) : in;
     if (!isfinite(f)) return in;
     if (digits >= 0 && fabs(f) < 1e22) {
@@ -393,11 +399,11 @@ static value f_filesizeformat(rctx *c, value in, const args *a)
     value v;
     args no = {0};
     char t[80];
-    bind(c, "filesizeformat", a, "binary", &v);
-    double f = in.kind == V_STR ? f_float(c, in, &no).f : to_double(c, in);
-    bool binary_units = arg_bool(c, v, false);
+    tpl_bind(c, "filesizeformat", a, "binary", &v);
+    double f = in.kind == V_STR ? f_float(c, in, &no).f : tpl_to_double(c, in);
+    bool binary_units = tpl_arg_bool(c, v, false);
     double base = binary_units ? 1024 : 1000, unit = base;
-    if (f == 1) return v_text(c, "1 Byte");
+    if (f == 1) return tpl_v_text(c, "1 Byte");
     int i = 0;
     if (f < base) {
         snprintf(t, sizeof t, "%.0f Bytes", trunc(f));
@@ -408,8 +414,8 @@ static value f_filesizeformat(rctx *c, value in, const args *a)
         snprintf(t, sizeof t, "%.1f %c%sB", base * f / unit, p, binary_units ? "i" : "");
     }
     char *copy = arena_copy(&c->mem, t, strlen(t));
-    if (!copy) fail(c, ERR_NOMEM, "out of memory");
-    return v_text(c, copy);
+    if (!copy) tpl_fail(c, ERR_NOMEM, "out of memory");
+    return tpl_v_text(c, copy);
 }
 
 /* ---- other ----------------------------------------------------------------------------------- */
@@ -417,40 +423,41 @@ static value f_filesizeformat(rctx *c, value in, const args *a)
 static value f_tojson(rctx *c, value in, const args *a)
 {
     value v[4];
-    bind(c, "tojson", a, "ensure_ascii indent separators sort_keys", v);
-    json_style style = {.ascii = arg_bool(c, v[0], false), .sort_keys = arg_bool(c, v[3], false)};
+    tpl_bind(c, "tojson", a, "ensure_ascii indent separators sort_keys", v);
+    json_style style = {.ascii = tpl_arg_bool(c, v[0], false),
+                        .sort_keys = tpl_arg_bool(c, v[3], false)};
     if (v[1].kind == V_STR) {
         style.indent = v[1].s;
     } else if (v[1].kind != V_NONE && v[1].kind != V_MISSING) {
-        int64_t n = arg_int(c, v[1], 0);
+        int64_t n = tpl_arg_int(c, v[1], 0);
         if (n > 100) raise(c, "tojson(): an indent of at most 100 is supported");
-        style.indent = str_new(c,
-                               "                                                            "
-                               "                                        ",
-                               n > 0 ? (size_t)n : 0, OPEN);
+        style.indent = tpl_str_new(c,
+                                   "                                                            "
+                                   "                                        ",
+                                   n > 0 ? (size_t)n : 0, OPEN);
     }
     if (v[2].kind != V_NONE && v[2].kind != V_MISSING) {
-        vseq *q = is_iterable(v[2]) ? iterate(c, v[2]) : NULL;
+        vseq *q = tpl_is_iterable(v[2]) ? tpl_iterate(c, v[2]) : NULL;
         if (!q || q->n != 2 || q->v[0].kind != V_STR || q->v[1].kind != V_STR)
             raise(c, "tojson(): separators must be two strings");
         style.item_sep = q->v[0].s;
         style.key_sep = q->v[1].s;
     }
-    return v_str(to_json(c, in, &style));
+    return v_str(tpl_to_json(c, in, &style));
 }
 
 static value f_attr(rctx *c, value in, const args *a)
 {
     value v;
-    bind(c, "attr", a, "name", &v);
-    vstr *name = arg_str(c, v);
+    tpl_bind(c, "attr", a, "name", &v);
+    vstr *name = tpl_arg_str(c, v);
     if (!name) raise(c, "attr() missing 1 required positional argument: 'name'");
-    if (in.kind == V_DICT && find_method(in, str_flat(c, name), name->n) == -1)
-        return v_undef_of(c, in, v);
-    return get_attr(c, in, name);
+    if (in.kind == V_DICT && tpl_find_method(in, tpl_str_flat(c, name), name->n) == -1)
+        return tpl_v_undef_of(c, in, v);
+    return tpl_get_attr(c, in, name);
 }
 
-const filter_fn *find_filter(const char *name, size_t n)
+const filter_fn *tpl_find_filter(const char *name, size_t n)
 {
     static const filter_fn table[] = {
         {"tojson", f_tojson},
@@ -484,5 +491,5 @@ const filter_fn *find_filter(const char *name, size_t n)
     };
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
         if (!strncmp(table[i].name, name, n) && !table[i].name[n]) return &table[i];
-    return find_seq_filter(name, n);
+    return tpl_find_seq_filter(name, n);
 }

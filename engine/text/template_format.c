@@ -36,8 +36,8 @@ static int64_t number(rctx *c, percent *p)
     if (p->at < p->n && p->v[p->at] == '*') {
         p->at++;
         value v = next_value(c, p);
-        if (!is_int(v)) raise(c, "* wants int");
-        n = int_of(v);
+        if (!tpl_is_int(v)) raise(c, "* wants int");
+        n = tpl_int_of(v);
     } else {
         while (p->at < p->n && p->v[p->at] >= '0' && p->v[p->at] <= '9' && n <= MAX_WIDTH)
             n = n * 10 + (p->v[p->at++] - '0');
@@ -75,22 +75,22 @@ static void read_spec(rctx *c, percent *p)
 /* s padded with spaces to the width, in characters. */
 static void put_padded(sbuild *b, const percent *p, vstr *s)
 {
-    size_t have = str_chars(b->c, s), want = (size_t)p->width;
-    for (size_t i = have; !p->left && i < want; i++) sb_puts(b, " ");
-    sb_str(b, s);
-    for (size_t i = have; p->left && i < want; i++) sb_puts(b, " ");
+    size_t have = tpl_str_chars(b->c, s), want = (size_t)p->width;
+    for (size_t i = have; !p->left && i < want; i++) tpl_sb_puts(b, " ");
+    tpl_sb_str(b, s);
+    for (size_t i = have; p->left && i < want; i++) tpl_sb_puts(b, " ");
 }
 
 static void put_number(sbuild *b, percent *p, char conv, value v)
 {
     rctx *c = b->c;
-    char spec[48], *text = take(c, 2 * MAX_WIDTH + 400);
+    char spec[48], *text = tpl_take(c, 2 * MAX_WIDTH + 400);
     bool real = strchr("eEfFgG", conv) != NULL;
-    if (v.kind == V_UNDEF) raise_undefined(c, v);
-    if (!is_number(v) && real) raise(c, "must be real number, not %s", type_name(v));
-    if (!is_number(v))
+    if (v.kind == V_UNDEF) tpl_raise_undefined(c, v);
+    if (!tpl_is_number(v) && real) raise(c, "must be real number, not %s", tpl_type_name(v));
+    if (!tpl_is_number(v))
         raise(c, "%%%c format: %s is required, not %s", conv,
-              strchr("xXo", conv) ? "an integer" : "a real number", type_name(v));
+              strchr("xXo", conv) ? "an integer" : "a real number", tpl_type_name(v));
     if (!real && v.kind == V_FLOAT && strchr("xXo", conv))
         raise(c, "%%%c format: an integer is required, not float", conv);
     if (v.kind == V_BIG && !real) {
@@ -103,15 +103,15 @@ static void put_number(sbuild *b, percent *p, char conv, value v)
     if (p->precision >= 0)
         k += snprintf(spec + k, sizeof spec - (size_t)k, ".%d", (int)p->precision);
     snprintf(spec + k, sizeof spec - (size_t)k, real ? "%c" : "ll%c", conv == 'u' ? 'd' : conv);
-    double f = real || v.kind == V_FLOAT ? to_double(c, v) : 0;
+    double f = real || v.kind == V_FLOAT ? tpl_to_double(c, v) : 0;
     if (!real && v.kind == V_FLOAT && !(f > -9.2e18 && f < 9.2e18))
         raise(c, "cannot convert float to integer");
-    long long i = real ? 0 : v.kind == V_FLOAT ? (long long)f : (long long)int_of(v);
+    long long i = real ? 0 : v.kind == V_FLOAT ? (long long)f : (long long)tpl_int_of(v);
     bool negative_hex = strchr("xXo", conv) && i < 0;
     if (negative_hex) raise(c, "%%%c of a negative number is not supported", conv);
     int n = real ? snprintf(text, 2 * MAX_WIDTH + 400, spec, f)
                  : snprintf(text, 2 * MAX_WIDTH + 400, spec, i);
-    sb_bytes(b, text, (size_t)n, false);
+    tpl_sb_bytes(b, text, (size_t)n, false);
 }
 
 static void convert(sbuild *b, percent *p, char conv, value v)
@@ -123,20 +123,20 @@ static void convert(sbuild *b, percent *p, char conv, value v)
         return;
     }
     if (conv == 's') {
-        s = to_str(c, v);
+        s = tpl_to_str(c, v);
     } else if (conv == 'r') {
         sbuild r;
-        sb_init(&r, c);
-        put_repr(&r, v);
-        s = sb_done(&r);
-    } else if (conv == 'c' && v.kind == V_STR && str_chars(c, v.s) == 1) {
+        tpl_sb_init(&r, c);
+        tpl_put_repr(&r, v);
+        s = tpl_sb_done(&r);
+    } else if (conv == 'c' && v.kind == V_STR && tpl_str_chars(c, v.s) == 1) {
         s = v.s;
     } else {
         raise(c, "unsupported format character '%c' (0x%x) at index %zu", conv, (unsigned char)conv,
               p->at - 1);
     }
-    if (p->precision >= 0 && (size_t)p->precision < str_chars(c, s))
-        s = str_sub(c, s, 0, str_at(c, s, (size_t)p->precision));
+    if (p->precision >= 0 && (size_t)p->precision < tpl_str_chars(c, s))
+        s = tpl_str_sub(c, s, 0, tpl_str_at(c, s, (size_t)p->precision));
     put_padded(b, p, s);
 }
 
@@ -148,24 +148,24 @@ static value named_value(rctx *c, percent *p)
     if (!p->map) raise(c, "format requires a mapping");
     value v;
     size_t n = p->at++ - from;
-    if (!dict_get_text(c, p->map, p->v + from, n, &v))
+    if (!tpl_dict_get_text(c, p->map, p->v + from, n, &v))
         raise(c, "'%.*s'", (int)(n < 200 ? n : 200), p->v + from);
     return v;
 }
 
-vstr *str_percent(rctx *c, vstr *s, value arg)
+vstr *tpl_str_percent(rctx *c, vstr *s, value arg)
 {
-    percent p = {.v = str_flat(c, s), .n = s->n, .one = arg};
+    percent p = {.v = tpl_str_flat(c, s), .n = s->n, .one = arg};
     if (arg.kind == V_TUPLE) p.pos = arg.q;
     if (arg.kind == V_DICT) p.map = arg.d;
     p.indexed =
         arg.kind == V_DICT || arg.kind == V_LIST || arg.kind == V_RANGE || arg.kind == V_UNDEF;
     sbuild b;
-    sb_init(&b, c);
+    tpl_sb_init(&b, c);
     while (p.at < p.n) {
         const char *hit = memchr(p.v + p.at, '%', p.n - p.at);
         size_t to = hit ? (size_t)(hit - p.v) : p.n;
-        sb_sub(&b, s, p.at, to - p.at);
+        tpl_sb_sub(&b, s, p.at, to - p.at);
         p.at = to + 1;
         if (!hit) break;
         work(c, 1);
@@ -174,12 +174,12 @@ vstr *str_percent(rctx *c, vstr *s, value arg)
         read_spec(c, &p);
         if (p.at >= p.n) raise(c, "incomplete format");
         char conv = p.v[p.at++];
-        if (conv == '%') sb_puts(&b, "%");
+        if (conv == '%') tpl_sb_puts(&b, "%");
         else convert(&b, &p, conv, named ? v : next_value(c, &p));
     }
     if (!p.indexed && p.used < (p.pos ? p.pos->n : 1))
         raise(c, "not all arguments converted during string formatting");
-    vstr *r = sb_done(&b);
+    vstr *r = tpl_sb_done(&b);
     r->markup = s->markup;
     return r;
 }
@@ -195,8 +195,8 @@ static value field_value(rctx *c, const char *v, size_t n, const args *a, size_t
     bool digits = head > 0 && head < 10;
     for (size_t i = 0; i < head; i++) digits &= v[i] >= '0' && v[i] <= '9';
     if (!head || digits) {
-        size_t at =
-            head ? (size_t)strtoul(str_cstr(c, str_new(c, v, head, OPEN)), NULL, 10) : (*next)++;
+        size_t at = head ? (size_t)strtoul(tpl_str_cstr(c, tpl_str_new(c, v, head, OPEN)), NULL, 10)
+                         : (*next)++;
         if (at >= a->n)
             raise(c, "Replacement index %zu out of range for positional args tuple", at);
         out = a->pos[at];
@@ -213,30 +213,30 @@ static value field_value(rctx *c, const char *v, size_t n, const args *a, size_t
         size_t from = i + 1, to = from;
         bool item = v[i] == '[';
         while (to < n && (item ? v[to] != ']' : v[to] != '.' && v[to] != '[')) to++;
-        vstr *key = str_new(c, v + from, to - from, OPEN);
+        vstr *key = tpl_str_new(c, v + from, to - from, OPEN);
         value k = item && to > from && v[from] >= '0' && v[from] <= '9'
-                      ? parse_int(c, v + from, to - from)
+                      ? tpl_parse_int(c, v + from, to - from)
                       : v_str(key);
-        out = item ? get_item(c, out, k) : get_attr(c, out, key);
+        out = item ? tpl_get_item(c, out, k) : tpl_get_attr(c, out, key);
         i = to + item;
     }
     return out;
 }
 
-vstr *str_format(rctx *c, vstr *s, const args *a)
+vstr *tpl_str_format(rctx *c, vstr *s, const args *a)
 {
-    const char *v = str_flat(c, s);
+    const char *v = tpl_str_flat(c, s);
     size_t next = 0, at = 0;
     sbuild b;
-    sb_init(&b, c);
+    tpl_sb_init(&b, c);
     while (at < s->n) {
         size_t to = at;
         while (to < s->n && v[to] != '{' && v[to] != '}') to++;
-        sb_sub(&b, s, at, to - at);
+        tpl_sb_sub(&b, s, at, to - at);
         if (to >= s->n) break;
         at = to + 1;
         if (at < s->n && v[at] == v[to]) {
-            sb_sub(&b, s, at++, 1);
+            tpl_sb_sub(&b, s, at++, 1);
             continue;
         }
         if (v[to] == '}') raise(c, "Single '}' encountered in format string");
@@ -246,15 +246,15 @@ vstr *str_format(rctx *c, vstr *s, const args *a)
         while (name < n && v[at + name] != '!' && v[at + name] != ':') name++;
         work(c, 1);
         value f = field_value(c, v + at, name, a, &next);
-        if (n - name == 2 && !memcmp(v + at + name, "!r", 2)) put_repr(&b, f);
+        if (n - name == 2 && !memcmp(v + at + name, "!r", 2)) tpl_put_repr(&b, f);
         else if (n == name || (n - name == 2 && !memcmp(v + at + name, "!s", 2)))
-            sb_str(&b, to_str(c, f));
+            tpl_sb_str(&b, tpl_to_str(c, f));
         else
             raise(c, "format(): the specification '%.*s' is not supported", (int)(n < 40 ? n : 40),
                   v + at);
         at += n + 1;
     }
-    vstr *r = sb_done(&b);
+    vstr *r = tpl_sb_done(&b);
     r->markup = s->markup;
     return r;
 }

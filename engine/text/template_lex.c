@@ -25,7 +25,7 @@ static token *push(lexer *l, token_type type, const char *v, size_t n)
     parser *p = l->p;
     if (p->n_tok == p->cap_tok) {
         size_t cap = p->cap_tok ? p->cap_tok * 2 : 256;
-        token *t = take(&p->c, cap * sizeof *t);
+        token *t = tpl_take(&p->c, cap * sizeof *t);
         if (p->n_tok) memcpy(t, p->tok, p->n_tok * sizeof *t);
         p->tok = t;
         p->cap_tok = cap;
@@ -51,7 +51,7 @@ static bool have(const lexer *l, size_t at, const char *lit)
 
 static size_t skip_space(const lexer *l, size_t at)
 {
-    for (size_t k; at < l->n && (k = space_len(l->s + at, l->n - at)) > 0;) at += k;
+    for (size_t k; at < l->n && (k = tpl_space_len(l->s + at, l->n - at)) > 0;) at += k;
     return at;
 }
 
@@ -76,7 +76,7 @@ static void put_data(lexer *l, size_t from, size_t to, char sign, bool variable)
         /* Trailing white space may be multi-byte: walk forward from each possible start. */
         size_t keep = from;
         for (size_t i = from; i < to;) {
-            size_t k = space_len(l->s + i, to - i);
+            size_t k = tpl_space_len(l->s + i, to - i);
             if (k) {
                 i += k;
             } else {
@@ -102,7 +102,7 @@ static void lex_comment(lexer *l)
     int line = l->line;
     size_t body = l->at, i = body;
     while (i < l->n && !have(l, i, "#}")) i++;
-    if (i >= l->n) syntax(l->p, line, "Missing end of comment tag");
+    if (i >= l->n) tpl_syntax(l->p, line, "Missing end of comment tag");
     char sign = i > body ? l->s[i - 1] : 0;
     i += 2;
     if (sign == '-') i = skip_space(l, i);
@@ -126,7 +126,7 @@ static void lex_raw(lexer *l, size_t body)
         go(l, end);
         return;
     }
-    syntax(l->p, line, "Missing end of raw directive");
+    tpl_syntax(l->p, line, "Missing end of raw directive");
 }
 
 /* ---- inside tags ----------------------------------------------------------------------------- */
@@ -191,7 +191,7 @@ static size_t int_end(const lexer *l, size_t at)
 
 static void lex_number(lexer *l, size_t end, bool is_float)
 {
-    char *v = take(&l->p->c, end - l->at + 1);
+    char *v = tpl_take(&l->p->c, end - l->at + 1);
     size_t n = 0;
     for (size_t i = l->at; i < end; i++)
         if (l->s[i] != '_') v[n++] = l->s[i];
@@ -224,7 +224,7 @@ static size_t unescape(lexer *l, const char *s, size_t n, char *out, size_t *m)
     static const char from[] = "\\'\"abfnrtv", to[] = "\\'\"\a\b\f\n\r\t\v";
     const char *at;
     uint32_t cp = 0;
-    if (n < 2) syntax(l->p, l->line, "\\ at end of string");
+    if (n < 2) tpl_syntax(l->p, l->line, "\\ at end of string");
     if (s[1] == '\n') return 2;
     if (s[1] && (at = strchr(from, s[1]))) {
         out[(*m)++] = to[at - from];
@@ -239,13 +239,13 @@ static size_t unescape(lexer *l, const char *s, size_t n, char *out, size_t *m)
     int want = s[1] == 'x' ? 2 : s[1] == 'u' ? 4 : s[1] == 'U' ? 8 : 0;
     if (want) {
         if (!hex_digits(s + 2, n - 2, want, &cp))
-            syntax(l->p, l->line, "truncated \\%c escape", s[1]);
+            tpl_syntax(l->p, l->line, "truncated \\%c escape", s[1]);
         if (cp > 0x10FFFF || (cp >= 0xD800 && cp < 0xE000))
-            syntax(l->p, l->line, "\\%c escape of something that is not a character", s[1]);
+            tpl_syntax(l->p, l->line, "\\%c escape of something that is not a character", s[1]);
         *m += (size_t)utf8_encode(cp, out + *m);
         return 2 + (size_t)want;
     }
-    if (s[1] == 'N') syntax(l->p, l->line, "\\N{...} escapes are not supported");
+    if (s[1] == 'N') tpl_syntax(l->p, l->line, "\\N{...} escapes are not supported");
     out[(*m)++] = '\\';
     if ((unsigned char)s[1] < 0x80) {
         out[(*m)++] = s[1];
@@ -268,11 +268,12 @@ static void lex_string(lexer *l)
             end++;
         }
     if (end >= l->n)
-        syntax(l->p, l->line, "unexpected char '%c' at %zu: no end of the string", quote, l->at);
+        tpl_syntax(l->p, l->line, "unexpected char '%c' at %zu: no end of the string", quote,
+                   l->at);
     const char *v = l->s + l->at + 1;
     size_t n = end - l->at - 1;
     if (escapes) {
-        char *out = take(&l->p->c, 3 * n + 4);
+        char *out = tpl_take(&l->p->c, 3 * n + 4);
         size_t m = 0;
         for (size_t i = 0; i < n;) {
             if (v[i] == '\\') i += unescape(l, v + i, n - i, out, &m);
@@ -307,13 +308,13 @@ static void lex_operator(lexer *l)
     const char *open = c ? strchr("{([", c) : NULL;
     if (open) {
         if (l->n_close == (int)sizeof l->close)
-            syntax(l->p, l->line, "brackets are nested too deeply");
+            tpl_syntax(l->p, l->line, "brackets are nested too deeply");
         l->close[l->n_close++] = "})]"[open - (const char *)"{(["];
     }
     if (c == '}' || c == ')' || c == ']') {
-        if (!l->n_close) syntax(l->p, l->line, "unexpected '%c'", c);
+        if (!l->n_close) tpl_syntax(l->p, l->line, "unexpected '%c'", c);
         char want = l->close[--l->n_close];
-        if (want != c) syntax(l->p, l->line, "unexpected '%c', expected '%c'", c, want);
+        if (want != c) tpl_syntax(l->p, l->line, "unexpected '%c', expected '%c'", c, want);
     }
     for (size_t i = 0; i < sizeof ops / sizeof *ops; i++) {
         if (!have(l, l->at, ops[i].text)) continue;
@@ -322,7 +323,7 @@ static void lex_operator(lexer *l)
         go(l, l->at + n);
         return;
     }
-    syntax(l->p, l->line, "unexpected char '%c' at %zu", c, l->at);
+    tpl_syntax(l->p, l->line, "unexpected char '%c' at %zu", c, l->at);
 }
 
 /* The end of the tag at `at`: its token and where the text goes on; false if none stands there. */
@@ -367,7 +368,7 @@ static void lex_tag(lexer *l, bool block)
 /* \r\n and \r become \n; one newline at the very end goes. */
 static void normalise(lexer *l, const char *text, size_t n)
 {
-    char *v = take(&l->p->c, n + 1);
+    char *v = tpl_take(&l->p->c, n + 1);
     size_t m = 0;
     for (size_t i = 0; i < n; i++) {
         if (text[i] == '\r') {
@@ -383,7 +384,7 @@ static void normalise(lexer *l, const char *text, size_t n)
     l->n = m;
 }
 
-void lex(parser *p, const char *text, size_t n)
+void tpl_lex(parser *p, const char *text, size_t n)
 {
     lexer l = {.p = p, .line = 1, .line_start = true};
     normalise(&l, text, n);

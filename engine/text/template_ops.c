@@ -11,19 +11,19 @@ static const char *const symbols[] = {"+", "-", "*", "/", "//", "%", "** or pow(
 
 _Noreturn static void unsupported(rctx *c, int op, value a, value b)
 {
-    if (a.kind == V_UNDEF) raise_undefined(c, a);
-    if (b.kind == V_UNDEF) raise_undefined(c, b);
+    if (a.kind == V_UNDEF) tpl_raise_undefined(c, a);
+    if (b.kind == V_UNDEF) tpl_raise_undefined(c, b);
     if (op == BIN_ADD && a.kind == V_STR)
-        raise(c, "can only concatenate str (not \"%s\") to str", type_name(b));
+        raise(c, "can only concatenate str (not \"%s\") to str", tpl_type_name(b));
     if (op == BIN_ADD && (a.kind == V_LIST || a.kind == V_TUPLE))
-        raise(c, "can only concatenate %s (not \"%s\") to %s", type_name(a), type_name(b),
-              type_name(a));
+        raise(c, "can only concatenate %s (not \"%s\") to %s", tpl_type_name(a), tpl_type_name(b),
+              tpl_type_name(a));
     if (op == BIN_MUL && (a.kind == V_STR || a.kind == V_LIST || a.kind == V_TUPLE))
-        raise(c, "can't multiply sequence by non-int of type '%s'", type_name(b));
+        raise(c, "can't multiply sequence by non-int of type '%s'", tpl_type_name(b));
     if (op == BIN_MUL && (b.kind == V_STR || b.kind == V_LIST || b.kind == V_TUPLE))
-        raise(c, "can't multiply sequence by non-int of type '%s'", type_name(a));
-    raise(c, "unsupported operand type(s) for %s: '%s' and '%s'", symbols[op], type_name(a),
-          type_name(b));
+        raise(c, "can't multiply sequence by non-int of type '%s'", tpl_type_name(a));
+    raise(c, "unsupported operand type(s) for %s: '%s' and '%s'", symbols[op], tpl_type_name(a),
+          tpl_type_name(b));
 }
 
 _Noreturn static void overflow(rctx *c)
@@ -116,15 +116,15 @@ static value float_op(rctx *c, int op, double a, double b)
 
 static value repeat_str(rctx *c, vstr *s, int64_t times)
 {
-    if (times <= 0 || !s->n) return v_text(c, "");
+    if (times <= 0 || !s->n) return tpl_v_text(c, "");
     if (times == 1) return v_str(s);
     if ((uint64_t)times > c->mem.limit / s->n)
-        fail(c, ERR_LIMIT, "a text repeated %lld times is too large", (long long)times);
+        tpl_fail(c, ERR_LIMIT, "a text repeated %lld times is too large", (long long)times);
     work(c, (uint64_t)times >> 4);
     sbuild b;
-    sb_init(&b, c);
-    for (int64_t i = 0; i < times; i++) sb_str(&b, s);
-    vstr *r = sb_done(&b);
+    tpl_sb_init(&b, c);
+    for (int64_t i = 0; i < times; i++) tpl_sb_str(&b, s);
+    vstr *r = tpl_sb_done(&b);
     r->markup = s->markup;
     return v_str(r);
 }
@@ -132,11 +132,11 @@ static value repeat_str(rctx *c, vstr *s, int64_t times)
 static value repeat_seq(rctx *c, value v, int64_t times)
 {
     size_t n = v.q->n;
-    seq_load(c, v.q);
-    if (times <= 0 || !n) return v_seq(v.kind, seq_new(c, 0));
+    tpl_seq_load(c, v.q);
+    if (times <= 0 || !n) return v_seq(v.kind, tpl_seq_new(c, 0));
     if ((uint64_t)times > c->mem.limit / sizeof(value) / n)
-        fail(c, ERR_LIMIT, "a list repeated %lld times is too large", (long long)times);
-    vseq *q = seq_new(c, n * (size_t)times);
+        tpl_fail(c, ERR_LIMIT, "a list repeated %lld times is too large", (long long)times);
+    vseq *q = tpl_seq_new(c, n * (size_t)times);
     work(c, n * (size_t)times >> 4);
     for (int64_t i = 0; i < times; i++) memcpy(q->v + (size_t)i * n, v.q->v, n * sizeof *q->v);
     q->n = n * (size_t)times;
@@ -145,43 +145,43 @@ static value repeat_seq(rctx *c, value v, int64_t times)
 
 static value add_str(rctx *c, vstr *a, vstr *b)
 {
-    if (!a->markup && !b->markup) return v_str(str_concat(c, a, b));
-    vstr *r = str_concat(c, str_escape(c, a), str_escape(c, b));
+    if (!a->markup && !b->markup) return v_str(tpl_str_concat(c, a, b));
+    vstr *r = tpl_str_concat(c, tpl_str_escape(c, a), tpl_str_escape(c, b));
     r->markup = true;
     return v_str(r);
 }
 
-value binary(rctx *c, int op, value a, value b)
+value tpl_binary(rctx *c, int op, value a, value b)
 {
     bool seq_a = a.kind == V_LIST || a.kind == V_TUPLE,
          seq_b = b.kind == V_LIST || b.kind == V_TUPLE;
-    if (is_int(a) && is_int(b)) return int_op(c, op, int_of(a), int_of(b));
-    if (is_number(a) && is_number(b)) {
+    if (tpl_is_int(a) && tpl_is_int(b)) return int_op(c, op, tpl_int_of(a), tpl_int_of(b));
+    if (tpl_is_number(a) && tpl_is_number(b)) {
         if (a.kind != V_FLOAT && b.kind != V_FLOAT && op != BIN_DIV) overflow(c);
-        return float_op(c, op, to_double(c, a), to_double(c, b));
+        return float_op(c, op, tpl_to_double(c, a), tpl_to_double(c, b));
     }
     if (op == BIN_ADD && a.kind == V_STR && b.kind == V_STR) return add_str(c, a.s, b.s);
-    if (op == BIN_ADD && seq_a && b.kind == a.kind) return seq_concat(c, a.kind, a.q, b.q);
-    if (op == BIN_MUL && a.kind == V_STR && is_int(b)) return repeat_str(c, a.s, int_of(b));
-    if (op == BIN_MUL && b.kind == V_STR && is_int(a)) return repeat_str(c, b.s, int_of(a));
-    if (op == BIN_MUL && seq_a && is_int(b)) return repeat_seq(c, a, int_of(b));
-    if (op == BIN_MUL && seq_b && is_int(a)) return repeat_seq(c, b, int_of(a));
-    if (op == BIN_MOD && a.kind == V_STR) return v_str(str_percent(c, a.s, b));
+    if (op == BIN_ADD && seq_a && b.kind == a.kind) return tpl_seq_concat(c, a.kind, a.q, b.q);
+    if (op == BIN_MUL && a.kind == V_STR && tpl_is_int(b)) return repeat_str(c, a.s, tpl_int_of(b));
+    if (op == BIN_MUL && b.kind == V_STR && tpl_is_int(a)) return repeat_str(c, b.s, tpl_int_of(a));
+    if (op == BIN_MUL && seq_a && tpl_is_int(b)) return repeat_seq(c, a, tpl_int_of(b));
+    if (op == BIN_MUL && seq_b && tpl_is_int(a)) return repeat_seq(c, b, tpl_int_of(a));
+    if (op == BIN_MOD && a.kind == V_STR) return v_str(tpl_str_percent(c, a.s, b));
     unsupported(c, op, a, b);
 }
 
-value negate(rctx *c, value v)
+value tpl_negate(rctx *c, value v)
 {
-    if (is_int(v)) return int_op(c, BIN_SUB, 0, int_of(v));
+    if (tpl_is_int(v)) return int_op(c, BIN_SUB, 0, tpl_int_of(v));
     if (v.kind == V_FLOAT) return v_float(-v.f);
-    if (v.kind == V_UNDEF) raise_undefined(c, v);
+    if (v.kind == V_UNDEF) tpl_raise_undefined(c, v);
     if (v.kind == V_BIG) {
         sbuild b;
-        sb_init(&b, c);
+        tpl_sb_init(&b, c);
         bool minus = v.s->v[0] == '-';
-        if (!minus) sb_puts(&b, "-");
-        sb_sub(&b, v.s, minus, v.s->n - minus);
-        return parse_int(c, b.v, b.n);
+        if (!minus) tpl_sb_puts(&b, "-");
+        tpl_sb_sub(&b, v.s, minus, v.s->n - minus);
+        return tpl_parse_int(c, b.v, b.n);
     }
-    raise(c, "bad operand type for unary -: '%s'", type_name(v));
+    raise(c, "bad operand type for unary -: '%s'", tpl_type_name(v));
 }

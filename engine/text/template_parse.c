@@ -13,19 +13,19 @@
 enum { MAX_NESTING = 200 };
 enum { MAX_TEMPLATE = 4 << 20, MAX_COMPILED = 512 << 20 };
 
-void syntax(parser *p, int line, const char *fmt, ...)
+void tpl_syntax(parser *p, int line, const char *fmt, ...)
 {
     char msg[400];
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(msg, sizeof msg, fmt, ap);
     va_end(ap);
-    fail(&p->c, ERR_FORMAT, "line %d: %s", line, msg);
+    tpl_fail(&p->c, ERR_FORMAT, "line %d: %s", line, msg);
 }
 
-node *node_new(parser *p, node_kind k, int line)
+node *tpl_node_new(parser *p, node_kind k, int line)
 {
-    node *n = take0(&p->c, sizeof *n);
+    node *n = tpl_take0(&p->c, sizeof *n);
     n->kind = k;
     n->line = line;
     n->name = -1;
@@ -33,25 +33,25 @@ node *node_new(parser *p, node_kind k, int line)
     return n;
 }
 
-int name_id(parser *p, const char *s, size_t n)
+int tpl_name_id(parser *p, const char *s, size_t n)
 {
     template *t = p->t;
     for (int i = 0; i < t->n_names; i++)
         if (!strncmp(t->names[i], s, n) && !t->names[i][n]) return i;
     if (t->n_names == t->cap_names) {
         int cap = t->cap_names ? t->cap_names * 2 : 32;
-        const char **names = take(&p->c, (size_t)cap * sizeof *names);
+        const char **names = tpl_take(&p->c, (size_t)cap * sizeof *names);
         if (t->n_names) memcpy(names, t->names, (size_t)t->n_names * sizeof *names);
         t->names = names;
         t->cap_names = cap;
     }
     char *copy = arena_copy(&p->c.mem, s, n);
-    if (!copy) fail(&p->c, ERR_NOMEM, "out of memory");
+    if (!copy) tpl_fail(&p->c, ERR_NOMEM, "out of memory");
     t->names[t->n_names] = copy;
     return t->n_names++;
 }
 
-const char *token_words(const token *t, char out[80])
+const char *tpl_token_words(const token *t, char out[80])
 {
     static const char *const words[] = {[T_EOF] = "end of template",
                                         [T_DATA] = "template data / text",
@@ -68,40 +68,41 @@ const char *token_words(const token *t, char out[80])
     return out;
 }
 
-bool tok_is_name(const token *t, const char *word)
+bool tpl_tok_is_name(const token *t, const char *word)
 {
     return t->type == T_NAME && t->n == strlen(word) && !memcmp(t->v, word, t->n);
 }
 
-bool skip_name(parser *p, const char *word)
+bool tpl_skip_name(parser *p, const char *word)
 {
-    if (!tok_is_name(cur(p), word)) return false;
+    if (!tpl_tok_is_name(cur(p), word)) return false;
     advance(p);
     return true;
 }
 
-bool skip(parser *p, token_type type)
+bool tpl_skip(parser *p, token_type type)
 {
     if (cur(p)->type != type) return false;
     advance(p);
     return true;
 }
 
-const token *expect(parser *p, token_type type, const char *words)
+const token *tpl_expect(parser *p, token_type type, const char *words)
 {
     const token *t = cur(p);
     char got[80];
     if (t->type == type) return advance(p);
-    if (t->type == T_EOF) syntax(p, t->line, "unexpected end of template, expected %s.", words);
-    syntax(p, t->line, "expected token %s, got %s", words, token_words(t, got));
+    if (t->type == T_EOF) tpl_syntax(p, t->line, "unexpected end of template, expected %s.", words);
+    tpl_syntax(p, t->line, "expected token %s, got %s", words, tpl_token_words(t, got));
 }
 
-void enter(parser *p, int line)
+void tpl_enter(parser *p, int line)
 {
-    if (++p->depth > MAX_NESTING) syntax(p, line, "nested more than %d levels deep", MAX_NESTING);
+    if (++p->depth > MAX_NESTING)
+        tpl_syntax(p, line, "nested more than %d levels deep", MAX_NESTING);
 }
 
-void leave(parser *p)
+void tpl_leave(parser *p)
 {
     p->depth--;
 }
@@ -114,18 +115,18 @@ static node *parse_block(parser *p, const char *const *end);
  * says which it was. */
 static node *body(parser *p, const char *const *end, int *which)
 {
-    skip(p, T_COLON);
-    expect(p, T_BLOCK_END, "end of statement block");
+    tpl_skip(p, T_COLON);
+    tpl_expect(p, T_BLOCK_END, "end of statement block");
     node *n = parse_block(p, end);
     if (cur(p)->type == T_EOF)
-        syntax(p, cur(p)->line,
-               "Unexpected end of template. Jinja was looking for the following tags: '%s'. "
-               "The innermost block that needs to be closed is '%s'.",
-               end[0], p->open_tag);
+        tpl_syntax(p, cur(p)->line,
+                   "Unexpected end of template. Jinja was looking for the following tags: '%s'. "
+                   "The innermost block that needs to be closed is '%s'.",
+                   end[0], p->open_tag);
     const token *t = advance(p);
     if (which) {
         *which = 0;
-        while (!tok_is_name(t, end[*which])) ++*which;
+        while (!tpl_tok_is_name(t, end[*which])) ++*which;
     }
     return n;
 }
@@ -143,7 +144,7 @@ static node *closed_tree(parser *p, node *n)
     for (size_t i = 0; i < sizeof kid / sizeof *kid; i++)
         for (const node *k = kid[i]; k; k = k->next)
             if (k->height >= n->height) n->height = k->height + 1;
-    if (n->height > 2 * MAX_NESTING + 400) syntax(p, n->line, "nested too deeply");
+    if (n->height > 2 * MAX_NESTING + 400) tpl_syntax(p, n->line, "nested too deeply");
     return n;
 }
 
@@ -152,8 +153,8 @@ static node *parse_if(parser *p, int line)
     static const char *const ends[] = {"elif", "else", "endif", NULL};
     node *top = NULL, **at = &top;
     for (int which = 0; which == 0; line = cur(p)->line) {
-        node *n = node_new(p, N_IF, line);
-        n->a = parse_tuple(p, 0, NULL);
+        node *n = tpl_node_new(p, N_IF, line);
+        n->a = tpl_parse_tuple(p, 0, NULL);
         n->b = body(p, ends, &which);
         if (which == 1) n->c = body_until(p, "endif");
         *at = n;
@@ -173,15 +174,15 @@ static node *parse_for(parser *p, int line)
 {
     static const char *const ends[] = {"endfor", "else", NULL};
     int which;
-    node *n = node_new(p, N_FOR, line);
-    n->name = name_id(p, "loop", 4);
-    n->a = parse_target(p, "in", false);
-    if (!skip_name(p, "in")) expect(p, T_EOF, "'in'");
-    n->b = parse_tuple(p, 0, "recursive");
-    if (skip_name(p, "if")) n->e = parse_expression(p, true);
-    if (tok_is_name(cur(p), "recursive"))
-        syntax(p, cur(p)->line,
-               "recursive loops are not supported: write a macro that calls itself");
+    node *n = tpl_node_new(p, N_FOR, line);
+    n->name = tpl_name_id(p, "loop", 4);
+    n->a = tpl_parse_target(p, "in", false);
+    if (!tpl_skip_name(p, "in")) tpl_expect(p, T_EOF, "'in'");
+    n->b = tpl_parse_tuple(p, 0, "recursive");
+    if (tpl_skip_name(p, "if")) n->e = tpl_parse_expression(p, true);
+    if (tpl_tok_is_name(cur(p), "recursive"))
+        tpl_syntax(p, cur(p)->line,
+                   "recursive loops are not supported: write a macro that calls itself");
     p->loops++;
     n->c = body(p, ends, &which);
     p->loops--;
@@ -191,14 +192,14 @@ static node *parse_for(parser *p, int line)
 
 static node *parse_set(parser *p, int line)
 {
-    node *n = node_new(p, N_SET, line);
-    n->a = parse_target(p, NULL, true);
-    if (skip(p, T_ASSIGN)) {
-        n->b = parse_tuple(p, TUPLE_COND, NULL);
+    node *n = tpl_node_new(p, N_SET, line);
+    n->a = tpl_parse_target(p, NULL, true);
+    if (tpl_skip(p, T_ASSIGN)) {
+        n->b = tpl_parse_tuple(p, TUPLE_COND, NULL);
         return closed_tree(p, n);
     }
     n->kind = N_SET_BLOCK;
-    n->b = parse_filters(p, NULL, false);
+    n->b = tpl_parse_filters(p, NULL, false);
     n->c = body_until(p, "endset");
     return closed_tree(p, n);
 }
@@ -208,22 +209,22 @@ static node *parse_signature(parser *p)
 {
     node *first = NULL, **tail = &first;
     bool defaults = false;
-    expect(p, T_LPAREN, "'('");
+    tpl_expect(p, T_LPAREN, "'('");
     while (cur(p)->type != T_RPAREN) {
-        if (first) expect(p, T_COMMA, "','");
-        const token *t = expect(p, T_NAME, "name");
-        node *n = node_new(p, N_PARAM, t->line);
-        n->name = name_id(p, t->v, t->n);
-        if (skip(p, T_ASSIGN)) {
-            n->a = parse_expression(p, true);
+        if (first) tpl_expect(p, T_COMMA, "','");
+        const token *t = tpl_expect(p, T_NAME, "name");
+        node *n = tpl_node_new(p, N_PARAM, t->line);
+        n->name = tpl_name_id(p, t->v, t->n);
+        if (tpl_skip(p, T_ASSIGN)) {
+            n->a = tpl_parse_expression(p, true);
             defaults = true;
         } else if (defaults) {
-            syntax(p, t->line, "non-default argument follows default argument");
+            tpl_syntax(p, t->line, "non-default argument follows default argument");
         }
         *tail = n;
         tail = &n->next;
     }
-    expect(p, T_RPAREN, "')'");
+    tpl_expect(p, T_RPAREN, "')'");
     return first;
 }
 
@@ -241,9 +242,9 @@ static void macro_body(parser *p, node *n, const char *end)
 
 static node *parse_macro(parser *p, int line)
 {
-    const token *t = expect(p, T_NAME, "name");
-    node *n = node_new(p, N_MACRO, line);
-    n->name = name_id(p, t->v, t->n);
+    const token *t = tpl_expect(p, T_NAME, "name");
+    node *n = tpl_node_new(p, N_MACRO, line);
+    n->name = tpl_name_id(p, t->v, t->n);
     n->a = parse_signature(p);
     macro_body(p, n, "endmacro");
     return n;
@@ -251,11 +252,11 @@ static node *parse_macro(parser *p, int line)
 
 static node *parse_call_block(parser *p, int line)
 {
-    node *n = node_new(p, N_CALL_BLOCK, line), *m = node_new(p, N_MACRO, line);
+    node *n = tpl_node_new(p, N_CALL_BLOCK, line), *m = tpl_node_new(p, N_MACRO, line);
     if (cur(p)->type == T_LPAREN) m->a = parse_signature(p);
-    n->a = parse_expression(p, true);
-    if (n->a->kind != N_CALL) syntax(p, line, "expected call");
-    m->name = name_id(p, "caller", 6);
+    n->a = tpl_parse_expression(p, true);
+    if (n->a->kind != N_CALL) tpl_syntax(p, line, "expected call");
+    m->name = tpl_name_id(p, "caller", 6);
     macro_body(p, m, "endcall");
     n->b = m;
     return closed_tree(p, n);
@@ -263,21 +264,21 @@ static node *parse_call_block(parser *p, int line)
 
 static node *parse_filter_block(parser *p, int line)
 {
-    node *n = node_new(p, N_FILTER_BLOCK, line);
-    n->b = parse_filters(p, NULL, true);
+    node *n = tpl_node_new(p, N_FILTER_BLOCK, line);
+    n->b = tpl_parse_filters(p, NULL, true);
     n->c = body_until(p, "endfilter");
     return closed_tree(p, n);
 }
 
 static node *parse_with(parser *p, int line)
 {
-    node *n = node_new(p, N_WITH, line), **tail = &n->a;
+    node *n = tpl_node_new(p, N_WITH, line), **tail = &n->a;
     while (cur(p)->type != T_BLOCK_END) {
-        if (n->a) expect(p, T_COMMA, "','");
-        *tail = parse_target(p, NULL, false);
+        if (n->a) tpl_expect(p, T_COMMA, "','");
+        *tail = tpl_parse_target(p, NULL, false);
         tail = &(*tail)->next;
-        expect(p, T_ASSIGN, "'='");
-        *tail = parse_expression(p, true);
+        tpl_expect(p, T_ASSIGN, "'='");
+        *tail = tpl_parse_expression(p, true);
         tail = &(*tail)->next;
     }
     n->c = body_until(p, "endwith");
@@ -288,9 +289,9 @@ static node *parse_print(parser *p, int line)
 {
     node *first = NULL, **tail = &first;
     while (cur(p)->type != T_BLOCK_END) {
-        if (first) expect(p, T_COMMA, "','");
-        node *n = node_new(p, N_PRINT, line);
-        n->a = parse_expression(p, true);
+        if (first) tpl_expect(p, T_COMMA, "','");
+        node *n = tpl_node_new(p, N_PRINT, line);
+        n->a = tpl_parse_expression(p, true);
         *tail = closed_tree(p, n);
         tail = &n->next;
     }
@@ -300,7 +301,7 @@ static node *parse_print(parser *p, int line)
 static node *parse_generation(parser *p, int line)
 {
     int loops = p->loops;
-    node *n = node_new(p, N_SCOPE, line);
+    node *n = tpl_node_new(p, N_SCOPE, line);
     p->loops = 0; /* its body is a function of its own, as a call block's */
     n->c = body_until(p, "endgeneration");
     p->loops = loops;
@@ -309,8 +310,8 @@ static node *parse_generation(parser *p, int line)
 
 static node *parse_loop_control(parser *p, int line, node_kind k)
 {
-    if (!p->loops) syntax(p, line, "'%s' outside loop", k == N_BREAK ? "break" : "continue");
-    return node_new(p, k, line);
+    if (!p->loops) tpl_syntax(p, line, "'%s' outside loop", k == N_BREAK ? "break" : "continue");
+    return tpl_node_new(p, k, line);
 }
 
 static node *parse_statement(parser *p)
@@ -318,52 +319,52 @@ static node *parse_statement(parser *p)
     static const char *const other_files[] = {"include", "import", "from",
                                               "extends", "block",  "autoescape"};
     const token *t = cur(p);
-    if (t->type != T_NAME) syntax(p, t->line, "tag name expected");
+    if (t->type != T_NAME) tpl_syntax(p, t->line, "tag name expected");
     advance(p);
-    if (tok_is_name(t, "if")) return parse_if(p, t->line);
-    if (tok_is_name(t, "for")) return parse_for(p, t->line);
-    if (tok_is_name(t, "set")) return parse_set(p, t->line);
-    if (tok_is_name(t, "macro")) return parse_macro(p, t->line);
-    if (tok_is_name(t, "call")) return parse_call_block(p, t->line);
-    if (tok_is_name(t, "filter")) return parse_filter_block(p, t->line);
-    if (tok_is_name(t, "with")) return parse_with(p, t->line);
-    if (tok_is_name(t, "print")) return parse_print(p, t->line);
-    if (tok_is_name(t, "generation")) return parse_generation(p, t->line);
-    if (tok_is_name(t, "break")) return parse_loop_control(p, t->line, N_BREAK);
-    if (tok_is_name(t, "continue")) return parse_loop_control(p, t->line, N_CONTINUE);
+    if (tpl_tok_is_name(t, "if")) return parse_if(p, t->line);
+    if (tpl_tok_is_name(t, "for")) return parse_for(p, t->line);
+    if (tpl_tok_is_name(t, "set")) return parse_set(p, t->line);
+    if (tpl_tok_is_name(t, "macro")) return parse_macro(p, t->line);
+    if (tpl_tok_is_name(t, "call")) return parse_call_block(p, t->line);
+    if (tpl_tok_is_name(t, "filter")) return parse_filter_block(p, t->line);
+    if (tpl_tok_is_name(t, "with")) return parse_with(p, t->line);
+    if (tpl_tok_is_name(t, "print")) return parse_print(p, t->line);
+    if (tpl_tok_is_name(t, "generation")) return parse_generation(p, t->line);
+    if (tpl_tok_is_name(t, "break")) return parse_loop_control(p, t->line, N_BREAK);
+    if (tpl_tok_is_name(t, "continue")) return parse_loop_control(p, t->line, N_CONTINUE);
     for (size_t i = 0; i < sizeof other_files / sizeof *other_files; i++)
-        if (tok_is_name(t, other_files[i]))
-            syntax(p, t->line, "'%s' is not supported: a chat template stands alone",
-                   other_files[i]);
-    syntax(p, t->line, "Encountered unknown tag '%.*s'.", (int)(t->n < 60 ? t->n : 60), t->v);
+        if (tpl_tok_is_name(t, other_files[i]))
+            tpl_syntax(p, t->line, "'%s' is not supported: a chat template stands alone",
+                       other_files[i]);
+    tpl_syntax(p, t->line, "Encountered unknown tag '%.*s'.", (int)(t->n < 60 ? t->n : 60), t->v);
 }
 
 static node *text_node(parser *p, const token *t)
 {
-    node *n = node_new(p, N_TEXT, t->line);
-    n->k = v_str(str_new(&p->c, t->v, t->n, OPEN));
+    node *n = tpl_node_new(p, N_TEXT, t->line);
+    n->k = v_str(tpl_str_new(&p->c, t->v, t->n, OPEN));
     return n;
 }
 
 static bool is_end(const parser *p, const char *const *end)
 {
     for (; end && *end; end++)
-        if (tok_is_name(cur(p), *end)) return true;
+        if (tpl_tok_is_name(cur(p), *end)) return true;
     return false;
 }
 
 static node *parse_block(parser *p, const char *const *end)
 {
     node *first = NULL, **tail = &first;
-    enter(p, cur(p)->line);
+    tpl_enter(p, cur(p)->line);
     while (cur(p)->type != T_EOF) {
         const token *t = advance(p);
         if (t->type == T_DATA) {
             *tail = text_node(p, t);
         } else if (t->type == T_VAR_BEGIN) {
-            node *n = node_new(p, N_PRINT, t->line);
-            n->a = parse_tuple(p, TUPLE_COND, NULL);
-            expect(p, T_VAR_END, "end of print statement");
+            node *n = tpl_node_new(p, N_PRINT, t->line);
+            n->a = tpl_parse_tuple(p, TUPLE_COND, NULL);
+            tpl_expect(p, T_VAR_END, "end of print statement");
             *tail = closed_tree(p, n);
         } else {
             if (is_end(p, end)) break;
@@ -373,18 +374,18 @@ static node *parse_block(parser *p, const char *const *end)
             p->open_tag = tag;
             *tail = parse_statement(p);
             p->open_tag = outer;
-            expect(p, T_BLOCK_END, "end of statement block");
+            tpl_expect(p, T_BLOCK_END, "end of statement block");
         }
         while (*tail) tail = &(*tail)->next;
     }
-    leave(p);
+    tpl_leave(p);
     return first;
 }
 
-node *parse_template(parser *p)
+node *tpl_parse_template(parser *p)
 {
     node *n = parse_block(p, NULL);
-    if (cur(p)->type != T_EOF) syntax(p, cur(p)->line, "unexpected tag");
+    if (cur(p)->type != T_EOF) tpl_syntax(p, cur(p)->line, "unexpected tag");
     return n;
 }
 
@@ -421,10 +422,10 @@ template *template_compile(const char *text, size_t n, err *e)
         return NULL;
     }
     t->text = arena_copy(&p->c.mem, text, n);
-    if (!t->text) fail(&p->c, ERR_NOMEM, "out of memory");
+    if (!t->text) tpl_fail(&p->c, ERR_NOMEM, "out of memory");
     t->len = n;
-    lex(p, t->text, n);
-    t->body = parse_template(p);
+    tpl_lex(p, t->text, n);
+    t->body = tpl_parse_template(p);
     t->mem = p->c.mem;
     free(p);
     return t;

@@ -14,7 +14,7 @@
 
 /* Python's repr of a float: the shortest digits that read back, 1e16 and 1e-05 style outside
  * 1e-4 .. 1e16. */
-size_t float_repr(double f, char out[40])
+size_t tpl_float_repr(double f, char out[40])
 {
     char t[40];
     if (isnan(f)) return (size_t)sprintf(out, "nan");
@@ -68,12 +68,12 @@ static bool printable(uint32_t cp)
 
 static void repr_str(sbuild *b, vstr *s)
 {
-    const char *v = str_flat(b->c, s);
+    const char *v = tpl_str_flat(b->c, s);
     bool closed = s->from != OPEN;
     char quote = memchr(v, '\'', s->n) && !memchr(v, '"', s->n) ? '"' : '\'';
     char esc[16];
-    if (s->markup) sb_puts(b, "Markup(");
-    sb_bytes(b, &quote, 1, closed);
+    if (s->markup) tpl_sb_puts(b, "Markup(");
+    tpl_sb_bytes(b, &quote, 1, closed);
     size_t from = 0;
     for (size_t i = 0; i < s->n;) {
         uint32_t cp;
@@ -85,23 +85,23 @@ static void repr_str(sbuild *b, vstr *s)
         else if (!printable(cp))
             n = sprintf(esc, cp < 0x100 ? "\\x%02x" : cp < 0x10000 ? "\\u%04x" : "\\U%08x", cp);
         if (n) {
-            sb_bytes(b, v + from, i - from, closed);
-            sb_bytes(b, esc, (size_t)n, closed);
+            tpl_sb_bytes(b, v + from, i - from, closed);
+            tpl_sb_bytes(b, esc, (size_t)n, closed);
             from = i + (size_t)k;
         }
         i += (size_t)k;
     }
-    sb_bytes(b, v + from, s->n - from, closed);
-    sb_bytes(b, &quote, 1, closed);
-    if (s->markup) sb_puts(b, ")");
+    tpl_sb_bytes(b, v + from, s->n - from, closed);
+    tpl_sb_bytes(b, &quote, 1, closed);
+    if (s->markup) tpl_sb_puts(b, ")");
 }
 
 static void repr_items(sbuild *b, value v)
 {
-    seq_load(b->c, v.q);
+    tpl_seq_load(b->c, v.q);
     for (size_t i = 0; i < v.q->n; i++) {
-        if (i) sb_puts(b, ", ");
-        put_repr(b, v.q->v[i]);
+        if (i) tpl_sb_puts(b, ", ");
+        tpl_put_repr(b, v.q->v[i]);
     }
 }
 
@@ -110,14 +110,14 @@ static void repr_seq(sbuild *b, value v)
     char t[80];
     switch (v.kind) {
     case V_LIST:
-        sb_puts(b, "[");
+        tpl_sb_puts(b, "[");
         repr_items(b, v);
-        sb_puts(b, "]");
+        tpl_sb_puts(b, "]");
         break;
     case V_TUPLE:
-        sb_puts(b, "(");
+        tpl_sb_puts(b, "(");
         repr_items(b, v);
-        sb_puts(b, v.q->n == 1 ? ",)" : ")");
+        tpl_sb_puts(b, v.q->n == 1 ? ",)" : ")");
         break;
     case V_RANGE:
         if (v.q->step == 1)
@@ -125,29 +125,29 @@ static void repr_seq(sbuild *b, value v)
         else
             snprintf(t, sizeof t, "range(%lld, %lld, %lld)", (long long)v.q->start,
                      (long long)v.q->stop, (long long)v.q->step);
-        sb_puts(b, t);
+        tpl_sb_puts(b, t);
         break;
     case V_VIEW:
-        sb_puts(b, v.q->name);
-        sb_puts(b, "([");
+        tpl_sb_puts(b, v.q->name);
+        tpl_sb_puts(b, "([");
         repr_items(b, v);
-        sb_puts(b, "])");
+        tpl_sb_puts(b, "])");
         break;
-    default: sb_puts(b, "<generator object>");
+    default: tpl_sb_puts(b, "<generator object>");
     }
 }
 
 static void repr_dict(sbuild *b, vdict *d)
 {
-    dict_load(b->c, d);
-    sb_puts(b, "{");
+    tpl_dict_load(b->c, d);
+    tpl_sb_puts(b, "{");
     for (size_t i = 0; i < d->n; i++) {
-        if (i) sb_puts(b, ", ");
-        put_repr(b, d->v[i].key);
-        sb_puts(b, ": ");
-        put_repr(b, d->v[i].val);
+        if (i) tpl_sb_puts(b, ", ");
+        tpl_put_repr(b, d->v[i].key);
+        tpl_sb_puts(b, ": ");
+        tpl_put_repr(b, d->v[i].val);
     }
-    sb_puts(b, "}");
+    tpl_sb_puts(b, "}");
 }
 
 /* Text of anything that holds no other values; false if v does. */
@@ -156,32 +156,32 @@ static bool put_scalar(sbuild *b, value v)
     char t[64];
     switch (v.kind) {
     case V_MISSING:
-    case V_UNDEF: sb_puts(b, "Undefined"); return true;
-    case V_NONE: sb_puts(b, "None"); return true;
-    case V_BOOL: sb_puts(b, v.b ? "True" : "False"); return true;
+    case V_UNDEF: tpl_sb_puts(b, "Undefined"); return true;
+    case V_NONE: tpl_sb_puts(b, "None"); return true;
+    case V_BOOL: tpl_sb_puts(b, v.b ? "True" : "False"); return true;
     case V_INT:
         snprintf(t, sizeof t, "%lld", (long long)v.i);
-        sb_puts(b, t);
+        tpl_sb_puts(b, t);
         return true;
-    case V_BIG: sb_str(b, v.s); return true;
-    case V_FLOAT: sb_bytes(b, t, float_repr(v.f, t), false); return true;
-    case V_LOOP: sb_puts(b, "<LoopContext>"); return true;
-    case V_MACRO: sb_puts(b, "<Macro>"); return true;
+    case V_BIG: tpl_sb_str(b, v.s); return true;
+    case V_FLOAT: tpl_sb_bytes(b, t, tpl_float_repr(v.f, t), false); return true;
+    case V_LOOP: tpl_sb_puts(b, "<LoopContext>"); return true;
+    case V_MACRO: tpl_sb_puts(b, "<Macro>"); return true;
     case V_BOUND:
-        snprintf(t, sizeof t, "<built-in method %.30s>", method_name(v.bound->method));
-        sb_puts(b, t);
+        snprintf(t, sizeof t, "<built-in method %.30s>", tpl_method_name(v.bound->method));
+        tpl_sb_puts(b, t);
         return true;
     case V_GLOBAL:
         snprintf(t, sizeof t, "<function %.30s>", v.global->name);
-        sb_puts(b, t);
+        tpl_sb_puts(b, t);
         return true;
-    case V_CYCLER: sb_puts(b, "<Cycler>"); return true;
-    case V_JOINER: sb_puts(b, "<Joiner>"); return true;
+    case V_CYCLER: tpl_sb_puts(b, "<Cycler>"); return true;
+    case V_JOINER: tpl_sb_puts(b, "<Joiner>"); return true;
     default: return false;
     }
 }
 
-void put_repr(sbuild *b, value v)
+void tpl_put_repr(sbuild *b, value v)
 {
     rctx *c = b->c;
     work(c, 1);
@@ -191,48 +191,48 @@ void put_repr(sbuild *b, value v)
         return;
     }
     if (++c->depth > MAX_DEPTH)
-        fail(c, ERR_LIMIT, "maximum recursion depth exceeded while printing");
-    if (v.kind == V_NS) sb_puts(b, "<Namespace ");
+        tpl_fail(c, ERR_LIMIT, "maximum recursion depth exceeded while printing");
+    if (v.kind == V_NS) tpl_sb_puts(b, "<Namespace ");
     if (v.kind == V_DICT || v.kind == V_NS) repr_dict(b, v.d);
     else repr_seq(b, v);
-    if (v.kind == V_NS) sb_puts(b, ">");
+    if (v.kind == V_NS) tpl_sb_puts(b, ">");
     c->depth--;
 }
 
 /* The text as one span: closed if any of it is. */
 static vstr *all_or_nothing(sbuild *b)
 {
-    vstr *s = sb_done(b);
-    if (s->from != OPEN) s = str_new(b->c, s->v, s->n, CLOSED);
+    vstr *s = tpl_sb_done(b);
+    if (s->from != OPEN) s = tpl_str_new(b->c, s->v, s->n, CLOSED);
     return s;
 }
 
-vstr *soft_str(rctx *c, value v)
+vstr *tpl_soft_str(rctx *c, value v)
 {
     if (v.kind == V_STR) return v.s;
     sbuild b;
-    sb_init(&b, c);
-    if (v.kind != V_UNDEF && v.kind != V_MISSING) put_repr(&b, v);
+    tpl_sb_init(&b, c);
+    if (v.kind != V_UNDEF && v.kind != V_MISSING) tpl_put_repr(&b, v);
     return all_or_nothing(&b);
 }
 
-vstr *to_str(rctx *c, value v)
+vstr *tpl_to_str(rctx *c, value v)
 {
-    vstr *s = soft_str(c, v);
+    vstr *s = tpl_soft_str(c, v);
     if (!s->markup) return s;
-    str_flat(c, s);
-    vstr *plain = take(c, sizeof *plain);
+    tpl_str_flat(c, s);
+    vstr *plain = tpl_take(c, sizeof *plain);
     *plain = *s;
     plain->markup = false;
     plain->room = 0;
     return plain;
 }
 
-void put_str(sbuild *b, value v)
+void tpl_put_str(sbuild *b, value v)
 {
-    if (v.kind == V_STR) sb_str(b, v.s);
+    if (v.kind == V_STR) tpl_sb_str(b, v.s);
     else if (v.kind == V_UNDEF || v.kind == V_MISSING) return;
-    else if (!put_scalar(b, v)) sb_str(b, soft_str(b->c, v));
+    else if (!put_scalar(b, v)) tpl_sb_str(b, tpl_soft_str(b->c, v));
 }
 
 /* ---- JSON ------------------------------------------------------------------------------------ */
@@ -246,11 +246,11 @@ typedef struct {
 static void json_str(writer *w, vstr *s)
 {
     static const char plain[] = "\"\\\n\r\t\f\b", letter[] = "\"\\nrtfb";
-    const char *v = str_flat(w->b.c, s), *hit;
+    const char *v = tpl_str_flat(w->b.c, s), *hit;
     bool closed = s->from != OPEN;
     char esc[16];
     size_t from = 0;
-    sb_bytes(&w->b, "\"", 1, closed);
+    tpl_sb_bytes(&w->b, "\"", 1, closed);
     for (size_t i = 0; i < s->n;) {
         unsigned char ch = (unsigned char)v[i];
         size_t k = 1;
@@ -268,14 +268,14 @@ static void json_str(writer *w, vstr *s)
                             0xDC00 + ((cp - 0x10000) & 0x3FF));
         }
         if (n) {
-            sb_bytes(&w->b, v + from, i - from, closed);
-            sb_bytes(&w->b, esc, (size_t)n, closed);
+            tpl_sb_bytes(&w->b, v + from, i - from, closed);
+            tpl_sb_bytes(&w->b, esc, (size_t)n, closed);
             from = i + k;
         }
         i += k;
     }
-    sb_bytes(&w->b, v + from, s->n - from, closed);
-    sb_bytes(&w->b, "\"", 1, closed);
+    tpl_sb_bytes(&w->b, v + from, s->n - from, closed);
+    tpl_sb_bytes(&w->b, "\"", 1, closed);
 }
 
 static void json_value(writer *w, value v);
@@ -283,15 +283,15 @@ static void json_value(writer *w, value v);
 static void json_newline(writer *w)
 {
     if (!w->style->indent) return;
-    sb_puts(&w->b, "\n");
-    for (int i = 0; i < w->level; i++) sb_str(&w->b, w->style->indent);
+    tpl_sb_puts(&w->b, "\n");
+    for (int i = 0; i < w->level; i++) tpl_sb_str(&w->b, w->style->indent);
 }
 
 static void json_sep(writer *w, size_t i)
 {
     if (i) {
-        if (w->style->item_sep) sb_str(&w->b, w->style->item_sep);
-        else sb_puts(&w->b, w->style->indent ? "," : ", ");
+        if (w->style->item_sep) tpl_sb_str(&w->b, w->style->item_sep);
+        else tpl_sb_puts(&w->b, w->style->indent ? "," : ", ");
     }
     json_newline(w);
 }
@@ -300,26 +300,26 @@ static void json_key(writer *w, value k)
 {
     if (k.kind == V_STR) {
         json_str(w, k.s);
-    } else if (is_number(k) || k.kind == V_NONE) {
-        sb_puts(&w->b, "\"");
+    } else if (tpl_is_number(k) || k.kind == V_NONE) {
+        tpl_sb_puts(&w->b, "\"");
         json_value(w, k);
-        sb_puts(&w->b, "\"");
+        tpl_sb_puts(&w->b, "\"");
     } else {
-        raise(w->b.c, "keys must be str, int, float, bool or None, not %s", type_name(k));
+        raise(w->b.c, "keys must be str, int, float, bool or None, not %s", tpl_type_name(k));
     }
-    if (w->style->key_sep) sb_str(&w->b, w->style->key_sep);
-    else sb_puts(&w->b, ": ");
+    if (w->style->key_sep) tpl_sb_str(&w->b, w->style->key_sep);
+    else tpl_sb_puts(&w->b, ": ");
 }
 
 /* Order of the keys for sort_keys: insertion sort by binary search on an index. */
 static size_t *sorted_keys(rctx *c, vdict *d)
 {
-    size_t *at = take(c, d->n * sizeof *at);
+    size_t *at = tpl_take(c, d->n * sizeof *at);
     for (size_t i = 0; i < d->n; i++) {
         size_t lo = 0, hi = i;
         while (lo < hi) {
             size_t mid = lo + (hi - lo) / 2;
-            if (order(c, d->v[i].key, d->v[at[mid]].key, "<") < 0) hi = mid;
+            if (tpl_order(c, d->v[i].key, d->v[at[mid]].key, "<") < 0) hi = mid;
             else lo = mid + 1;
         }
         work(c, (i - lo) >> 4);
@@ -331,8 +331,8 @@ static size_t *sorted_keys(rctx *c, vdict *d)
 
 static void json_dict(writer *w, vdict *d)
 {
-    dict_load(w->b.c, d);
-    sb_puts(&w->b, "{");
+    tpl_dict_load(w->b.c, d);
+    tpl_sb_puts(&w->b, "{");
     w->level++;
     const size_t *at = w->style->sort_keys && d->n ? sorted_keys(w->b.c, d) : NULL;
     for (size_t i = 0; i < d->n; i++) {
@@ -343,13 +343,13 @@ static void json_dict(writer *w, vdict *d)
     }
     w->level--;
     if (d->n) json_newline(w);
-    sb_puts(&w->b, "}");
+    tpl_sb_puts(&w->b, "}");
 }
 
 static void json_list(writer *w, vseq *q)
 {
-    seq_load(w->b.c, q);
-    sb_puts(&w->b, "[");
+    tpl_seq_load(w->b.c, q);
+    tpl_sb_puts(&w->b, "[");
     w->level++;
     for (size_t i = 0; i < q->n; i++) {
         json_sep(w, i);
@@ -357,7 +357,7 @@ static void json_list(writer *w, vseq *q)
     }
     w->level--;
     if (q->n) json_newline(w);
-    sb_puts(&w->b, "]");
+    tpl_sb_puts(&w->b, "]");
 }
 
 static void json_value(writer *w, value v)
@@ -365,30 +365,30 @@ static void json_value(writer *w, value v)
     rctx *c = w->b.c;
     work(c, 1);
     if (++c->depth > MAX_DEPTH)
-        fail(c, ERR_LIMIT, "maximum recursion depth exceeded while encoding a JSON object");
+        tpl_fail(c, ERR_LIMIT, "maximum recursion depth exceeded while encoding a JSON object");
     switch (v.kind) {
-    case V_NONE: sb_puts(&w->b, "null"); break;
-    case V_BOOL: sb_puts(&w->b, v.b ? "true" : "false"); break;
+    case V_NONE: tpl_sb_puts(&w->b, "null"); break;
+    case V_BOOL: tpl_sb_puts(&w->b, v.b ? "true" : "false"); break;
     case V_INT:
     case V_BIG: put_scalar(&w->b, v); break;
     case V_FLOAT:
-        if (isnan(v.f)) sb_puts(&w->b, "NaN");
-        else if (isinf(v.f)) sb_puts(&w->b, v.f < 0 ? "-Infinity" : "Infinity");
+        if (isnan(v.f)) tpl_sb_puts(&w->b, "NaN");
+        else if (isinf(v.f)) tpl_sb_puts(&w->b, v.f < 0 ? "-Infinity" : "Infinity");
         else put_scalar(&w->b, v);
         break;
     case V_STR: json_str(w, v.s); break;
     case V_LIST:
     case V_TUPLE: json_list(w, v.q); break;
     case V_DICT: json_dict(w, v.d); break;
-    default: raise(c, "Object of type %s is not JSON serializable", type_name(v));
+    default: raise(c, "Object of type %s is not JSON serializable", tpl_type_name(v));
     }
     c->depth--;
 }
 
-vstr *to_json(rctx *c, value v, const json_style *style)
+vstr *tpl_to_json(rctx *c, value v, const json_style *style)
 {
     writer w = {.style = style};
-    sb_init(&w.b, c);
+    tpl_sb_init(&w.b, c);
     json_value(&w, v);
     return all_or_nothing(&w.b);
 }

@@ -23,13 +23,14 @@ static bool all_digits(const char *s, size_t n)
 static value path(rctx *c, value item, value attr, value fallback)
 {
     if (attr.kind == V_NONE || attr.kind == V_MISSING) return item;
-    if (attr.kind != V_STR) return get_item(c, item, attr);
-    const char *s = str_flat(c, attr.s);
+    if (attr.kind != V_STR) return tpl_get_item(c, item, attr);
+    const char *s = tpl_str_flat(c, attr.s);
     for (size_t i = 0; i <= attr.s->n;) {
         const char *dot = memchr(s + i, '.', attr.s->n - i);
         size_t n = dot ? (size_t)(dot - s) - i : attr.s->n - i;
-        value key = all_digits(s + i, n) ? parse_int(c, s + i, n) : v_str(str_sub(c, attr.s, i, n));
-        item = get_item(c, item, key);
+        value key =
+            all_digits(s + i, n) ? tpl_parse_int(c, s + i, n) : v_str(tpl_str_sub(c, attr.s, i, n));
+        item = tpl_get_item(c, item, key);
         if (item.kind == V_UNDEF && fallback.kind != V_MISSING && fallback.kind != V_NONE)
             item = fallback;
         i += n + 1;
@@ -39,7 +40,7 @@ static value path(rctx *c, value item, value attr, value fallback)
 
 static value fold_case(rctx *c, value v, bool keep)
 {
-    return v.kind == V_STR && !keep ? v_str(str_case(c, v.s, CASE_LOWER)) : v;
+    return v.kind == V_STR && !keep ? v_str(tpl_str_case(c, v.s, CASE_LOWER)) : v;
 }
 
 static const value missing = {.kind = V_MISSING};
@@ -59,7 +60,7 @@ static void merge_sort(rctx *c, keyed *v, keyed *t, size_t n, bool reverse)
     merge_sort(c, v + half, t, n - half, reverse);
     memcpy(t, v, n * sizeof *t);
     while (i < half && j < n) {
-        int r = order(c, t[j].key, t[i].key, "<");
+        int r = tpl_order(c, t[j].key, t[i].key, "<");
         v[k++] = (reverse ? r == 1 : r == -1) ? t[j++] : t[i++];
     }
     while (i < half) v[k++] = t[i++];
@@ -68,8 +69,8 @@ static void merge_sort(rctx *c, keyed *v, keyed *t, size_t n, bool reverse)
 
 static vseq *sorted(rctx *c, keyed *v, size_t n, bool reverse)
 {
-    vseq *q = seq_new(c, n);
-    merge_sort(c, v, take(c, n * sizeof *v), n, reverse);
+    vseq *q = tpl_seq_new(c, n);
+    merge_sort(c, v, tpl_take(c, n * sizeof *v), n, reverse);
     for (size_t i = 0; i < n; i++) q->v[q->n++] = v[i].item;
     return q;
 }
@@ -77,14 +78,15 @@ static vseq *sorted(rctx *c, keyed *v, size_t n, bool reverse)
 /* The sort key of "a,b.c": one value for each attribute. */
 static value multi_key(rctx *c, value item, value attr, bool keep_case)
 {
-    vseq *key = seq_new(c, 0);
+    vseq *key = tpl_seq_new(c, 0);
     size_t cap = 0;
     if (attr.kind == V_STR) {
-        vseq *parts = str_split(c, attr.s, v_text(c, ",").s, -1, false).q;
+        vseq *parts = tpl_str_split(c, attr.s, tpl_v_text(c, ",").s, -1, false).q;
         for (size_t i = 0; i < parts->n; i++)
-            seq_push(c, key, &cap, fold_case(c, path(c, item, parts->v[i], missing), keep_case));
+            tpl_seq_push(c, key, &cap,
+                         fold_case(c, path(c, item, parts->v[i], missing), keep_case));
     } else {
-        seq_push(c, key, &cap, fold_case(c, path(c, item, attr, missing), keep_case));
+        tpl_seq_push(c, key, &cap, fold_case(c, path(c, item, attr, missing), keep_case));
     }
     return v_seq(V_LIST, key);
 }
@@ -92,53 +94,53 @@ static value multi_key(rctx *c, value item, value attr, bool keep_case)
 static value f_sort(rctx *c, value in, const args *a)
 {
     value v[3];
-    bind(c, "sort", a, "reverse case_sensitive attribute", v);
-    vseq *q = iterate(c, in);
-    keyed *k = take(c, (q->n + 1) * sizeof *k);
-    bool keep = arg_bool(c, v[1], false);
+    tpl_bind(c, "sort", a, "reverse case_sensitive attribute", v);
+    vseq *q = tpl_iterate(c, in);
+    keyed *k = tpl_take(c, (q->n + 1) * sizeof *k);
+    bool keep = tpl_arg_bool(c, v[1], false);
     for (size_t i = 0; i < q->n; i++) k[i] = (keyed){multi_key(c, q->v[i], v[2], keep), q->v[i]};
-    return v_seq(V_LIST, sorted(c, k, q->n, arg_bool(c, v[0], false)));
+    return v_seq(V_LIST, sorted(c, k, q->n, tpl_arg_bool(c, v[0], false)));
 }
 
 static value f_dictsort(rctx *c, value in, const args *a)
 {
     value v[3];
-    bind(c, "dictsort", a, "case_sensitive by reverse", v);
-    if (in.kind == V_UNDEF) raise_undefined(c, in);
-    if (in.kind != V_DICT) raise(c, "'%s' object has no attribute 'items'", type_name(in));
-    vstr *by = arg_str(c, v[1]);
-    bool value_key = by && str_is(c, by, "value");
-    if (by && !value_key && !str_is(c, by, "key"))
+    tpl_bind(c, "dictsort", a, "case_sensitive by reverse", v);
+    if (in.kind == V_UNDEF) tpl_raise_undefined(c, in);
+    if (in.kind != V_DICT) raise(c, "'%s' object has no attribute 'items'", tpl_type_name(in));
+    vstr *by = tpl_arg_str(c, v[1]);
+    bool value_key = by && tpl_str_is(c, by, "value");
+    if (by && !value_key && !tpl_str_is(c, by, "key"))
         raise(c, "You can only sort by either \"key\" or \"value\"");
-    vseq *q = dict_view(c, in.d, 2, "dict_items");
-    keyed *k = take(c, (q->n + 1) * sizeof *k);
-    bool keep = arg_bool(c, v[0], false);
+    vseq *q = tpl_dict_view(c, in.d, 2, "dict_items");
+    keyed *k = tpl_take(c, (q->n + 1) * sizeof *k);
+    bool keep = tpl_arg_bool(c, v[0], false);
     for (size_t i = 0; i < q->n; i++)
         k[i] = (keyed){fold_case(c, q->v[i].q->v[value_key], keep), q->v[i]};
-    return v_seq(V_LIST, sorted(c, k, q->n, arg_bool(c, v[2], false)));
+    return v_seq(V_LIST, sorted(c, k, q->n, tpl_arg_bool(c, v[2], false)));
 }
 
 static value f_groupby(rctx *c, value in, const args *a)
 {
     value v[3];
-    bind(c, "groupby", a, "attribute default case_sensitive", v);
-    bool keep = arg_bool(c, v[2], false);
-    vseq *q = iterate(c, in), *out = seq_new(c, 0);
+    tpl_bind(c, "groupby", a, "attribute default case_sensitive", v);
+    bool keep = tpl_arg_bool(c, v[2], false);
+    vseq *q = tpl_iterate(c, in), *out = tpl_seq_new(c, 0);
     size_t cap = 0;
-    keyed *k = take(c, (q->n + 1) * sizeof *k);
+    keyed *k = tpl_take(c, (q->n + 1) * sizeof *k);
     for (size_t i = 0; i < q->n; i++)
         k[i] = (keyed){fold_case(c, path(c, q->v[i], v[0], v[1]), keep), q->v[i]};
-    merge_sort(c, k, take(c, (q->n + 1) * sizeof *k), q->n, false);
+    merge_sort(c, k, tpl_take(c, (q->n + 1) * sizeof *k), q->n, false);
     for (size_t i = 0, j; i < q->n; i = j) {
-        vseq *pair = seq_new(c, 2), *list = seq_new(c, 0);
+        vseq *pair = tpl_seq_new(c, 2), *list = tpl_seq_new(c, 0);
         size_t room = 0;
-        for (j = i; j < q->n && equal(c, k[j].key, k[i].key); j++)
-            seq_push(c, list, &room, k[j].item);
+        for (j = i; j < q->n && tpl_equal(c, k[j].key, k[i].key); j++)
+            tpl_seq_push(c, list, &room, k[j].item);
         pair->v[0] = path(c, k[i].item, v[0], v[1]);
         pair->v[1] = v_seq(V_LIST, list);
         pair->n = 2;
         pair->name = "group";
-        seq_push(c, out, &cap, v_seq(V_TUPLE, pair));
+        tpl_seq_push(c, out, &cap, v_seq(V_TUPLE, pair));
     }
     return v_seq(V_LIST, out);
 }
@@ -146,14 +148,14 @@ static value f_groupby(rctx *c, value in, const args *a)
 static value extreme(rctx *c, value in, const args *a, const char *who, int want)
 {
     value v[2];
-    bind(c, who, a, "case_sensitive attribute", v);
-    bool keep = arg_bool(c, v[0], false);
-    vseq *q = iterate(c, in);
-    if (!q->n) return v_undef_hint(c, "No aggregated item, sequence was empty.");
+    tpl_bind(c, who, a, "case_sensitive attribute", v);
+    bool keep = tpl_arg_bool(c, v[0], false);
+    vseq *q = tpl_iterate(c, in);
+    if (!q->n) return tpl_v_undef_hint(c, "No aggregated item, sequence was empty.");
     value best = q->v[0], best_key = fold_case(c, path(c, best, v[1], missing), keep);
     for (size_t i = 1; i < q->n; i++) {
         value key = fold_case(c, path(c, q->v[i], v[1], missing), keep);
-        if (order(c, key, best_key, want < 0 ? "<" : ">") != want) continue;
+        if (tpl_order(c, key, best_key, want < 0 ? "<" : ">") != want) continue;
         best = q->v[i];
         best_key = key;
     }
@@ -182,48 +184,49 @@ static args tail(const args *a, size_t from)
 
 static value f_map(rctx *c, value in, const args *a)
 {
-    vseq *out = seq_new(c, 0);
+    vseq *out = tpl_seq_new(c, 0);
     size_t cap = 0;
     value v[2] = {missing, missing};
     const filter_fn *f = NULL;
     args rest = {0};
-    if (!truthy(c, in)) return generator(out);
+    if (!tpl_truthy(c, in)) return generator(out);
     if (!a->n && a->n_kw) {
-        bind(c, "map", a, "attribute default", v);
+        tpl_bind(c, "map", a, "attribute default", v);
         if (v[0].kind == V_MISSING) raise(c, "map requires a filter argument");
     } else {
         if (!a->n) raise(c, "map requires a filter argument");
-        vstr *name = arg_str(c, a->pos[0]);
-        if (name) f = find_filter(str_flat(c, name), name->n);
-        if (!f) raise(c, "No filter named '%.60s'.", name ? str_cstr(c, name) : "None");
+        vstr *name = tpl_arg_str(c, a->pos[0]);
+        if (name) f = tpl_find_filter(tpl_str_flat(c, name), name->n);
+        if (!f) raise(c, "No filter named '%.60s'.", name ? tpl_str_cstr(c, name) : "None");
         rest = tail(a, 1);
     }
-    vseq *q = iterate(c, in);
+    vseq *q = tpl_iterate(c, in);
     for (size_t i = 0; i < q->n; i++) {
         work(c, 1);
-        seq_push(c, out, &cap, f ? f->fn(c, q->v[i], &rest) : path(c, q->v[i], v[0], v[1]));
+        tpl_seq_push(c, out, &cap, f ? f->fn(c, q->v[i], &rest) : path(c, q->v[i], v[0], v[1]));
     }
     return generator(out);
 }
 
 static value choose(rctx *c, value in, const args *a, bool attr, bool want)
 {
-    vseq *out = seq_new(c, 0);
+    vseq *out = tpl_seq_new(c, 0);
     size_t cap = 0, off = attr;
-    if (!truthy(c, in)) return generator(out);
+    if (!tpl_truthy(c, in)) return generator(out);
     if (attr && !a->n) raise(c, "Missing parameter for attribute name");
     const test_fn *t = NULL;
     if (a->n > off) {
-        vstr *name = arg_str(c, a->pos[off]);
-        if (name) t = find_test(str_flat(c, name), name->n);
-        if (!t) raise(c, "No test named '%.60s'.", name ? str_cstr(c, name) : "None");
+        vstr *name = tpl_arg_str(c, a->pos[off]);
+        if (name) t = tpl_find_test(tpl_str_flat(c, name), name->n);
+        if (!t) raise(c, "No test named '%.60s'.", name ? tpl_str_cstr(c, name) : "None");
     }
     args rest = tail(a, off + 1);
-    vseq *q = iterate(c, in);
+    vseq *q = tpl_iterate(c, in);
     for (size_t i = 0; i < q->n; i++) {
         work(c, 1);
         value v = attr ? path(c, q->v[i], a->pos[0], missing) : q->v[i];
-        if ((t ? t->fn(c, v, &rest) : truthy(c, v)) == want) seq_push(c, out, &cap, q->v[i]);
+        if ((t ? t->fn(c, v, &rest) : tpl_truthy(c, v)) == want)
+            tpl_seq_push(c, out, &cap, q->v[i]);
     }
     return generator(out);
 }
@@ -251,18 +254,18 @@ static value f_rejectattr(rctx *c, value in, const args *a)
 static value f_unique(rctx *c, value in, const args *a)
 {
     value v[2];
-    bind(c, "unique", a, "case_sensitive attribute", v);
-    bool keep = arg_bool(c, v[0], false);
-    vseq *q = iterate(c, in), *out = seq_new(c, 0), *seen = seq_new(c, 0);
+    tpl_bind(c, "unique", a, "case_sensitive attribute", v);
+    bool keep = tpl_arg_bool(c, v[0], false);
+    vseq *q = tpl_iterate(c, in), *out = tpl_seq_new(c, 0), *seen = tpl_seq_new(c, 0);
     size_t cap = 0, cap_seen = 0;
     for (size_t i = 0; i < q->n; i++) {
         value key = fold_case(c, path(c, q->v[i], v[1], missing), keep);
         bool old = false;
-        check_hashable(c, key);
-        for (size_t k = 0; k < seen->n && !old; k++) old = equal(c, seen->v[k], key);
+        tpl_check_hashable(c, key);
+        for (size_t k = 0; k < seen->n && !old; k++) old = tpl_equal(c, seen->v[k], key);
         if (old) continue;
-        seq_push(c, seen, &cap_seen, key);
-        seq_push(c, out, &cap, q->v[i]);
+        tpl_seq_push(c, seen, &cap_seen, key);
+        tpl_seq_push(c, out, &cap, q->v[i]);
     }
     return generator(out);
 }
@@ -271,8 +274,8 @@ static value f_unique(rctx *c, value in, const args *a)
 
 static value f_list(rctx *c, value in, const args *a)
 {
-    bind(c, "list", a, "", NULL);
-    vseq *q = iterate(c, in), *out = seq_new(c, 0);
+    tpl_bind(c, "list", a, "", NULL);
+    vseq *q = tpl_iterate(c, in), *out = tpl_seq_new(c, 0);
     out->v = q->v;
     out->n = q->n;
     return v_seq(V_LIST, out);
@@ -280,29 +283,29 @@ static value f_list(rctx *c, value in, const args *a)
 
 static value f_first(rctx *c, value in, const args *a)
 {
-    bind(c, "first", a, "", NULL);
-    if (in.kind == V_STR && in.s->n) return get_item(c, in, v_int(0));
+    tpl_bind(c, "first", a, "", NULL);
+    if (in.kind == V_STR && in.s->n) return tpl_get_item(c, in, v_int(0));
     if (in.kind == V_GEN && in.q->at < in.q->n) return in.q->v[in.q->at++];
-    vseq *q = iterate(c, in);
-    return q->n ? q->v[0] : v_undef_hint(c, "No first item, sequence was empty.");
+    vseq *q = tpl_iterate(c, in);
+    return q->n ? q->v[0] : tpl_v_undef_hint(c, "No first item, sequence was empty.");
 }
 
 static value f_last(rctx *c, value in, const args *a)
 {
-    bind(c, "last", a, "", NULL);
-    if (in.kind == V_GEN || !is_iterable(in))
-        raise(c, "'%s' object is not reversible", type_name(in));
-    if (in.kind == V_STR && in.s->n) return get_item(c, in, v_int(-1));
-    vseq *q = iterate(c, in);
-    return q->n ? q->v[q->n - 1] : v_undef_hint(c, "No last item, sequence was empty.");
+    tpl_bind(c, "last", a, "", NULL);
+    if (in.kind == V_GEN || !tpl_is_iterable(in))
+        raise(c, "'%s' object is not reversible", tpl_type_name(in));
+    if (in.kind == V_STR && in.s->n) return tpl_get_item(c, in, v_int(-1));
+    vseq *q = tpl_iterate(c, in);
+    return q->n ? q->v[q->n - 1] : tpl_v_undef_hint(c, "No last item, sequence was empty.");
 }
 
 static value f_reverse(rctx *c, value in, const args *a)
 {
-    bind(c, "reverse", a, "", NULL);
-    if (in.kind == V_STR) return get_slice(c, in, v_none(), v_none(), v_int(-1));
-    if (!is_iterable(in)) raise(c, "argument must be iterable");
-    vseq *q = iterate(c, in), *out = seq_new(c, q->n);
+    tpl_bind(c, "reverse", a, "", NULL);
+    if (in.kind == V_STR) return tpl_get_slice(c, in, v_none(), v_none(), v_int(-1));
+    if (!tpl_is_iterable(in)) raise(c, "argument must be iterable");
+    vseq *q = tpl_iterate(c, in), *out = tpl_seq_new(c, q->n);
     for (size_t i = q->n; i-- > 0;) out->v[out->n++] = q->v[i];
     work(c, q->n >> 4);
     return v_seq(in.kind == V_GEN ? V_LIST : V_GEN, out);
@@ -310,37 +313,37 @@ static value f_reverse(rctx *c, value in, const args *a)
 
 static value f_items(rctx *c, value in, const args *a)
 {
-    bind(c, "items", a, "", NULL);
-    if (in.kind == V_UNDEF) return generator(seq_new(c, 0));
+    tpl_bind(c, "items", a, "", NULL);
+    if (in.kind == V_UNDEF) return generator(tpl_seq_new(c, 0));
     if (in.kind != V_DICT) raise(c, "Can only get item pairs from a mapping.");
-    return generator(dict_view(c, in.d, 2, "dict_items"));
+    return generator(tpl_dict_view(c, in.d, 2, "dict_items"));
 }
 
 static value f_join(rctx *c, value in, const args *a)
 {
     value v[2];
-    bind(c, "join", a, "d attribute", v);
-    vstr *sep = v[0].kind == V_MISSING ? NULL : to_str(c, v[0]);
-    vseq *q = iterate(c, in);
+    tpl_bind(c, "join", a, "d attribute", v);
+    vstr *sep = v[0].kind == V_MISSING ? NULL : tpl_to_str(c, v[0]);
+    vseq *q = tpl_iterate(c, in);
     sbuild b;
-    sb_init(&b, c);
+    tpl_sb_init(&b, c);
     for (size_t i = 0; i < q->n; i++) {
         work(c, 1);
-        if (i && sep) sb_str(&b, sep);
-        sb_str(&b, to_str(c, path(c, q->v[i], v[1], missing)));
+        if (i && sep) tpl_sb_str(&b, sep);
+        tpl_sb_str(&b, tpl_to_str(c, path(c, q->v[i], v[1], missing)));
     }
-    return v_str(sb_done(&b));
+    return v_str(tpl_sb_done(&b));
 }
 
 static value f_sum(rctx *c, value in, const args *a)
 {
     value v[2];
-    bind(c, "sum", a, "attribute start", v);
+    tpl_bind(c, "sum", a, "attribute start", v);
     value total = v[1].kind == V_MISSING ? v_int(0) : v[1];
     if (total.kind == V_STR) raise(c, "sum() can't sum strings [use ''.join(seq) instead]");
-    vseq *q = iterate(c, in);
+    vseq *q = tpl_iterate(c, in);
     for (size_t i = 0; i < q->n; i++)
-        total = binary(c, BIN_ADD, total, path(c, q->v[i], v[0], missing));
+        total = tpl_binary(c, BIN_ADD, total, path(c, q->v[i], v[0], missing));
     return total;
 }
 
@@ -348,7 +351,7 @@ static vseq *piece(rctx *c, vseq *q, size_t from, size_t to, size_t want, value 
 {
     size_t have = to - from,
            n = fill.kind == V_MISSING || fill.kind == V_NONE || have >= want ? have : want;
-    vseq *p = seq_new(c, n);
+    vseq *p = tpl_seq_new(c, n);
     for (size_t i = 0; i < n; i++) p->v[p->n++] = i < have ? q->v[from + i] : fill;
     work(c, n >> 3);
     return p;
@@ -357,16 +360,16 @@ static vseq *piece(rctx *c, vseq *q, size_t from, size_t to, size_t want, value 
 static value f_batch(rctx *c, value in, const args *a)
 {
     value v[2];
-    bind(c, "batch", a, "linecount fill_with", v);
-    int64_t size = arg_int(c, v[0], 0);
-    vseq *q = iterate(c, in), *out = seq_new(c, 0);
+    tpl_bind(c, "batch", a, "linecount fill_with", v);
+    int64_t size = tpl_arg_int(c, v[0], 0);
+    vseq *q = tpl_iterate(c, in), *out = tpl_seq_new(c, 0);
     size_t cap = 0;
     if (size < 1) raise(c, "batch needs a line count of at least 1");
     if (size > (1 << 24))
-        fail(c, ERR_LIMIT, "batch(): %lld items a line are too many", (long long)size);
+        tpl_fail(c, ERR_LIMIT, "batch(): %lld items a line are too many", (long long)size);
     for (size_t i = 0; i < q->n; i += (size_t)size) {
         size_t to = q->n - i < (size_t)size ? q->n : i + (size_t)size;
-        seq_push(c, out, &cap, v_seq(V_LIST, piece(c, q, i, to, (size_t)size, v[1])));
+        tpl_seq_push(c, out, &cap, v_seq(V_LIST, piece(c, q, i, to, (size_t)size, v[1])));
     }
     return generator(out);
 }
@@ -374,24 +377,25 @@ static value f_batch(rctx *c, value in, const args *a)
 static value f_slice(rctx *c, value in, const args *a)
 {
     value v[2];
-    bind(c, "slice", a, "slices fill_with", v);
-    int64_t slices = arg_int(c, v[0], 0);
-    vseq *q = iterate(c, in), *out = seq_new(c, 0);
+    tpl_bind(c, "slice", a, "slices fill_with", v);
+    int64_t slices = tpl_arg_int(c, v[0], 0);
+    vseq *q = tpl_iterate(c, in), *out = tpl_seq_new(c, 0);
     size_t cap = 0, at = 0;
     if (slices < 1) raise(c, "integer division or modulo by zero");
     if (slices > MAX_RANGE)
-        fail(c, ERR_LIMIT, "slice(): %lld slices are too many", (long long)slices);
+        tpl_fail(c, ERR_LIMIT, "slice(): %lld slices are too many", (long long)slices);
     size_t each = q->n / (size_t)slices, extra = q->n % (size_t)slices;
     for (size_t i = 0; i < (size_t)slices; i++) {
         size_t n = each + (i < extra);
         work(c, 1);
-        seq_push(c, out, &cap, v_seq(V_LIST, piece(c, q, at, at + n, i < extra ? n : n + 1, v[1])));
+        tpl_seq_push(c, out, &cap,
+                     v_seq(V_LIST, piece(c, q, at, at + n, i < extra ? n : n + 1, v[1])));
         at += n;
     }
     return generator(out);
 }
 
-const filter_fn *find_seq_filter(const char *name, size_t n)
+const filter_fn *tpl_find_seq_filter(const char *name, size_t n)
 {
     static const filter_fn table[] = {
         {"sort", f_sort},

@@ -12,9 +12,9 @@
 
 enum { COPY_BELOW = 64 }; /* shorter results are joined at once: a node costs more */
 
-vstr *str_new(rctx *c, const char *v, size_t n, taint from)
+vstr *tpl_str_new(rctx *c, const char *v, size_t n, taint from)
 {
-    vstr *s = take0(c, sizeof *s);
+    vstr *s = tpl_take0(c, sizeof *s);
     s->v = v;
     s->n = n;
     s->chars = SIZE_MAX;
@@ -22,19 +22,19 @@ vstr *str_new(rctx *c, const char *v, size_t n, taint from)
     return s;
 }
 
-value v_text(rctx *c, const char *s)
+value tpl_v_text(rctx *c, const char *s)
 {
-    return v_str(str_new(c, s, strlen(s), OPEN));
+    return v_str(tpl_str_new(c, s, strlen(s), OPEN));
 }
 
-bool str_closed(const vstr *s)
+bool tpl_str_closed(const vstr *s)
 {
     return s->from != OPEN && s->n > 0;
 }
 
 /* ---- building -------------------------------------------------------------------------------- */
 
-void sb_init(sbuild *b, rctx *c)
+void tpl_sb_init(sbuild *b, rctx *c)
 {
     *b = (sbuild){.c = c};
 }
@@ -42,15 +42,15 @@ void sb_init(sbuild *b, rctx *c)
 static void sb_room(sbuild *b, size_t n)
 {
     if (b->max && (n > b->max || b->n > b->max - n))
-        fail(b->c, ERR_LIMIT, "the rendered prompt is larger than %zu bytes", b->max);
+        tpl_fail(b->c, ERR_LIMIT, "the rendered prompt is larger than %zu bytes", b->max);
     if (n <= b->cap - b->n) return;
     size_t cap = b->cap ? b->cap : 128;
     while (cap - b->n < n) {
         if (cap > SIZE_MAX / 8)
-            fail(b->c, ERR_LIMIT, "the template builds a text that is too large");
+            tpl_fail(b->c, ERR_LIMIT, "the template builds a text that is too large");
         cap *= 2;
     }
-    char *v = take(b->c, cap);
+    char *v = tpl_take(b->c, cap);
     if (b->n) memcpy(v, b->v, b->n);
     b->v = v;
     b->cap = cap;
@@ -65,7 +65,7 @@ static void sb_close(sbuild *b, size_t from, size_t to)
     }
     if (b->n_span == b->cap_span) {
         size_t cap = b->cap_span ? b->cap_span * 2 : 8;
-        text_span *v = take(b->c, cap * sizeof *v);
+        text_span *v = tpl_take(b->c, cap * sizeof *v);
         if (b->n_span) memcpy(v, b->span, b->n_span * sizeof *v);
         b->span = v;
         b->cap_span = cap;
@@ -73,7 +73,7 @@ static void sb_close(sbuild *b, size_t from, size_t to)
     b->span[b->n_span++] = (text_span){from, to};
 }
 
-void sb_bytes(sbuild *b, const char *p, size_t n, bool closed)
+void tpl_sb_bytes(sbuild *b, const char *p, size_t n, bool closed)
 {
     sb_room(b, n);
     if (n) memcpy(b->v + b->n, p, n);
@@ -81,9 +81,9 @@ void sb_bytes(sbuild *b, const char *p, size_t n, bool closed)
     b->n += n;
 }
 
-void sb_puts(sbuild *b, const char *s)
+void tpl_sb_puts(sbuild *b, const char *s)
 {
-    sb_bytes(b, s, strlen(s), false);
+    tpl_sb_bytes(b, s, strlen(s), false);
 }
 
 /* First span that ends behind `at`. */
@@ -98,11 +98,11 @@ static size_t first_span(const vstr *s, size_t at)
     return lo;
 }
 
-void sb_sub(sbuild *b, vstr *s, size_t from, size_t n)
+void tpl_sb_sub(sbuild *b, vstr *s, size_t from, size_t n)
 {
-    const char *v = str_flat(b->c, s);
+    const char *v = tpl_str_flat(b->c, s);
     size_t base = b->n, to = from + n;
-    sb_bytes(b, v + from, n, s->from == CLOSED);
+    tpl_sb_bytes(b, v + from, n, s->from == CLOSED);
     if (s->from != MIXED) return;
     for (size_t i = first_span(s, from); i < s->n_span && s->span[i].start < to; i++) {
         size_t lo = s->span[i].start > from ? s->span[i].start : from;
@@ -111,14 +111,14 @@ void sb_sub(sbuild *b, vstr *s, size_t from, size_t n)
     }
 }
 
-void sb_str(sbuild *b, vstr *s)
+void tpl_sb_str(sbuild *b, vstr *s)
 {
-    sb_sub(b, s, 0, s->n);
+    tpl_sb_sub(b, s, 0, s->n);
 }
 
-vstr *sb_done(sbuild *b)
+vstr *tpl_sb_done(sbuild *b)
 {
-    vstr *s = str_new(b->c, b->v ? b->v : "", b->n, OPEN);
+    vstr *s = tpl_str_new(b->c, b->v ? b->v : "", b->n, OPEN);
     if (b->n_span == 1 && b->span[0].start == 0 && b->span[0].end == b->n) {
         s->from = CLOSED;
     } else if (b->n_span) {
@@ -136,17 +136,17 @@ vstr *sb_done(sbuild *b)
 static void put_leaves(sbuild *b, vstr *root, bool skip_first)
 {
     size_t cap = 64, n = 0;
-    vstr **todo = take(b->c, cap * sizeof *todo);
+    vstr **todo = tpl_take(b->c, cap * sizeof *todo);
     todo[n++] = root;
     while (n) {
         vstr *s = todo[--n];
         if (s->v) {
-            if (!skip_first) sb_sub(b, s, 0, s->n);
+            if (!skip_first) tpl_sb_sub(b, s, 0, s->n);
             skip_first = false;
             continue;
         }
         if (n + 2 > cap) {
-            vstr **more = take(b->c, 2 * cap * sizeof *more);
+            vstr **more = tpl_take(b->c, 2 * cap * sizeof *more);
             memcpy(more, todo, n * sizeof *more);
             todo = more;
             cap *= 2;
@@ -156,7 +156,7 @@ static void put_leaves(sbuild *b, vstr *root, bool skip_first)
     }
 }
 
-const char *str_flat(rctx *c, vstr *s)
+const char *tpl_str_flat(rctx *c, vstr *s)
 {
     if (s->v) return s->v;
     vstr *first = s;
@@ -172,12 +172,12 @@ const char *str_flat(rctx *c, vstr *s)
             sb_close(&b, first->span[i].start, first->span[i].end);
     } else {
         b.cap = s->n + s->n / 2 + 64;
-        b.v = take(c, b.cap);
+        b.v = tpl_take(c, b.cap);
     }
     work_bytes(c, s->n - b.n);
     put_leaves(&b, s, grow);
-    const vstr *flat = sb_done(&b);
-    s->used = grow ? first->used : take(c, sizeof *s->used);
+    const vstr *flat = tpl_sb_done(&b);
+    s->used = grow ? first->used : tpl_take(c, sizeof *s->used);
     *s->used = b.n;
     s->room = b.cap;
     s->from = flat->from;
@@ -188,29 +188,29 @@ const char *str_flat(rctx *c, vstr *s)
     return s->v;
 }
 
-vstr *str_concat(rctx *c, vstr *a, vstr *b)
+vstr *tpl_str_concat(rctx *c, vstr *a, vstr *b)
 {
     if (!a->n) return b;
     if (!b->n) return a;
     if (a->v && b->v && a->n + b->n <= COPY_BELOW && !a->room) {
         sbuild t;
-        sb_init(&t, c);
-        sb_str(&t, a);
-        sb_str(&t, b);
-        return sb_done(&t);
+        tpl_sb_init(&t, c);
+        tpl_sb_str(&t, a);
+        tpl_sb_str(&t, b);
+        return tpl_sb_done(&t);
     }
-    vstr *s = str_new(c, NULL, a->n + b->n, a->from == b->from ? a->from : MIXED);
+    vstr *s = tpl_str_new(c, NULL, a->n + b->n, a->from == b->from ? a->from : MIXED);
     s->left = a;
     s->right = b;
     if (a->chars != SIZE_MAX && b->chars != SIZE_MAX) s->chars = a->chars + b->chars;
     return s;
 }
 
-vstr *str_sub(rctx *c, vstr *s, size_t from, size_t n)
+vstr *tpl_str_sub(rctx *c, vstr *s, size_t from, size_t n)
 {
-    const char *v = str_flat(c, s);
+    const char *v = tpl_str_flat(c, s);
     if (n == s->n) return s;
-    vstr *r = str_new(c, v + from, n, s->from);
+    vstr *r = tpl_str_new(c, v + from, n, s->from);
     r->markup = s->markup;
     if (s->from != MIXED) return r;
     sbuild b = {.c = c};
@@ -220,7 +220,7 @@ vstr *str_sub(rctx *c, vstr *s, size_t from, size_t n)
         sb_close(&b, lo - from, hi - from);
     }
     b.n = n;
-    vstr *spans = sb_done(&b);
+    vstr *spans = tpl_sb_done(&b);
     r->from = spans->from;
     r->span = spans->span;
     r->n_span = spans->n_span;
@@ -235,53 +235,53 @@ static size_t seq_len(const char *s)
     return b < 0x80 ? 1 : b < 0xE0 ? 2 : b < 0xF0 ? 3 : 4;
 }
 
-size_t str_chars(rctx *c, vstr *s)
+size_t tpl_str_chars(rctx *c, vstr *s)
 {
     if (s->chars != SIZE_MAX) return s->chars;
-    const char *v = str_flat(c, s);
+    const char *v = tpl_str_flat(c, s);
     size_t n = 0;
     work_bytes(c, s->n);
     for (size_t i = 0; i < s->n; i++) n += ((unsigned char)v[i] & 0xC0) != 0x80;
     return s->chars = n;
 }
 
-bool str_ascii(rctx *c, vstr *s)
+bool tpl_str_ascii(rctx *c, vstr *s)
 {
-    return str_chars(c, s) == s->n;
+    return tpl_str_chars(c, s) == s->n;
 }
 
-size_t str_at(rctx *c, vstr *s, size_t ch)
+size_t tpl_str_at(rctx *c, vstr *s, size_t ch)
 {
-    if (str_ascii(c, s)) return ch < s->n ? ch : s->n;
+    if (tpl_str_ascii(c, s)) return ch < s->n ? ch : s->n;
     size_t at = 0;
     work_bytes(c, ch);
     while (ch-- && at < s->n) at += seq_len(s->v + at);
     return at < s->n ? at : s->n;
 }
 
-int str_cmp(rctx *c, vstr *a, vstr *b)
+int tpl_str_cmp(rctx *c, vstr *a, vstr *b)
 {
-    const char *x = str_flat(c, a), *y = str_flat(c, b);
+    const char *x = tpl_str_flat(c, a), *y = tpl_str_flat(c, b);
     size_t n = a->n < b->n ? a->n : b->n;
     work_bytes(c, n);
     int r = n ? memcmp(x, y, n) : 0;
     return r ? (r < 0 ? -1 : 1) : (a->n > b->n) - (a->n < b->n);
 }
 
-bool str_is(rctx *c, vstr *s, const char *lit)
+bool tpl_str_is(rctx *c, vstr *s, const char *lit)
 {
-    return s->n == strlen(lit) && !memcmp(str_flat(c, s), lit, s->n);
+    return s->n == strlen(lit) && !memcmp(tpl_str_flat(c, s), lit, s->n);
 }
 
-const char *str_cstr(rctx *c, vstr *s)
+const char *tpl_str_cstr(rctx *c, vstr *s)
 {
-    char *v = take(c, s->n + 1);
-    memcpy(v, str_flat(c, s), s->n);
+    char *v = tpl_take(c, s->n + 1);
+    memcpy(v, tpl_str_flat(c, s), s->n);
     v[s->n] = 0;
     return v;
 }
 
-size_t space_len(const char *s, size_t n)
+size_t tpl_space_len(const char *s, size_t n)
 {
     unsigned char b = n ? (unsigned char)s[0] : 'x';
     if (b < 0x80) return (b >= 9 && b <= 13) || (b >= 28 && b <= 32);
@@ -298,17 +298,17 @@ size_t space_len(const char *s, size_t n)
 /* Length of the character at v if it is to be stripped, else 0. */
 static size_t strippable(rctx *c, const char *v, size_t n, vstr *set)
 {
-    if (!set) return space_len(v, n);
+    if (!set) return tpl_space_len(v, n);
     size_t k = seq_len(v);
-    const char *in = str_flat(c, set);
+    const char *in = tpl_str_flat(c, set);
     for (size_t i = 0; i < set->n; i += seq_len(in + i))
         if (seq_len(in + i) == k && k <= n && !memcmp(in + i, v, k)) return k;
     return 0;
 }
 
-vstr *str_strip(rctx *c, vstr *s, vstr *set, bool left, bool right)
+vstr *tpl_str_strip(rctx *c, vstr *s, vstr *set, bool left, bool right)
 {
-    const char *v = str_flat(c, s);
+    const char *v = tpl_str_flat(c, s);
     size_t from = 0, to = s->n, k;
     while (left && from < to && (k = strippable(c, v + from, to - from, set)) > 0) from += k;
     while (right && to > from) {
@@ -318,12 +318,12 @@ vstr *str_strip(rctx *c, vstr *s, vstr *set, bool left, bool right)
         to = at;
     }
     work_bytes(c, s->n - (to - from));
-    return str_sub(c, s, from, to - from);
+    return tpl_str_sub(c, s, from, to - from);
 }
 
-size_t str_find(rctx *c, vstr *a, vstr *b, size_t from)
+size_t tpl_str_find(rctx *c, vstr *a, vstr *b, size_t from)
 {
-    const char *x = str_flat(c, a), *y = str_flat(c, b);
+    const char *x = tpl_str_flat(c, a), *y = tpl_str_flat(c, b);
     if (from > a->n) return SIZE_MAX;
     if (!b->n) return from;
     const char *hit = memmem(x + from, a->n - from, y, b->n);
@@ -343,41 +343,41 @@ static size_t rfind_before(rctx *c, const char *v, size_t to, const vstr *sep)
     return SIZE_MAX;
 }
 
-size_t str_rfind(rctx *c, vstr *a, vstr *b)
+size_t tpl_str_rfind(rctx *c, vstr *a, vstr *b)
 {
-    const char *x = str_flat(c, a);
-    str_flat(c, b);
+    const char *x = tpl_str_flat(c, a);
+    tpl_str_flat(c, b);
     if (b->n > a->n) return SIZE_MAX;
     if (!b->n) return a->n;
     return rfind_before(c, x, a->n, b);
 }
 
-vstr *str_replace(rctx *c, vstr *s, vstr *old, vstr *with, int64_t max)
+vstr *tpl_str_replace(rctx *c, vstr *s, vstr *old, vstr *with, int64_t max)
 {
     sbuild b;
-    sb_init(&b, c);
+    tpl_sb_init(&b, c);
     size_t at = 0;
-    str_flat(c, s);
+    tpl_str_flat(c, s);
     if (max < 0) max = INT64_MAX;
     if (!old->n) { /* between all characters and at both ends */
         for (; max > 0; max--) {
-            sb_str(&b, with);
+            tpl_sb_str(&b, with);
             work(c, 1);
-            if (at >= s->n) return sb_done(&b);
+            if (at >= s->n) return tpl_sb_done(&b);
             size_t k = seq_len(s->v + at);
-            sb_sub(&b, s, at, k);
+            tpl_sb_sub(&b, s, at, k);
             at += k;
         }
     } else {
-        for (size_t hit; max > 0 && (hit = str_find(c, s, old, at)) != SIZE_MAX; max--) {
-            sb_sub(&b, s, at, hit - at);
-            sb_str(&b, with);
+        for (size_t hit; max > 0 && (hit = tpl_str_find(c, s, old, at)) != SIZE_MAX; max--) {
+            tpl_sb_sub(&b, s, at, hit - at);
+            tpl_sb_str(&b, with);
             at = hit + old->n;
         }
         if (!at) return s;
     }
-    sb_sub(&b, s, at, s->n - at);
-    vstr *r = sb_done(&b);
+    tpl_sb_sub(&b, s, at, s->n - at);
+    vstr *r = tpl_sb_done(&b);
     r->markup = s->markup;
     return r;
 }
@@ -387,7 +387,7 @@ vstr *str_replace(rctx *c, vstr *s, vstr *old, vstr *with, int64_t max)
 static void push_piece(rctx *c, vseq *q, size_t *cap, vstr *s, size_t from, size_t to)
 {
     work(c, 1);
-    seq_push(c, q, cap, v_str(str_sub(c, s, from, to - from)));
+    tpl_seq_push(c, q, cap, v_str(tpl_str_sub(c, s, from, to - from)));
 }
 
 static void split_space(rctx *c, vstr *s, int64_t max, vseq *q, size_t *cap)
@@ -395,14 +395,14 @@ static void split_space(rctx *c, vstr *s, int64_t max, vseq *q, size_t *cap)
     const char *v = s->v;
     size_t i = 0, k;
     for (;;) {
-        while (i < s->n && (k = space_len(v + i, s->n - i)) > 0) i += k;
+        while (i < s->n && (k = tpl_space_len(v + i, s->n - i)) > 0) i += k;
         if (i >= s->n) return;
         size_t from = i;
         if (max-- == 0) {
             push_piece(c, q, cap, s, from, s->n);
             return;
         }
-        while (i < s->n && !space_len(v + i, s->n - i)) i += seq_len(v + i);
+        while (i < s->n && !tpl_space_len(v + i, s->n - i)) i += seq_len(v + i);
         push_piece(c, q, cap, s, from, i);
     }
 }
@@ -411,7 +411,7 @@ static size_t space_before(const char *v, size_t from, size_t to)
 {
     size_t at = to - 1;
     while (at > from && ((unsigned char)v[at] & 0xC0) == 0x80) at--;
-    return space_len(v + at, to - at) ? to - at : 0;
+    return tpl_space_len(v + at, to - at) ? to - at : 0;
 }
 
 static void rsplit_space(rctx *c, vstr *s, int64_t max, vseq *q, size_t *cap)
@@ -435,11 +435,11 @@ static void rsplit_space(rctx *c, vstr *s, int64_t max, vseq *q, size_t *cap)
     }
 }
 
-value str_split(rctx *c, vstr *s, vstr *sep, int64_t max, bool from_right)
+value tpl_str_split(rctx *c, vstr *s, vstr *sep, int64_t max, bool from_right)
 {
-    vseq *q = seq_new(c, 0);
+    vseq *q = tpl_seq_new(c, 0);
     size_t cap = 0, hit;
-    str_flat(c, s);
+    tpl_str_flat(c, s);
     if (max < 0) max = INT64_MAX;
     work_bytes(c, s->n);
     if (sep && !sep->n) raise(c, "empty separator");
@@ -448,7 +448,7 @@ value str_split(rctx *c, vstr *s, vstr *sep, int64_t max, bool from_right)
         else split_space(c, s, max, q, &cap);
     } else if (from_right) {
         size_t to = s->n;
-        str_flat(c, sep);
+        tpl_str_flat(c, sep);
         for (; max > 0 && (hit = rfind_before(c, s->v, to, sep)) != SIZE_MAX; max--) {
             push_piece(c, q, &cap, s, hit + sep->n, to);
             to = hit;
@@ -456,7 +456,7 @@ value str_split(rctx *c, vstr *s, vstr *sep, int64_t max, bool from_right)
         push_piece(c, q, &cap, s, 0, to);
     } else {
         size_t at = 0;
-        for (; max > 0 && (hit = str_find(c, s, sep, at)) != SIZE_MAX; max--) {
+        for (; max > 0 && (hit = tpl_str_find(c, s, sep, at)) != SIZE_MAX; max--) {
             push_piece(c, q, &cap, s, at, hit);
             at = hit + sep->n;
         }
@@ -480,11 +480,11 @@ static size_t line_end(const char *v, size_t n)
     return n > 2 && (!memcmp(v, "\xE2\x80\xA8", 3) || !memcmp(v, "\xE2\x80\xA9", 3)) ? 3 : 0;
 }
 
-value str_splitlines(rctx *c, vstr *s, bool keep)
+value tpl_str_splitlines(rctx *c, vstr *s, bool keep)
 {
-    vseq *q = seq_new(c, 0);
+    vseq *q = tpl_seq_new(c, 0);
     size_t cap = 0, from = 0, k;
-    const char *v = str_flat(c, s);
+    const char *v = tpl_str_flat(c, s);
     for (size_t i = 0; i < s->n;) {
         if (!(k = line_end(v + i, s->n - i))) {
             i++;
@@ -497,24 +497,24 @@ value str_splitlines(rctx *c, vstr *s, bool keep)
     return v_seq(V_LIST, q);
 }
 
-vstr *str_escape(rctx *c, vstr *s)
+vstr *tpl_str_escape(rctx *c, vstr *s)
 {
     static const char from[] = "&<>'\"";
     static const char *const to[] = {"&amp;", "&lt;", "&gt;", "&#39;", "&#34;"};
     if (s->markup) return s;
     sbuild b;
-    sb_init(&b, c);
-    const char *v = str_flat(c, s);
+    tpl_sb_init(&b, c);
+    const char *v = tpl_str_flat(c, s);
     size_t at = 0;
     for (size_t i = 0; i < s->n; i++) {
         const char *hit = v[i] ? strchr(from, v[i]) : NULL;
         if (!hit) continue;
-        sb_sub(&b, s, at, i - at);
-        sb_puts(&b, to[hit - from]);
+        tpl_sb_sub(&b, s, at, i - at);
+        tpl_sb_puts(&b, to[hit - from]);
         at = i + 1;
     }
-    sb_sub(&b, s, at, s->n - at);
-    vstr *r = sb_done(&b);
+    tpl_sb_sub(&b, s, at, s->n - at);
+    vstr *r = tpl_sb_done(&b);
     r->markup = true;
     return r;
 }

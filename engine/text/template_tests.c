@@ -6,37 +6,37 @@
 static value one(rctx *c, const args *a, const char *who)
 {
     value v;
-    bind(c, who, a, "other", &v);
+    tpl_bind(c, who, a, "other", &v);
     if (v.kind == V_MISSING) raise(c, "%s() missing 1 required positional argument", who);
     return v;
 }
 
 static value modulo(rctx *c, value v, value by)
 {
-    return binary(c, BIN_MOD, v, by);
+    return tpl_binary(c, BIN_MOD, v, by);
 }
 
 static bool t_odd(rctx *c, value v, const args *a)
 {
-    bind(c, "test_odd", a, "", NULL);
-    return equal(c, modulo(c, v, v_int(2)), v_int(1));
+    tpl_bind(c, "test_odd", a, "", NULL);
+    return tpl_equal(c, modulo(c, v, v_int(2)), v_int(1));
 }
 
 static bool t_even(rctx *c, value v, const args *a)
 {
-    bind(c, "test_even", a, "", NULL);
-    return equal(c, modulo(c, v, v_int(2)), v_int(0));
+    tpl_bind(c, "test_even", a, "", NULL);
+    return tpl_equal(c, modulo(c, v, v_int(2)), v_int(0));
 }
 
 static bool t_divisibleby(rctx *c, value v, const args *a)
 {
-    return equal(c, modulo(c, v, one(c, a, "test_divisibleby")), v_int(0));
+    return tpl_equal(c, modulo(c, v, one(c, a, "test_divisibleby")), v_int(0));
 }
 
 #define PLAIN(name, condition)                            \
     static bool t_##name(rctx *c, value v, const args *a) \
     {                                                     \
-        bind(c, "test_" #name, a, "", NULL);              \
+        tpl_bind(c, "test_" #name, a, "", NULL);          \
         return condition;                                 \
     }
 PLAIN(defined, v.kind != V_UNDEF)
@@ -47,18 +47,18 @@ PLAIN(false, v.kind == V_BOOL && !v.b)
 PLAIN(true, v.kind == V_BOOL && v.b)
 PLAIN(integer, v.kind == V_INT || v.kind == V_BIG)
 PLAIN(float, v.kind == V_FLOAT)
-PLAIN(number, is_number(v))
+PLAIN(number, tpl_is_number(v))
 PLAIN(string, v.kind == V_STR)
 PLAIN(mapping, v.kind == V_DICT)
-PLAIN(sequence, has_length(v) && v.kind != V_VIEW && v.kind != V_LOOP)
-PLAIN(iterable, is_iterable(v) || v.kind == V_LOOP)
+PLAIN(sequence, tpl_has_length(v) && v.kind != V_VIEW && v.kind != V_LOOP)
+PLAIN(iterable, tpl_is_iterable(v) || v.kind == V_LOOP)
 PLAIN(callable, v.kind == V_UNDEF || v.kind == V_LOOP || v.kind == V_MACRO || v.kind == V_BOUND ||
                     v.kind == V_GLOBAL || v.kind == V_JOINER)
 PLAIN(escaped, v.kind == V_STR && v.s->markup)
-PLAIN(lower, str_is_class(c, to_str(c, v), IS_LOWER))
-PLAIN(upper, str_is_class(c, to_str(c, v), IS_UPPER))
-PLAIN(filter, v.kind == V_STR && find_filter(str_flat(c, v.s), v.s->n))
-PLAIN(test, v.kind == V_STR && find_test(str_flat(c, v.s), v.s->n))
+PLAIN(lower, tpl_str_is_class(c, tpl_to_str(c, v), IS_LOWER))
+PLAIN(upper, tpl_str_is_class(c, tpl_to_str(c, v), IS_UPPER))
+PLAIN(filter, v.kind == V_STR && tpl_find_filter(tpl_str_flat(c, v.s), v.s->n))
+PLAIN(test, v.kind == V_STR && tpl_find_test(tpl_str_flat(c, v.s), v.s->n))
 
 static bool t_sameas(rctx *c, value v, const args *a)
 {
@@ -66,47 +66,47 @@ static bool t_sameas(rctx *c, value v, const args *a)
     if (v.kind != w.kind) return false;
     if (v.kind == V_LIST || v.kind == V_TUPLE) return v.q == w.q;
     if (v.kind == V_DICT) return v.d == w.d;
-    return equal(c, v, w);
+    return tpl_equal(c, v, w);
 }
 
 static bool t_in(rctx *c, value v, const args *a)
 {
-    return contains(c, v, one(c, a, "test_in"));
+    return tpl_contains(c, v, one(c, a, "test_in"));
 }
 
 static bool t_eq(rctx *c, value v, const args *a)
 {
-    return equal(c, v, one(c, a, "eq"));
+    return tpl_equal(c, v, one(c, a, "eq"));
 }
 
 static bool t_ne(rctx *c, value v, const args *a)
 {
-    return !equal(c, v, one(c, a, "ne"));
+    return !tpl_equal(c, v, one(c, a, "ne"));
 }
 
 static bool t_gt(rctx *c, value v, const args *a)
 {
-    return order(c, v, one(c, a, "gt"), ">") == 1;
+    return tpl_order(c, v, one(c, a, "gt"), ">") == 1;
 }
 
 static bool t_ge(rctx *c, value v, const args *a)
 {
-    int r = order(c, v, one(c, a, "ge"), ">=");
+    int r = tpl_order(c, v, one(c, a, "ge"), ">=");
     return r == 0 || r == 1;
 }
 
 static bool t_lt(rctx *c, value v, const args *a)
 {
-    return order(c, v, one(c, a, "lt"), "<") == -1;
+    return tpl_order(c, v, one(c, a, "lt"), "<") == -1;
 }
 
 static bool t_le(rctx *c, value v, const args *a)
 {
-    int r = order(c, v, one(c, a, "le"), "<=");
+    int r = tpl_order(c, v, one(c, a, "le"), "<=");
     return r == 0 || r == -1;
 }
 
-const test_fn *find_test(const char *name, size_t n)
+const test_fn *tpl_find_test(const char *name, size_t n)
 {
     static const test_fn table[] = {
         {"defined", t_defined},

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-void fail(rctx *c, int code, const char *fmt, ...)
+void tpl_fail(rctx *c, int code, const char *fmt, ...)
 {
     char msg[sizeof(err){0}.msg];
     va_list ap;
@@ -20,71 +20,72 @@ void fail(rctx *c, int code, const char *fmt, ...)
     longjmp(c->fail, 1);
 }
 
-void *take(rctx *c, size_t n)
+void *tpl_take(rctx *c, size_t n)
 {
     void *p = arena_alloc(&c->mem, n);
     if (!p)
-        fail(c, ERR_LIMIT, "the template needs more than %zu MiB of memory", c->mem.limit >> 20);
+        tpl_fail(c, ERR_LIMIT, "the template needs more than %zu MiB of memory",
+                 c->mem.limit >> 20);
     return p;
 }
 
-void *take0(rctx *c, size_t n)
+void *tpl_take0(rctx *c, size_t n)
 {
-    return memset(take(c, n), 0, n);
+    return memset(tpl_take(c, n), 0, n);
 }
 
 /* ---- making ---------------------------------------------------------------------------------- */
 
 static value undef(rctx *c, vundef u)
 {
-    vundef *p = take(c, sizeof *p);
+    vundef *p = tpl_take(c, sizeof *p);
     *p = u;
     return (value){.kind = V_UNDEF, .u = p};
 }
 
-value v_undef_name(rctx *c, const char *name)
+value tpl_v_undef_name(rctx *c, const char *name)
 {
-    return undef(c, (vundef){.name = v_text(c, name)});
+    return undef(c, (vundef){.name = tpl_v_text(c, name)});
 }
 
-value v_undef_hint(rctx *c, const char *hint)
+value tpl_v_undef_hint(rctx *c, const char *hint)
 {
     return undef(c, (vundef){.hint = hint});
 }
 
-value v_undef_of(rctx *c, value obj, value name)
+value tpl_v_undef_of(rctx *c, value obj, value name)
 {
     return undef(c, (vundef){.has_obj = true, .obj = obj, .name = name});
 }
 
-void raise_undefined(rctx *c, value v)
+void tpl_raise_undefined(rctx *c, value v)
 {
     static const vundef nameless = {.hint = "an undefined value was used"};
     const vundef *u = v.u ? v.u : &nameless;
     if (u->hint) raise(c, "%s", u->hint);
     sbuild b;
-    sb_init(&b, c);
+    tpl_sb_init(&b, c);
     const char *type = !u->has_obj             ? ""
                        : u->obj.kind == V_NONE ? "None"
                        : u->obj.kind == V_NS   ? "jinja2.utils.Namespace object"
-                                               : type_name(u->obj);
+                                               : tpl_type_name(u->obj);
     bool object = u->has_obj && u->obj.kind != V_NONE && u->obj.kind != V_NS;
     if (u->security) {
-        sb_puts(&b, "access to attribute ");
-        put_repr(&b, u->name);
-        sb_puts(&b, " of '");
-        sb_puts(&b, type_name(u->obj));
-        sb_puts(&b, "' object is unsafe.");
+        tpl_sb_puts(&b, "access to attribute ");
+        tpl_put_repr(&b, u->name);
+        tpl_sb_puts(&b, " of '");
+        tpl_sb_puts(&b, tpl_type_name(u->obj));
+        tpl_sb_puts(&b, "' object is unsafe.");
     } else if (!u->has_obj) {
-        put_repr(&b, u->name);
-        sb_puts(&b, " is undefined");
+        tpl_put_repr(&b, u->name);
+        tpl_sb_puts(&b, " is undefined");
     } else {
         bool element = u->name.kind != V_STR;
-        if (!element) sb_puts(&b, "'");
-        sb_puts(&b, type);
-        if (object) sb_puts(&b, " object");
-        sb_puts(&b, element ? " has no element " : "' has no attribute ");
-        put_repr(&b, u->name);
+        if (!element) tpl_sb_puts(&b, "'");
+        tpl_sb_puts(&b, type);
+        if (object) tpl_sb_puts(&b, " object");
+        tpl_sb_puts(&b, element ? " has no element " : "' has no attribute ");
+        tpl_put_repr(&b, u->name);
     }
     raise(c, "%.*s", (int)b.n, b.v);
 }
@@ -104,7 +105,7 @@ static const char *trim_digits(const char *s, size_t *n, bool *neg)
     return s;
 }
 
-value parse_int(rctx *c, const char *s, size_t n)
+value tpl_parse_int(rctx *c, const char *s, size_t n)
 {
     bool neg, fits = true;
     const char *d = trim_digits(s, &n, &neg);
@@ -115,36 +116,37 @@ value parse_int(rctx *c, const char *s, size_t n)
                      : __builtin_add_overflow(v, d[i] - '0', &v));
     if (fits) return v_int(v);
     if (n > 4300) raise(c, "Exceeds the limit (4300 digits) for integer string conversion");
-    char *text = take(c, n + 1);
+    char *text = tpl_take(c, n + 1);
     if (neg) text[0] = '-';
     memcpy(text + neg, d, n);
-    return (value){.kind = V_BIG, .s = str_new(c, text, n + neg, OPEN)};
+    return (value){.kind = V_BIG, .s = tpl_str_new(c, text, n + neg, OPEN)};
 }
 
 static value number_from_json(rctx *c, const json *j)
 {
     if (memchr(j->str, '.', j->len) || memchr(j->str, 'e', j->len) || memchr(j->str, 'E', j->len))
         return v_float(json_num(j));
-    return parse_int(c, j->str, j->len);
+    return tpl_parse_int(c, j->str, j->len);
 }
 
-value v_from_json(rctx *c, const json *j, bool trusted)
+value tpl_v_from_json(rctx *c, const json *j, bool trusted)
 {
     switch (j->type) {
     case JSON_NULL: return v_none();
     case JSON_FALSE: return v_bool(false);
     case JSON_TRUE: return v_bool(true);
     case JSON_NUMBER: return number_from_json(c, j);
-    case JSON_STRING: return v_str(str_new(c, j->str, j->len, trusted || !j->len ? OPEN : CLOSED));
+    case JSON_STRING:
+        return v_str(tpl_str_new(c, j->str, j->len, trusted || !j->len ? OPEN : CLOSED));
     case JSON_ARRAY: {
-        vseq *q = seq_new(c, 0);
+        vseq *q = tpl_seq_new(c, 0);
         q->n = j->len;
         q->src = j;
         q->trusted = trusted;
         return v_seq(V_LIST, q);
     }
     case JSON_OBJECT: {
-        vdict *d = dict_new(c);
+        vdict *d = tpl_dict_new(c);
         d->n = j->len;
         d->src = j;
         d->trusted = trusted;
@@ -154,20 +156,20 @@ value v_from_json(rctx *c, const json *j, bool trusted)
     raise(c, "a value of unknown type");
 }
 
-vseq *seq_new(rctx *c, size_t cap)
+vseq *tpl_seq_new(rctx *c, size_t cap)
 {
-    vseq *q = take0(c, sizeof *q);
+    vseq *q = tpl_take0(c, sizeof *q);
     if (cap > SIZE_MAX / sizeof(value) / 4)
-        fail(c, ERR_LIMIT, "the template builds a list that is too long");
-    if (cap) q->v = take(c, cap * sizeof *q->v);
+        tpl_fail(c, ERR_LIMIT, "the template builds a list that is too long");
+    if (cap) q->v = tpl_take(c, cap * sizeof *q->v);
     return q;
 }
 
-void seq_push(rctx *c, vseq *q, size_t *cap, value v)
+void tpl_seq_push(rctx *c, vseq *q, size_t *cap, value v)
 {
     if (q->n == *cap) {
         size_t more = *cap ? *cap * 2 : 8;
-        value *p = take(c, more * sizeof *p);
+        value *p = tpl_take(c, more * sizeof *p);
         if (q->n) memcpy(p, q->v, q->n * sizeof *p);
         q->v = p;
         *cap = more;
@@ -175,33 +177,33 @@ void seq_push(rctx *c, vseq *q, size_t *cap, value v)
     q->v[q->n++] = v;
 }
 
-void seq_load(rctx *c, vseq *q)
+void tpl_seq_load(rctx *c, vseq *q)
 {
     if (!q->src) return;
     const json *j = q->src;
     work(c, q->n >> 4);
-    q->v = take(c, q->n * sizeof *q->v);
+    q->v = tpl_take(c, q->n * sizeof *q->v);
     size_t i = 0;
     for (const json *k = j->child; k && i < q->n; k = k->next)
-        q->v[i++] = v_from_json(c, k, q->trusted);
+        q->v[i++] = tpl_v_from_json(c, k, q->trusted);
     q->n = i;
     q->src = NULL;
 }
 
-value seq_concat(rctx *c, vkind k, vseq *a, vseq *b)
+value tpl_seq_concat(rctx *c, vkind k, vseq *a, vseq *b)
 {
-    seq_load(c, a);
-    seq_load(c, b);
+    tpl_seq_load(c, a);
+    tpl_seq_load(c, b);
     size_t n = a->n + b->n;
-    vseq *q = seq_new(c, 0);
+    vseq *q = tpl_seq_new(c, 0);
     if (a->room >= n && *a->used == a->n) { /* nothing lies behind a: put b there */
         q->v = a->v;
         q->room = a->room;
         q->used = a->used;
     } else {
         q->room = n + n / 2 + 4;
-        q->used = take(c, sizeof *q->used);
-        q->v = take(c, q->room * sizeof *q->v);
+        q->used = tpl_take(c, sizeof *q->used);
+        q->v = tpl_take(c, q->room * sizeof *q->v);
         if (a->n) memcpy(q->v, a->v, a->n * sizeof *q->v);
         work(c, a->n >> 4);
     }
@@ -213,7 +215,7 @@ value seq_concat(rctx *c, vkind k, vseq *a, vseq *b)
 
 /* ---- meaning --------------------------------------------------------------------------------- */
 
-const char *type_name(value v)
+const char *tpl_type_name(value v)
 {
     switch (v.kind) {
     case V_MISSING:
@@ -241,37 +243,37 @@ const char *type_name(value v)
     return "object";
 }
 
-bool is_number(value v)
+bool tpl_is_number(value v)
 {
     return v.kind == V_BOOL || v.kind == V_INT || v.kind == V_BIG || v.kind == V_FLOAT;
 }
 
-bool is_int(value v)
+bool tpl_is_int(value v)
 {
     return v.kind == V_BOOL || v.kind == V_INT;
 }
 
-int64_t int_of(value v)
+int64_t tpl_int_of(value v)
 {
     return v.kind == V_BOOL ? v.b : v.i;
 }
 
-double to_double(rctx *c, value v)
+double tpl_to_double(rctx *c, value v)
 {
     if (v.kind == V_FLOAT) return v.f;
-    if (is_int(v)) return (double)int_of(v);
-    double d = strtod(str_cstr(c, v.s), NULL);
+    if (tpl_is_int(v)) return (double)tpl_int_of(v);
+    double d = strtod(tpl_str_cstr(c, v.s), NULL);
     if (isinf(d)) raise(c, "int too large to convert to float");
     return d;
 }
 
-bool has_length(value v)
+bool tpl_has_length(value v)
 {
     return v.kind == V_UNDEF || v.kind == V_STR || v.kind == V_LIST || v.kind == V_TUPLE ||
            v.kind == V_RANGE || v.kind == V_VIEW || v.kind == V_DICT || v.kind == V_LOOP;
 }
 
-bool truthy(rctx *c, value v)
+bool tpl_truthy(rctx *c, value v)
 {
     switch (v.kind) {
     case V_MISSING:
@@ -286,7 +288,7 @@ bool truthy(rctx *c, value v)
     case V_RANGE:
     case V_VIEW: return v.q->n != 0;
     case V_DICT: return v.d->n != 0;
-    case V_LOOP: return length_of(c, v) != 0;
+    case V_LOOP: return tpl_length_of(c, v) != 0;
     default: return true;
     }
 }
@@ -294,26 +296,27 @@ bool truthy(rctx *c, value v)
 /* Compares numbers of any kind; NAN-safe: 2 means unordered. */
 static int number_cmp(rctx *c, value a, value b)
 {
-    if (is_int(a) && is_int(b)) return (int_of(a) > int_of(b)) - (int_of(a) < int_of(b));
+    if (tpl_is_int(a) && tpl_is_int(b))
+        return (tpl_int_of(a) > tpl_int_of(b)) - (tpl_int_of(a) < tpl_int_of(b));
     if (a.kind == V_FLOAT || b.kind == V_FLOAT) {
-        double x = to_double(c, a), y = to_double(c, b);
+        double x = tpl_to_double(c, a), y = tpl_to_double(c, b);
         return isnan(x) || isnan(y) ? 2 : (x > y) - (x < y);
     }
     if (a.kind != V_BIG) return b.s->v[0] == '-' ? 1 : -1;
     if (b.kind != V_BIG) return a.s->v[0] == '-' ? -1 : 1;
     bool na = a.s->v[0] == '-', nb = b.s->v[0] == '-';
     if (na != nb) return na ? -1 : 1;
-    int r = a.s->n != b.s->n ? (a.s->n > b.s->n ? 1 : -1) : str_cmp(c, a.s, b.s);
+    int r = a.s->n != b.s->n ? (a.s->n > b.s->n ? 1 : -1) : tpl_str_cmp(c, a.s, b.s);
     return na ? -r : r;
 }
 
 static bool seq_equal(rctx *c, vseq *a, vseq *b)
 {
     if (a->n != b->n) return false;
-    seq_load(c, a);
-    seq_load(c, b);
+    tpl_seq_load(c, a);
+    tpl_seq_load(c, b);
     for (size_t i = 0; i < a->n; i++)
-        if (!equal(c, a->v[i], b->v[i])) return false;
+        if (!tpl_equal(c, a->v[i], b->v[i])) return false;
     return true;
 }
 
@@ -321,25 +324,26 @@ static bool dict_equal(rctx *c, vdict *a, vdict *b)
 {
     value other;
     if (a->n != b->n) return false;
-    dict_load(c, a);
+    tpl_dict_load(c, a);
     for (size_t i = 0; i < a->n; i++)
-        if (!dict_get(c, b, a->v[i].key, &other) || !equal(c, a->v[i].val, other)) return false;
+        if (!tpl_dict_get(c, b, a->v[i].key, &other) || !tpl_equal(c, a->v[i].val, other))
+            return false;
     return true;
 }
 
-bool equal(rctx *c, value a, value b)
+bool tpl_equal(rctx *c, value a, value b)
 {
     work(c, 1);
-    if (is_number(a) && is_number(b)) return number_cmp(c, a, b) == 0;
+    if (tpl_is_number(a) && tpl_is_number(b)) return number_cmp(c, a, b) == 0;
     if (a.kind != b.kind) return false;
     if (++c->depth > MAX_DEPTH)
-        fail(c, ERR_LIMIT, "maximum recursion depth exceeded in comparison");
+        tpl_fail(c, ERR_LIMIT, "maximum recursion depth exceeded in comparison");
     bool same = false;
     switch (a.kind) {
     case V_MISSING:
     case V_UNDEF:
     case V_NONE: same = true; break;
-    case V_STR: same = a.s == b.s || (a.s->n == b.s->n && !str_cmp(c, a.s, b.s)); break;
+    case V_STR: same = a.s == b.s || (a.s->n == b.s->n && !tpl_str_cmp(c, a.s, b.s)); break;
     case V_LIST:
     case V_TUPLE:
     case V_RANGE:
@@ -352,68 +356,68 @@ bool equal(rctx *c, value a, value b)
     return same;
 }
 
-int order(rctx *c, value a, value b, const char *op)
+int tpl_order(rctx *c, value a, value b, const char *op)
 {
     work(c, 1);
-    if (a.kind == V_UNDEF) raise_undefined(c, a);
-    if (b.kind == V_UNDEF) raise_undefined(c, b);
-    if (is_number(a) && is_number(b)) return number_cmp(c, a, b);
-    if (a.kind == V_STR && b.kind == V_STR) return str_cmp(c, a.s, b.s);
+    if (a.kind == V_UNDEF) tpl_raise_undefined(c, a);
+    if (b.kind == V_UNDEF) tpl_raise_undefined(c, b);
+    if (tpl_is_number(a) && tpl_is_number(b)) return number_cmp(c, a, b);
+    if (a.kind == V_STR && b.kind == V_STR) return tpl_str_cmp(c, a.s, b.s);
     if (a.kind == b.kind && (a.kind == V_LIST || a.kind == V_TUPLE)) {
-        seq_load(c, a.q);
-        seq_load(c, b.q);
+        tpl_seq_load(c, a.q);
+        tpl_seq_load(c, b.q);
         size_t n = a.q->n < b.q->n ? a.q->n : b.q->n;
         for (size_t i = 0; i < n; i++) {
-            if (equal(c, a.q->v[i], b.q->v[i])) continue;
+            if (tpl_equal(c, a.q->v[i], b.q->v[i])) continue;
             if (++c->depth > MAX_DEPTH)
-                fail(c, ERR_LIMIT, "maximum recursion depth exceeded in comparison");
-            int r = order(c, a.q->v[i], b.q->v[i], op);
+                tpl_fail(c, ERR_LIMIT, "maximum recursion depth exceeded in comparison");
+            int r = tpl_order(c, a.q->v[i], b.q->v[i], op);
             c->depth--;
             return r;
         }
         return (a.q->n > b.q->n) - (a.q->n < b.q->n);
     }
-    raise(c, "'%s' not supported between instances of '%s' and '%s'", op, type_name(a),
-          type_name(b));
+    raise(c, "'%s' not supported between instances of '%s' and '%s'", op, tpl_type_name(a),
+          tpl_type_name(b));
 }
 
-bool is_hashable(value v)
+bool tpl_is_hashable(value v)
 {
     return v.kind != V_LIST && v.kind != V_DICT;
 }
 
-void check_hashable(rctx *c, value v)
+void tpl_check_hashable(rctx *c, value v)
 {
-    if (!is_hashable(v)) raise(c, "unhashable type: '%s'", type_name(v));
+    if (!tpl_is_hashable(v)) raise(c, "unhashable type: '%s'", tpl_type_name(v));
     if (v.kind != V_TUPLE) return;
-    if (++c->depth > MAX_DEPTH) fail(c, ERR_LIMIT, "maximum recursion depth exceeded");
-    for (size_t i = 0; i < v.q->n; i++) check_hashable(c, v.q->v[i]);
+    if (++c->depth > MAX_DEPTH) tpl_fail(c, ERR_LIMIT, "maximum recursion depth exceeded");
+    for (size_t i = 0; i < v.q->n; i++) tpl_check_hashable(c, v.q->v[i]);
     c->depth--;
 }
 
-bool contains(rctx *c, value item, value in)
+bool tpl_contains(rctx *c, value item, value in)
 {
     value found;
     if (in.kind == V_STR) {
-        if (item.kind == V_STR) return str_find(c, in.s, item.s, 0) != SIZE_MAX;
-        raise(c, "'in <string>' requires string as left operand, not %s", type_name(item));
+        if (item.kind == V_STR) return tpl_str_find(c, in.s, item.s, 0) != SIZE_MAX;
+        raise(c, "'in <string>' requires string as left operand, not %s", tpl_type_name(item));
     }
     if (in.kind == V_DICT) {
-        check_hashable(c, item);
-        return dict_get(c, in.d, item, &found);
+        tpl_check_hashable(c, item);
+        return tpl_dict_get(c, in.d, item, &found);
     }
-    if (!is_iterable(in)) raise(c, "argument of type '%s' is not iterable", type_name(in));
-    vseq *q = iterate(c, in);
+    if (!tpl_is_iterable(in)) raise(c, "argument of type '%s' is not iterable", tpl_type_name(in));
+    vseq *q = tpl_iterate(c, in);
     for (size_t i = 0; i < q->n; i++)
-        if (equal(c, q->v[i], item)) return true;
+        if (tpl_equal(c, q->v[i], item)) return true;
     return false;
 }
 
-size_t length_of(rctx *c, value v)
+size_t tpl_length_of(rctx *c, value v)
 {
     switch (v.kind) {
     case V_UNDEF: return 0;
-    case V_STR: return str_chars(c, v.s);
+    case V_STR: return tpl_str_chars(c, v.s);
     case V_LIST:
     case V_TUPLE:
     case V_RANGE:
@@ -421,112 +425,113 @@ size_t length_of(rctx *c, value v)
     case V_DICT: return v.d->n;
     case V_LOOP: {
         bool found;
-        return (size_t)int_of(loop_attr(c, v.loop, str_new(c, "length", 6, OPEN), &found));
+        return (size_t)tpl_int_of(
+            tpl_loop_attr(c, v.loop, tpl_str_new(c, "length", 6, OPEN), &found));
     }
-    default: raise(c, "object of type '%s' has no len()", type_name(v));
+    default: raise(c, "object of type '%s' has no len()", tpl_type_name(v));
     }
 }
 
-bool is_iterable(value v)
+bool tpl_is_iterable(value v)
 {
-    return v.kind == V_GEN || (has_length(v) && v.kind != V_LOOP);
+    return v.kind == V_GEN || (tpl_has_length(v) && v.kind != V_LOOP);
 }
 
 static vseq *characters(rctx *c, vstr *s)
 {
-    vseq *q = seq_new(c, str_chars(c, s));
-    const char *v = str_flat(c, s);
+    vseq *q = tpl_seq_new(c, tpl_str_chars(c, s));
+    const char *v = tpl_str_flat(c, s);
     work(c, s->n >> 4);
     for (size_t i = 0, k; i < s->n; i += k) {
         for (k = 1; i + k < s->n && ((unsigned char)v[i + k] & 0xC0) == 0x80; k++) continue;
-        vstr *one = str_sub(c, s, i, k);
-        if (one->markup) one = str_new(c, v + i, k, str_closed(one) ? CLOSED : OPEN);
+        vstr *one = tpl_str_sub(c, s, i, k);
+        if (one->markup) one = tpl_str_new(c, v + i, k, tpl_str_closed(one) ? CLOSED : OPEN);
         q->v[q->n++] = v_str(one);
     }
     return q;
 }
 
-vseq *iterate(rctx *c, value v)
+vseq *tpl_iterate(rctx *c, value v)
 {
     switch (v.kind) {
-    case V_UNDEF: return seq_new(c, 0);
+    case V_UNDEF: return tpl_seq_new(c, 0);
     case V_STR: return characters(c, v.s);
     case V_LIST:
     case V_TUPLE:
     case V_RANGE:
-    case V_VIEW: seq_load(c, v.q); return v.q;
+    case V_VIEW: tpl_seq_load(c, v.q); return v.q;
     case V_GEN: {
-        vseq *rest = seq_new(c, 0);
+        vseq *rest = tpl_seq_new(c, 0);
         rest->n = v.q->n - v.q->at;
         if (rest->n) rest->v = v.q->v + v.q->at;
         v.q->at = v.q->n;
         return rest;
     }
-    case V_DICT: return dict_view(c, v.d, 0, "dict_keys");
-    default: raise(c, "'%s' object is not iterable", type_name(v));
+    case V_DICT: return tpl_dict_view(c, v.d, 0, "dict_keys");
+    default: raise(c, "'%s' object is not iterable", tpl_type_name(v));
     }
 }
 
 /* ---- dictionaries ---------------------------------------------------------------------------- */
 
-vdict *dict_new(rctx *c)
+vdict *tpl_dict_new(rctx *c)
 {
-    return take0(c, sizeof(vdict));
+    return tpl_take0(c, sizeof(vdict));
 }
 
-void dict_load(rctx *c, vdict *d)
+void tpl_dict_load(rctx *c, vdict *d)
 {
     if (!d->src) return;
     work(c, d->n >> 4);
-    d->v = take(c, d->n * sizeof *d->v);
+    d->v = tpl_take(c, d->n * sizeof *d->v);
     d->cap = d->n;
     size_t i = 0;
     for (const json *k = d->src->child; k && i < d->n; k = k->next, i++)
-        d->v[i] =
-            (ventry){v_str(str_new(c, k->key, k->n_key, d->trusted || !k->n_key ? OPEN : CLOSED)),
-                     v_from_json(c, k, d->trusted)};
+        d->v[i] = (ventry){
+            v_str(tpl_str_new(c, k->key, k->n_key, d->trusted || !k->n_key ? OPEN : CLOSED)),
+            tpl_v_from_json(c, k, d->trusted)};
     d->n = i;
     d->src = NULL;
 }
 
-bool dict_get_text(rctx *c, vdict *d, const char *key, size_t n, value *out)
+bool tpl_dict_get_text(rctx *c, vdict *d, const char *key, size_t n, value *out)
 {
-    dict_load(c, d);
+    tpl_dict_load(c, d);
     work(c, d->n >> 4);
     for (size_t i = 0; i < d->n; i++) {
         value k = d->v[i].key;
-        if (k.kind != V_STR || k.s->n != n || memcmp(str_flat(c, k.s), key, n)) continue;
+        if (k.kind != V_STR || k.s->n != n || memcmp(tpl_str_flat(c, k.s), key, n)) continue;
         *out = d->v[i].val;
         return true;
     }
     return false;
 }
 
-bool dict_get(rctx *c, vdict *d, value key, value *out)
+bool tpl_dict_get(rctx *c, vdict *d, value key, value *out)
 {
-    if (key.kind == V_STR) return dict_get_text(c, d, str_flat(c, key.s), key.s->n, out);
-    dict_load(c, d);
+    if (key.kind == V_STR) return tpl_dict_get_text(c, d, tpl_str_flat(c, key.s), key.s->n, out);
+    tpl_dict_load(c, d);
     for (size_t i = 0; i < d->n; i++) {
-        if (!equal(c, d->v[i].key, key)) continue;
+        if (!tpl_equal(c, d->v[i].key, key)) continue;
         *out = d->v[i].val;
         return true;
     }
     return false;
 }
 
-void dict_set(rctx *c, vdict *d, value key, value val)
+void tpl_dict_set(rctx *c, vdict *d, value key, value val)
 {
-    dict_load(c, d);
-    check_hashable(c, key);
+    tpl_dict_load(c, d);
+    tpl_check_hashable(c, key);
     work(c, d->n >> 4);
     for (size_t i = 0; i < d->n; i++)
-        if (equal(c, d->v[i].key, key)) {
+        if (tpl_equal(c, d->v[i].key, key)) {
             d->v[i].val = val;
             return;
         }
     if (d->n == d->cap) {
         size_t cap = d->cap ? d->cap * 2 : 8;
-        ventry *v = take(c, cap * sizeof *v);
+        ventry *v = tpl_take(c, cap * sizeof *v);
         if (d->n) memcpy(v, d->v, d->n * sizeof *v);
         d->v = v;
         d->cap = cap;
@@ -534,10 +539,10 @@ void dict_set(rctx *c, vdict *d, value key, value val)
     d->v[d->n++] = (ventry){key, val};
 }
 
-vseq *dict_view(rctx *c, vdict *d, int what, const char *name)
+vseq *tpl_dict_view(rctx *c, vdict *d, int what, const char *name)
 {
-    dict_load(c, d);
-    vseq *q = seq_new(c, d->n);
+    tpl_dict_load(c, d);
+    vseq *q = tpl_seq_new(c, d->n);
     q->name = name;
     work(c, d->n >> 4);
     for (size_t i = 0; i < d->n; i++) {
@@ -545,7 +550,7 @@ vseq *dict_view(rctx *c, vdict *d, int what, const char *name)
             q->v[q->n++] = what ? d->v[i].val : d->v[i].key;
             continue;
         }
-        vseq *pair = seq_new(c, 2);
+        vseq *pair = tpl_seq_new(c, 2);
         pair->v[0] = d->v[i].key;
         pair->v[1] = d->v[i].val;
         pair->n = 2;

@@ -163,18 +163,19 @@ enum { MAX_DEPTH = 1500, MAX_RANGE = 100000 };
 
 /* ---- failing and bookkeeping ----------------------------------------------------------------- */
 
-void fail(rctx *c, int code, const char *fmt, ...) __attribute__((noreturn, format(printf, 3, 4)));
+void tpl_fail(rctx *c, int code, const char *fmt, ...)
+    __attribute__((noreturn, format(printf, 3, 4)));
 /* A Python-like TypeError, ValueError ...: ERR_INVALID. */
-#define raise(c, ...) fail(c, ERR_INVALID, __VA_ARGS__)
-void *take(rctx *c, size_t n);  /* arena memory, fails when there is none */
-void *take0(rctx *c, size_t n); /* cleared */
+#define raise(c, ...) tpl_fail(c, ERR_INVALID, __VA_ARGS__)
+void *tpl_take(rctx *c, size_t n);  /* arena memory, fails when there is none */
+void *tpl_take0(rctx *c, size_t n); /* cleared */
 /* n units of work done (one unit is about one node evaluated). */
 static inline void work(rctx *c, size_t n)
 {
     c->steps += n;
     if (c->steps > c->max_steps)
-        fail(c, ERR_LIMIT, "the template took more than %llu steps",
-             (unsigned long long)c->max_steps);
+        tpl_fail(c, ERR_LIMIT, "the template took more than %llu steps",
+                 (unsigned long long)c->max_steps);
 }
 /* n bytes looked at: a KiB is a unit, and so are 16 calls. */
 static inline void work_bytes(rctx *c, size_t n)
@@ -185,7 +186,7 @@ static inline void work_bytes(rctx *c, size_t n)
     c->bytes &= 1023;
 }
 /* Raises what Python raises when an undefined value is used. */
-void raise_undefined(rctx *c, value v) __attribute__((noreturn));
+void tpl_raise_undefined(rctx *c, value v) __attribute__((noreturn));
 
 /* ---- making values --------------------------------------------------------------------------- */
 
@@ -213,50 +214,50 @@ static inline value v_seq(vkind k, vseq *q)
 {
     return (value){.kind = k, .q = q};
 }
-value v_undef_name(rctx *c, const char *name);
-value v_undef_hint(rctx *c, const char *hint);
-value v_undef_of(rctx *c, value obj, value name);
-value v_text(rctx *c, const char *s); /* borrowed literal */
-value v_from_json(rctx *c, const json *j, bool trusted);
+value tpl_v_undef_name(rctx *c, const char *name);
+value tpl_v_undef_hint(rctx *c, const char *hint);
+value tpl_v_undef_of(rctx *c, value obj, value name);
+value tpl_v_text(rctx *c, const char *s); /* borrowed literal */
+value tpl_v_from_json(rctx *c, const json *j, bool trusted);
 /* [cap] slots; the caller fills v and n. */
-vseq *seq_new(rctx *c, size_t cap);
-void seq_push(rctx *c, vseq *q, size_t *cap, value v);
-value seq_concat(rctx *c, vkind k, vseq *a, vseq *b);
+vseq *tpl_seq_new(rctx *c, size_t cap);
+void tpl_seq_push(rctx *c, vseq *q, size_t *cap, value v);
+value tpl_seq_concat(rctx *c, vkind k, vseq *a, vseq *b);
 
 /* ---- strings --------------------------------------------------------------------------------- */
 
-vstr *str_new(rctx *c, const char *v, size_t n, taint from); /* borrows v */
-const char *str_flat(rctx *c, vstr *s);                      /* joins if needed; [s->n] */
-size_t str_chars(rctx *c, vstr *s);
-bool str_ascii(rctx *c, vstr *s);
-size_t str_at(rctx *c, vstr *s, size_t ch);             /* byte offset of code point ch */
-vstr *str_sub(rctx *c, vstr *s, size_t from, size_t n); /* bytes */
-vstr *str_concat(rctx *c, vstr *a, vstr *b);
-bool str_closed(const vstr *s); /* any byte of it */
-int str_cmp(rctx *c, vstr *a, vstr *b);
-bool str_is(rctx *c, vstr *s, const char *lit);
-const char *str_cstr(rctx *c, vstr *s); /* 0-terminated copy */
+vstr *tpl_str_new(rctx *c, const char *v, size_t n, taint from); /* borrows v */
+const char *tpl_str_flat(rctx *c, vstr *s);                      /* joins if needed; [s->n] */
+size_t tpl_str_chars(rctx *c, vstr *s);
+bool tpl_str_ascii(rctx *c, vstr *s);
+size_t tpl_str_at(rctx *c, vstr *s, size_t ch);             /* byte offset of code point ch */
+vstr *tpl_str_sub(rctx *c, vstr *s, size_t from, size_t n); /* bytes */
+vstr *tpl_str_concat(rctx *c, vstr *a, vstr *b);
+bool tpl_str_closed(const vstr *s); /* any byte of it */
+int tpl_str_cmp(rctx *c, vstr *a, vstr *b);
+bool tpl_str_is(rctx *c, vstr *s, const char *lit);
+const char *tpl_str_cstr(rctx *c, vstr *s); /* 0-terminated copy */
 
-void sb_init(sbuild *b, rctx *c);
-void sb_bytes(sbuild *b, const char *p, size_t n, bool closed);
-void sb_puts(sbuild *b, const char *s);
-void sb_str(sbuild *b, vstr *s);
-void sb_sub(sbuild *b, vstr *s, size_t from, size_t n);
-vstr *sb_done(sbuild *b);
+void tpl_sb_init(sbuild *b, rctx *c);
+void tpl_sb_bytes(sbuild *b, const char *p, size_t n, bool closed);
+void tpl_sb_puts(sbuild *b, const char *s);
+void tpl_sb_str(sbuild *b, vstr *s);
+void tpl_sb_sub(sbuild *b, vstr *s, size_t from, size_t n);
+vstr *tpl_sb_done(sbuild *b);
 
 /* Bytes of the white space character (Python's str.isspace) at s[0..n), 0 if it is none. */
-size_t space_len(const char *s, size_t n);
+size_t tpl_space_len(const char *s, size_t n);
 /* Byte range of s without white space (set NULL) or the characters of set at the chosen ends. */
-vstr *str_strip(rctx *c, vstr *s, vstr *set, bool left, bool right);
+vstr *tpl_str_strip(rctx *c, vstr *s, vstr *set, bool left, bool right);
 /* First position of b in a at or after from, SIZE_MAX if none (bytes). */
-size_t str_find(rctx *c, vstr *a, vstr *b, size_t from);
-size_t str_rfind(rctx *c, vstr *a, vstr *b);
+size_t tpl_str_find(rctx *c, vstr *a, vstr *b, size_t from);
+size_t tpl_str_rfind(rctx *c, vstr *a, vstr *b);
 typedef enum { CASE_UPPER, CASE_LOWER, CASE_SWAP, CASE_CAPITALIZE, CASE_TITLE } str_casing;
-vstr *str_case(rctx *c, vstr *s, str_casing how);
-vstr *str_replace(rctx *c, vstr *s, vstr *old, vstr *with, int64_t max);
-value str_split(rctx *c, vstr *s, vstr *sep, int64_t max, bool from_right);
-value str_splitlines(rctx *c, vstr *s, bool keep);
-vstr *str_escape(rctx *c, vstr *s); /* HTML, gives markup */
+vstr *tpl_str_case(rctx *c, vstr *s, str_casing how);
+vstr *tpl_str_replace(rctx *c, vstr *s, vstr *old, vstr *with, int64_t max);
+value tpl_str_split(rctx *c, vstr *s, vstr *sep, int64_t max, bool from_right);
+value tpl_str_splitlines(rctx *c, vstr *s, bool keep);
+vstr *tpl_str_escape(rctx *c, vstr *s); /* HTML, gives markup */
 typedef enum {
     IS_ALPHA,
     IS_DIGIT,
@@ -267,71 +268,71 @@ typedef enum {
     IS_NUMERIC,
     IS_TITLE
 } str_class;
-bool str_is_class(rctx *c, vstr *s, str_class k);
+bool tpl_str_is_class(rctx *c, vstr *s, str_class k);
 /* Python's str % args. */
-vstr *str_percent(rctx *c, vstr *s, value arg);
+vstr *tpl_str_percent(rctx *c, vstr *s, value arg);
 /* Python's str.format. */
-vstr *str_format(rctx *c, vstr *s, const args *a);
+vstr *tpl_str_format(rctx *c, vstr *s, const args *a);
 
 /* ---- meaning --------------------------------------------------------------------------------- */
 
-const char *type_name(value v); /* "str", "NoneType", ... */
-bool truthy(rctx *c, value v);
-bool equal(rctx *c, value a, value b);
+const char *tpl_type_name(value v); /* "str", "NoneType", ... */
+bool tpl_truthy(rctx *c, value v);
+bool tpl_equal(rctx *c, value a, value b);
 /* -1, 0, 1; raises for kinds that Python does not order; op is for the message. */
-int order(rctx *c, value a, value b, const char *op);
-bool contains(rctx *c, value item, value in);
-bool is_hashable(value v);
-void check_hashable(rctx *c, value v);
-bool has_length(value v);
-size_t length_of(rctx *c, value v);
+int tpl_order(rctx *c, value a, value b, const char *op);
+bool tpl_contains(rctx *c, value item, value in);
+bool tpl_is_hashable(value v);
+void tpl_check_hashable(rctx *c, value v);
+bool tpl_has_length(value v);
+size_t tpl_length_of(rctx *c, value v);
 /* Everything a for loop would see, as a sequence; a generator is used up. */
-vseq *iterate(rctx *c, value v);
-bool is_iterable(value v);
+vseq *tpl_iterate(rctx *c, value v);
+bool tpl_is_iterable(value v);
 /* Reads src if that has not happened yet. */
-void seq_load(rctx *c, vseq *q);
-void dict_load(rctx *c, vdict *d);
-vdict *dict_new(rctx *c);
-void dict_set(rctx *c, vdict *d, value key, value val);
-bool dict_get(rctx *c, vdict *d, value key, value *out);
-bool dict_get_text(rctx *c, vdict *d, const char *key, size_t n, value *out);
-vseq *dict_view(rctx *c, vdict *d, int what, const char *name); /* 0 keys, 1 values, 2 items */
-value get_item(rctx *c, value obj, value key);
-value get_attr(rctx *c, value obj, vstr *name);
-value get_slice(rctx *c, value obj, value lo, value hi, value step);
+void tpl_seq_load(rctx *c, vseq *q);
+void tpl_dict_load(rctx *c, vdict *d);
+vdict *tpl_dict_new(rctx *c);
+void tpl_dict_set(rctx *c, vdict *d, value key, value val);
+bool tpl_dict_get(rctx *c, vdict *d, value key, value *out);
+bool tpl_dict_get_text(rctx *c, vdict *d, const char *key, size_t n, value *out);
+vseq *tpl_dict_view(rctx *c, vdict *d, int what, const char *name); /* 0 keys, 1 values, 2 items */
+value tpl_get_item(rctx *c, value obj, value key);
+value tpl_get_attr(rctx *c, value obj, vstr *name);
+value tpl_get_slice(rctx *c, value obj, value lo, value hi, value step);
 /* str() and repr(). */
-vstr *to_str(rctx *c, value v);
-void put_str(sbuild *b, value v);
-void put_repr(sbuild *b, value v);
-vstr *soft_str(rctx *c, value v); /* str() that keeps markup */
-size_t float_repr(double f, char out[40]);
-double to_double(rctx *c, value v); /* BOOL, INT, BIG, FLOAT */
-bool is_number(value v);
-bool is_int(value v);                              /* BOOL, INT */
-int64_t int_of(value v);                           /* of those */
-value parse_int(rctx *c, const char *s, size_t n); /* decimal digits with sign: INT or BIG */
+vstr *tpl_to_str(rctx *c, value v);
+void tpl_put_str(sbuild *b, value v);
+void tpl_put_repr(sbuild *b, value v);
+vstr *tpl_soft_str(rctx *c, value v); /* str() that keeps markup */
+size_t tpl_float_repr(double f, char out[40]);
+double tpl_to_double(rctx *c, value v); /* BOOL, INT, BIG, FLOAT */
+bool tpl_is_number(value v);
+bool tpl_is_int(value v);                              /* BOOL, INT */
+int64_t tpl_int_of(value v);                           /* of those */
+value tpl_parse_int(rctx *c, const char *s, size_t n); /* decimal digits with sign: INT or BIG */
 
-value binary(rctx *c, int op, value a, value b); /* op: BIN_* of template_ast.h */
-value negate(rctx *c, value v);
+value tpl_binary(rctx *c, int op, value a, value b); /* op: BIN_* of template_ast.h */
+value tpl_negate(rctx *c, value v);
 
 typedef struct {
     bool ascii, sort_keys;
     vstr *indent;             /* NULL: one line */
     vstr *item_sep, *key_sep; /* NULL: the defaults */
 } json_style;
-vstr *to_json(rctx *c, value v, const json_style *style);
+vstr *tpl_to_json(rctx *c, value v, const json_style *style);
 
 /* ---- calls ----------------------------------------------------------------------------------- */
 
 /* Parameters by name or place: names is "a b c"; out[k] is V_MISSING where none was given. */
-void bind(rctx *c, const char *who, const args *a, const char *names, value *out);
-value call_value(rctx *c, value fn, const args *a);
-value call_macro(rctx *c, vmacro *m, const args *a);
-value loop_attr(rctx *c, vloop *l, vstr *name, bool *found);
-value loop_call(rctx *c, vloop *l, int method, const args *a);
-int64_t arg_int(rctx *c, value v, int64_t missing);
-vstr *arg_str(rctx *c, value v); /* NULL for missing and None */
-bool arg_bool(rctx *c, value v, bool missing);
+void tpl_bind(rctx *c, const char *who, const args *a, const char *names, value *out);
+value tpl_call_value(rctx *c, value fn, const args *a);
+value tpl_call_macro(rctx *c, vmacro *m, const args *a);
+value tpl_loop_attr(rctx *c, vloop *l, vstr *name, bool *found);
+value tpl_loop_call(rctx *c, vloop *l, int method, const args *a);
+int64_t tpl_arg_int(rctx *c, value v, int64_t missing);
+vstr *tpl_arg_str(rctx *c, value v); /* NULL for missing and None */
+bool tpl_arg_bool(rctx *c, value v, bool missing);
 
 typedef struct {
     const char *name;
@@ -345,14 +346,14 @@ struct global_fn {
     const char *name;
     value (*fn)(rctx *c, const args *a);
 };
-const filter_fn *find_filter(const char *name, size_t n);
-const filter_fn *find_seq_filter(const char *name, size_t n); /* those of template_seq.c */
-const test_fn *find_test(const char *name, size_t n);
-const global_fn *find_global(const char *name, size_t n);
+const filter_fn *tpl_find_filter(const char *name, size_t n);
+const filter_fn *tpl_find_seq_filter(const char *name, size_t n); /* those of template_seq.c */
+const test_fn *tpl_find_test(const char *name, size_t n);
+const global_fn *tpl_find_global(const char *name, size_t n);
 /* Method of a value as getattr() finds it: an index, -1 none, -2 one that the sandbox hides. */
-int find_method(value self, const char *name, size_t n);
-value call_method(rctx *c, const vbound *m, const args *a);
-const char *method_name(int method);
-int loop_method(const char *name, size_t n);
+int tpl_find_method(value self, const char *name, size_t n);
+value tpl_call_method(rctx *c, const vbound *m, const args *a);
+const char *tpl_method_name(int method);
+int tpl_loop_method(const char *name, size_t n);
 
 #endif
