@@ -387,31 +387,39 @@ START_TEST(edges)
 }
 END_TEST
 
-/* Sorted and constant rows are the worst case of a selection; none may cost much more than noise.
- */
+/* Least seconds of this thread's processor for one draw. */
+static double least_seconds(backend *be, own x, sample_row r)
+{
+    double least = INFINITY;
+    for (int i = 0; i < 5; i++) {
+        struct timespec a, b;
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &a);
+        draw_once(be, x, r);
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &b);
+        least = fmin(least, (double)(b.tv_sec - a.tv_sec) + 1e-9 * (double)(b.tv_nsec - a.tv_nsec));
+    }
+    return least;
+}
+
+/* Sorted and constant rows are the worst case of a selection.  The measure is the one pass over all
+ * weights that an untruncated draw takes: up to 20 of it were seen, sorting takes more than 80. */
 START_TEST(no_row_is_slow)
 {
     enum { N = 151936 };
     backend *cpu = open_backend("cpu", "auto", 1);
     own x = own_new(1, N);
     uint64_t s = 5;
+    double pass = 0;
     for (int kind = 0; kind < 6; kind++) {
         fill_logits(tensor_row(x.t, 0), N, kind, &s);
         for (int k = 0; k < 4; k++) {
             sample_row r = neutral(N);
             r.top_k = (const int[]){0, 20, 0, 5000}[k];
             r.top_p = k ? 0.95f : 1;
-            double best = 1;
-            for (int i = 0; i < 5; i++) {
-                struct timespec a, b;
-                clock_gettime(CLOCK_THREAD_CPUTIME_ID, &a);
-                draw_once(cpu, x, r);
-                clock_gettime(CLOCK_THREAD_CPUTIME_ID, &b);
-                best = fmin(best,
-                            (double)(b.tv_sec - a.tv_sec) + 1e-9 * (double)(b.tv_nsec - a.tv_nsec));
-            }
-            /* Sorting would take 15 ms. The bound leaves room for sanitizers and slow machines. */
-            ck_assert_msg(best < 0.012, "logits %d, top_k %d: %.2f ms", kind, r.top_k, best * 1e3);
+            double t = least_seconds(cpu, x, r);
+            if (kind == 0 && k == 0) pass = t;
+            ck_assert_msg(t < 40 * pass, "logits %d, top_k %d: %.2f ms, %.0f passes", kind, r.top_k,
+                          t * 1e3, t / pass);
         }
     }
     own_free(&x);
