@@ -184,15 +184,12 @@ engine *engine_open(const engine_options *o, err *e)
     engine *g = engine_new(o, e);
     if (!g) return NULL;
     checkpoint_name(o->model_path, g->name, sizeof g->name);
-    if (o->trace_ops) {
-        err_set(e, ERR_UNSUPPORTED, "--trace-ops is not supported by this build's kernels");
-        goto fail;
-    }
     if (open_checkpoint(g, o, e)) goto fail;
     snprintf(g->arch, sizeof g->arch, "%.31s", g->conf.model_type);
     backend_options bo = {
         .name = o->device, .isa = o->cpu_isa, .threads = o->threads, .bf16_repack = o->bf16_repack};
     if (!(g->be = backend_open(&bo, e))) goto fail;
+    if (o->trace_ops && k_trace(g->be, o->trace_ops, e)) goto fail;
     if (engine_plan_memory(g, o, e)) goto fail;
     if (open_text(g, o, e)) goto fail;
     if (describe(g, e)) goto fail;

@@ -204,7 +204,10 @@ static ending feed_token(engine *g, choice *c, token_info *t)
         t->kind = TOK_ANSWER;
     }
     if (end.reason == FINISH_NONE && c->q.n_gen >= c->r->max_tokens) end.reason = FINISH_LENGTH;
-    if (end.reason != FINISH_NONE && c->out) output_end(c->out, &c->content, &c->reasoning);
+    if (end.reason == FINISH_NONE || !c->out || end.stop_index >= 0) return end;
+    /* A stop string that could still have grown into a longer one is decided by the end. */
+    int decided = output_end(c->out, &c->content, &c->reasoning);
+    if (decided >= 0) end = (ending){FINISH_STOP, decided, -1, 0};
     return end;
 }
 

@@ -23,24 +23,6 @@ enum {
     MIN_OUT = 16
 };
 
-/* BF16 keeps the range of K (up to 900 in Qwen2.5); both 16-bit types read at the same speed. */
-static const kv_type default_kv = KV_BF16;
-static const char *const kv_names[] = {
-    [KV_F32] = "f32", [KV_F16] = "f16", [KV_BF16] = "bf16", [KV_Q8_0] = "q8_0"};
-
-static int parse_kv_type(const char *name, kv_type *t, err *e)
-{
-    *t = default_kv;
-    if (!name || strcasecmp(name, "auto") == 0) return 0;
-    for (int i = 0; i < 4; i++) {
-        if (strcasecmp(name, kv_names[i]) != 0) continue;
-        *t = (kv_type)i;
-        return 0;
-    }
-    return err_set(e, ERR_INVALID,
-                   "--kv-cache-dtype is '%.40s'; it can be auto, bf16, f16, f32 or q8_0", name);
-}
-
 static double mib(uint64_t bytes)
 {
     return (double)bytes / (1 << 20);
@@ -141,9 +123,9 @@ int engine_plan_memory(engine *g, const engine_options *o, err *e)
 {
     engine_info_t *i = &g->info;
     int rc = check_options(o, e);
-    if (!rc) rc = parse_kv_type(o->kv_dtype, &g->mo.kv, e);
+    if (!rc) rc = model_kv_parse(o->kv_dtype, &g->mo.kv, e);
     if (rc) return rc;
-    i->kv_dtype = kv_names[g->mo.kv];
+    i->kv_dtype = model_kv_name(g->mo.kv);
     i->ctx_train = g->conf.ctx;
     i->ctx = o->max_model_len && o->max_model_len < g->conf.ctx ? o->max_model_len : g->conf.ctx;
     i->max_num_seqs = o->max_num_seqs ? o->max_num_seqs : DEFAULT_SEQS;

@@ -10,7 +10,7 @@
 
 typedef struct model model;
 
-/* "auto" (the default: bf16), "bf16", "f16", "f32", "q8_0"; NULL is "auto". */
+/* "auto" (the default: f16), "bf16", "f16", "f32", "q8_0"; NULL is "auto". */
 int model_kv_parse(const char *name, kv_type *t, err *e);
 const char *model_kv_name(kv_type t);
 

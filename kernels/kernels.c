@@ -2,11 +2,13 @@
  * Refuses: shapes that do not fit together (an assert: they come from the model, never from a
  * client), backends and counts this machine lacks.  Thread: as a backend, see kernels.h. */
 #include "kernels/kernels.h"
+#include "base/log.h"
 #include "base/sysinfo.h"
 #include "kernels/backend.h"
 #include "kernels/cpu/cpu.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -128,6 +130,96 @@ int k_sync(backend *be, err *e)
     return rc;
 }
 
+/* ---- tracing ------------------------------------------------------------------------------ */
+
+static const char *const traced[] = {"embed",     "gather_rows", "linear",     "rms_norm",
+                                     "glu",       "add",         "rope_rows",  "rope_store",
+                                     "attn_paged", "norm_linear", "norm_glu", "linear_add"};
+
+static bool trace_number(const char **s, int *v)
+{
+    char *end;
+    if (**s == '*') {
+        *v = -1;
+        (*s)++;
+        return true;
+    }
+    long n = strtol(*s, &end, 10);
+    if (end == *s || n < 0 || n > INT32_MAX) return false;
+    *v = (int)n;
+    *s = end;
+    return true;
+}
+
+int k_trace(backend *be, const char *spec, err *e)
+{
+    size_t n = strcspn(spec, ",");
+    bool known = n == 1 && *spec == '*';
+    be->trace.layer = be->trace.step = -1;
+    be->trace.op[0] = 0;
+    for (size_t i = 0; i < sizeof traced / sizeof *traced; i++) {
+        if (strlen(traced[i]) != n || strncmp(traced[i], spec, n)) continue;
+        memcpy(be->trace.op, traced[i], n + 1);
+        known = true;
+    }
+    const char *s = spec + n;
+    bool ok = known && (!*s || (*s++ == ',' && trace_number(&s, &be->trace.layer)));
+    ok = ok && (!*s || (*s++ == ',' && trace_number(&s, &be->trace.step) && !*s));
+    if (!ok)
+        return err_set(e, ERR_INVALID,
+                       "--trace-ops is '%.60s'; it takes OP[,LAYER[,STEP]] with OP one of *, embed, "
+                       "gather_rows, linear, rms_norm, glu, add, rope_rows, rope_store, attn_paged, "
+                       "norm_linear, norm_glu, linear_add, and numbers or *",
+                       spec);
+    be->trace.on = true;
+    be->trace.at_layer = be->trace.at_step = -1;
+    return 0;
+}
+
+void k_trace_step(backend *be)
+{
+    be->trace.at_step++;
+    be->trace.at_layer = -1;
+}
+
+void k_trace_layer(backend *be, int layer)
+{
+    be->trace.at_layer = layer;
+}
+
+static void trace_values(const char *op, const backend *be, tensor y)
+{
+    double low = INFINITY, high = -INFINITY, squares = 0;
+    long n_nan = 0, n_inf = 0;
+    for (int r = 0; r < y.rows; r++)
+        for (int c = 0; c < y.cols; c++) {
+            double v = tensor_row(y, r)[c];
+            n_nan += isnan(v) != 0;
+            n_inf += isinf(v) != 0;
+            if (!isfinite(v)) continue;
+            low = v < low ? v : low;
+            high = v > high ? v : high;
+            squares += v * v;
+        }
+    const float *f = tensor_row(y, 0);
+    double count = (double)y.rows * y.cols;
+    log_info("trace step %d layer %d %s [%d, %d] min %.6g max %.6g rms %.6g nan %ld inf %ld first %.6g %.6g %.6g %.6g",
+             be->trace.at_step, be->trace.at_layer, op, y.rows, y.cols, low, high, sqrt(squares / count), n_nan, n_inf,
+             (double)f[0], (double)f[y.cols > 1], (double)f[y.cols > 2 ? 2 : 0], (double)f[y.cols > 3 ? 3 : 0]);
+}
+
+/* After an op: its output, if someone asked to see it. */
+static void shown(backend *be, const char *op, tensor y)
+{
+    if (!be->trace.on || (be->trace.op[0] && strcmp(be->trace.op, op))) return;
+    if (be->trace.layer >= 0 && be->trace.layer != be->trace.at_layer) return;
+    if (be->trace.step >= 0 && be->trace.step != be->trace.at_step) return;
+    err e = {0};
+    if (be->op->sync(be, &e)) return;
+    if (y.type == ACT_F32) trace_values(op, be, y);
+    else log_info("trace step %d layer %d %s [%d, %d] 8-bit records", be->trace.at_step, be->trace.at_layer, op, y.rows, y.cols);
+}
+
 /* ---- memory and weights ------------------------------------------------------------------- */
 
 void *k_alloc(backend *be, size_t bytes)
@@ -208,12 +300,14 @@ void k_embed(backend *be, tensor y, const int32_t *tok, const weight *w)
 {
     assert(is_f32(y, y.rows, w->in));
     be->op->embed(be, y, tok, w);
+    shown(be, "embed", y);
 }
 
 void k_gather_rows(backend *be, tensor y, tensor x, const int32_t *row)
 {
     assert(is_f32(y, y.rows, x.cols) && is_f32(x, x.rows, x.cols));
     be->op->gather_rows(be, y, x, row);
+    shown(be, "gather_rows", y);
 }
 
 /* Quantised rows are read only by a weight that k_glu_out_q8 said yes for. */
@@ -227,30 +321,35 @@ void k_linear(backend *be, tensor y, tensor x, const weight *w)
 {
     assert(is_input(be, x, w) && is_f32(y, x.rows, w->out));
     be->op->linear(be, y, x, w);
+    shown(be, "linear", y);
 }
 
 void k_rms_norm(backend *be, tensor y, tensor x, const vec *w, float eps)
 {
     assert(is_f32(x, x.rows, w->n) && is_f32(y, x.rows, w->n));
     be->op->rms_norm(be, y, x, w, eps);
+    shown(be, "rms_norm", y);
 }
 
 void k_glu(backend *be, tensor y, tensor gate_up)
 {
     assert(is_f32(gate_up, y.rows, 2 * y.cols) && is_f32(y, y.rows, y.cols));
     be->op->glu(be, y, gate_up);
+    shown(be, "glu", y);
 }
 
 void k_add(backend *be, tensor y, tensor x)
 {
     assert(is_f32(y, x.rows, x.cols) && is_f32(x, x.rows, x.cols));
     be->op->add(be, y, x);
+    shown(be, "add", y);
 }
 
 void k_rope_rows(backend *be, tensor cs, const int32_t *pos, const rope_spec *r)
 {
     assert(r->dim > 0 && r->dim % 2 == 0 && is_f32(cs, cs.rows, r->dim));
     be->op->rope_rows(be, cs, pos, r);
+    shown(be, "rope_rows", cs);
 }
 
 void k_rope_store(backend *be, tensor qkv, int heads, int kv_heads, int head_dim, const vec *q_norm,
@@ -262,6 +361,7 @@ void k_rope_store(backend *be, tensor qkv, int heads, int kv_heads, int head_dim
     assert(!k_norm || k_norm->n == head_dim);
     assert(kv->kv_heads == kv_heads && kv->head_dim == head_dim);
     be->op->rope_store(be, qkv, heads, kv_heads, head_dim, q_norm, k_norm, eps, cs, kv, b);
+    shown(be, "rope_store", qkv);
 }
 
 void k_attn_paged(backend *be, tensor o, tensor qkv, int heads, const kv_pages *kv, const batch *b)
@@ -270,6 +370,7 @@ void k_attn_paged(backend *be, tensor o, tensor qkv, int heads, const kv_pages *
     assert(is_f32(qkv, b->n_tok, (heads + 2 * kv->kv_heads) * kv->head_dim));
     assert(is_f32(o, b->n_tok, heads * kv->head_dim));
     be->op->attn_paged(be, o, qkv, heads, kv, b);
+    shown(be, "attn_paged", o);
 }
 
 void k_norm_linear(backend *be, tensor y, tensor x, const vec *norm, float eps, const weight *w)
@@ -277,6 +378,7 @@ void k_norm_linear(backend *be, tensor y, tensor x, const vec *norm, float eps, 
     assert(is_f32(x, x.rows, norm->n) && norm->n == w->in && is_f32(y, x.rows, w->out));
     if (be->op->norm_linear) {
         be->op->norm_linear(be, y, x, norm, eps, w);
+        shown(be, "norm_linear", y);
         return;
     }
     size_t mark = k_scratch_mark(be);
@@ -284,6 +386,7 @@ void k_norm_linear(backend *be, tensor y, tensor x, const vec *norm, float eps, 
     be->op->rms_norm(be, t, x, norm, eps);
     be->op->linear(be, y, t, w);
     k_scratch_release(be, mark);
+    shown(be, "norm_linear", y);
 }
 
 void k_norm_glu(backend *be, tensor y, tensor x, const vec *norm, float eps, const weight *w)
@@ -292,6 +395,7 @@ void k_norm_glu(backend *be, tensor y, tensor x, const vec *norm, float eps, con
     assert(y.rows == x.rows && y.cols == w->out / 2);
     if (be->op->norm_glu) {
         be->op->norm_glu(be, y, x, norm, eps, w);
+        shown(be, "norm_glu", y);
         return;
     }
     assert(y.type == ACT_F32);
@@ -301,6 +405,7 @@ void k_norm_glu(backend *be, tensor y, tensor x, const vec *norm, float eps, con
     be->op->linear(be, gate_up, t, w);
     be->op->glu(be, y, gate_up);
     k_scratch_release(be, mark);
+    shown(be, "norm_glu", y);
 }
 
 bool k_glu_out_q8(const backend *be, const weight *down)
@@ -313,6 +418,7 @@ void k_linear_add(backend *be, tensor y, tensor x, const weight *w)
     assert(is_input(be, x, w) && is_f32(y, x.rows, w->out));
     if (be->op->linear_add) {
         be->op->linear_add(be, y, x, w);
+        shown(be, "linear_add", y);
         return;
     }
     size_t mark = k_scratch_mark(be);
@@ -320,6 +426,7 @@ void k_linear_add(backend *be, tensor y, tensor x, const weight *w)
     be->op->linear(be, t, x, w);
     be->op->add(be, y, t);
     k_scratch_release(be, mark);
+    shown(be, "linear_add", y);
 }
 
 void k_sample(backend *be, tensor logits, sample_row *rows, int n)

@@ -203,6 +203,13 @@ struct backend {
     size_t scratch_cap, scratch_used, scratch_peak;
     /* fault latch */
     char fault[160];       /* "" = none; "op: what" */
+    /* --trace-ops: what to show, and where the forward pass is */
+    struct {
+        bool on;
+        char op[24];            /* "" = every op */
+        int layer, step;        /* -1 = every one */
+        int at_layer, at_step;  /* at_layer -1: outside the layers */
+    } trace;
     void *state;           /* the backend's own */
 };
 
@@ -221,6 +228,13 @@ void k_scratch_release(backend *be, size_t mark);
 tensor k_scratch(backend *be, int rows, int cols);
 tensor k_scratch_q8(backend *be, int rows, int cols);
 void k_fault(backend *be, const char *op, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+/* --trace-ops OP[,LAYER[,STEP]] ("*" = every one): each matching op's output is summed up on stderr
+ * (shape, range, mean square, NaN and infinity counts, first values).  e names what is accepted. */
+int k_trace(backend *be, const char *spec, err *e);
+/* The pass says where it is: a new step, then each layer (-1 outside). */
+void k_trace_step(backend *be);
+void k_trace_layer(backend *be, int layer);
 
 /* ---- wrappers -------------------------------------------------------------------------------- */
 

@@ -343,12 +343,22 @@ static int last_own_tag(const template_output *o, bool tail)
     return -1;
 }
 
+/* The prompt ends with text of an open thought, not right after its tag. */
+static bool inside_thought(const buf *text)
+{
+    static const char tag[] = "<think>";
+    const char *at = NULL;
+    for (const char *s = buf_str(text); (s = strstr(s, tag)); s += sizeof tag - 1) at = s;
+    return at && at[sizeof tag - 1 + strspn(at + sizeof tag - 1, " \t\r\n")];
+}
+
 static think_mode reading(const talk *k, const template_output *o, const json *continued)
 {
     if (!k->f->traits.think) return THINK_NONE;
     int tag = continued ? last_tag(continued->str, continued->len) : -1;
     if (tag < 0) tag = last_own_tag(o, !continued);
-    return tag == 1 ? THINK_PROMPT_OPEN : THINK_MODEL_OPENS;
+    if (tag != 1) return THINK_MODEL_OPENS;
+    return inside_thought(&o->text) ? THINK_PROMPT_TEXT : THINK_PROMPT_OPEN;
 }
 
 /* Off on a template that always opens a thought: close it, as Qwen3 does. */
