@@ -1,4 +1,5 @@
-/* buf.c - the growing byte buffer of buf.h; owns nothing static.  Any thread, one owner a buffer. */
+/* buf.c - the growing byte buffer of buf.h; owns nothing static.  Any thread, one owner a buffer.
+ */
 #include "base/buf.h"
 
 #include "base/utf8.h"

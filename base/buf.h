@@ -15,9 +15,9 @@ typedef struct {
     bool oom;        /* an append did not fit (memory or max); sticky until buf_clear */
 } buf;
 
-void buf_clear(buf *b);                  /* frees, back to {0}; keeps max */
-void buf_reset(buf *b);                  /* len = 0, keeps the memory */
-bool buf_reserve(buf *b, size_t extra);  /* room for extra more bytes and the 0 */
+void buf_clear(buf *b);                 /* frees, back to {0}; keeps max */
+void buf_reset(buf *b);                 /* len = 0, keeps the memory */
+bool buf_reserve(buf *b, size_t extra); /* room for extra more bytes and the 0 */
 void buf_put(buf *b, const void *p, size_t n);
 void buf_puts(buf *b, const char *s);
 void buf_putc(buf *b, char c);
@@ -29,9 +29,15 @@ void buf_put_int(buf *b, int64_t v);
 void buf_put_json(buf *b, const char *s, size_t n);
 /* A finite double as the shortest JSON number that reads back equal; NaN and infinities as 0. */
 void buf_put_num(buf *b, double v);
-static inline bool buf_ok(const buf *b) { return !b->oom; }
+static inline bool buf_ok(const buf *b)
+{
+    return !b->oom;
+}
 /* The text, never NULL. */
-static inline const char *buf_str(const buf *b) { return b->v ? b->v : ""; }
+static inline const char *buf_str(const buf *b)
+{
+    return b->v ? b->v : "";
+}
 /* Hands the bytes to the caller (free()); b is {0} afterwards. */
 char *buf_take(buf *b, size_t *len);
 

@@ -9,30 +9,30 @@
 #include <stdint.h>
 
 /* enumerator, GGUF id, name, elements per block, bytes per block */
-#define DTYPE_LIST(X)                                                                             \
-    X(DT_F32, 0, "F32", 1, 4)                                                                     \
-    X(DT_F16, 1, "F16", 1, 2)                                                                     \
-    X(DT_Q4_0, 2, "Q4_0", 32, 18)                                                                 \
-    X(DT_Q4_1, 3, "Q4_1", 32, 20)                                                                 \
-    X(DT_Q5_0, 6, "Q5_0", 32, 22)                                                                 \
-    X(DT_Q5_1, 7, "Q5_1", 32, 24)                                                                 \
-    X(DT_Q8_0, 8, "Q8_0", 32, 34)                                                                 \
-    X(DT_Q2_K, 10, "Q2_K", 256, 84)                                                               \
-    X(DT_Q3_K, 11, "Q3_K", 256, 110)                                                              \
-    X(DT_Q4_K, 12, "Q4_K", 256, 144)                                                              \
-    X(DT_Q5_K, 13, "Q5_K", 256, 176)                                                              \
-    X(DT_Q6_K, 14, "Q6_K", 256, 210)                                                              \
-    X(DT_IQ4_NL, 20, "IQ4_NL", 32, 18)                                                            \
-    X(DT_IQ4_XS, 23, "IQ4_XS", 256, 136)                                                          \
-    X(DT_BF16, 30, "BF16", 1, 2)                                                                  \
-    X(DT_MXFP4, 39, "MXFP4", 32, 17)                                                              \
+#define DTYPE_LIST(X)                    \
+    X(DT_F32, 0, "F32", 1, 4)            \
+    X(DT_F16, 1, "F16", 1, 2)            \
+    X(DT_Q4_0, 2, "Q4_0", 32, 18)        \
+    X(DT_Q4_1, 3, "Q4_1", 32, 20)        \
+    X(DT_Q5_0, 6, "Q5_0", 32, 22)        \
+    X(DT_Q5_1, 7, "Q5_1", 32, 24)        \
+    X(DT_Q8_0, 8, "Q8_0", 32, 34)        \
+    X(DT_Q2_K, 10, "Q2_K", 256, 84)      \
+    X(DT_Q3_K, 11, "Q3_K", 256, 110)     \
+    X(DT_Q4_K, 12, "Q4_K", 256, 144)     \
+    X(DT_Q5_K, 13, "Q5_K", 256, 176)     \
+    X(DT_Q6_K, 14, "Q6_K", 256, 210)     \
+    X(DT_IQ4_NL, 20, "IQ4_NL", 32, 18)   \
+    X(DT_IQ4_XS, 23, "IQ4_XS", 256, 136) \
+    X(DT_BF16, 30, "BF16", 1, 2)         \
+    X(DT_MXFP4, 39, "MXFP4", 32, 17)     \
     X(DT_NVFP4, 40, "NVFP4", 64, 36)
 
 typedef enum {
 #define X(id, number, name, elems, bytes) id = number,
     DTYPE_LIST(X)
 #undef X
-    DT_COUNT = 41 /* one more than the largest id */
+        DT_COUNT = 41 /* one more than the largest id */
 } dtype;
 
 typedef struct {

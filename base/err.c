@@ -42,8 +42,9 @@ const char *err_words(int code)
 {
     switch (code) {
     case 0: return "ok";
-#define X(name, value, words) case name: return words;
-    ERR_LIST(X)
+#define X(name, value, words) \
+    case name: return words;
+        ERR_LIST(X)
 #undef X
     }
     return "unknown error";

@@ -8,18 +8,18 @@
 #include <stddef.h>
 
 /* name, value, plain words */
-#define ERR_LIST(X)                                                                               \
-    X(ERR_NOMEM, -1, "out of memory")                                                             \
-    X(ERR_IO, -2, "input/output error")                                                           \
-    X(ERR_FORMAT, -3, "malformed data")                                                           \
-    X(ERR_UNSUPPORTED, -4, "not supported")                                                       \
-    X(ERR_INVALID, -5, "invalid argument")                                                        \
-    X(ERR_LIMIT, -6, "limit exceeded")                                                            \
-    X(ERR_NOTFOUND, -7, "not found")                                                              \
-    X(ERR_BUSY, -8, "busy")                                                                       \
-    X(ERR_CANCELLED, -9, "cancelled")                                                             \
-    X(ERR_DEADLINE, -10, "deadline exceeded")                                                     \
-    X(ERR_DEVICE, -11, "device fault")                                                            \
+#define ERR_LIST(X)                           \
+    X(ERR_NOMEM, -1, "out of memory")         \
+    X(ERR_IO, -2, "input/output error")       \
+    X(ERR_FORMAT, -3, "malformed data")       \
+    X(ERR_UNSUPPORTED, -4, "not supported")   \
+    X(ERR_INVALID, -5, "invalid argument")    \
+    X(ERR_LIMIT, -6, "limit exceeded")        \
+    X(ERR_NOTFOUND, -7, "not found")          \
+    X(ERR_BUSY, -8, "busy")                   \
+    X(ERR_CANCELLED, -9, "cancelled")         \
+    X(ERR_DEADLINE, -10, "deadline exceeded") \
+    X(ERR_DEVICE, -11, "device fault")        \
     X(ERR_SHUTDOWN, -12, "shutting down")
 
 enum {

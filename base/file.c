@@ -110,7 +110,8 @@ int file_write_atomic(const char *path, const void *p, size_t n, err *e)
         }
         at += (size_t)w;
     }
-    if (!rc && fsync(fd) != 0) rc = err_set(e, ERR_IO, "cannot sync '%s': %s", tmp.v, strerror(errno));
+    if (!rc && fsync(fd) != 0)
+        rc = err_set(e, ERR_IO, "cannot sync '%s': %s", tmp.v, strerror(errno));
     close(fd);
     if (!rc && rename(tmp.v, path) != 0)
         rc = err_set(e, ERR_IO, "cannot rename '%s': %s", tmp.v, strerror(errno));

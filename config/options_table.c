@@ -1,5 +1,5 @@
-/* options_table.c - one row an option: the command line, --config files, QUERN_ variables and --help
- * all come from here.  Const data, any thread. */
+/* options_table.c - one row an option: the command line, --config files, QUERN_ variables and
+ * --help all come from here.  Const data, any thread. */
 #include "config/options_table.h"
 
 #include <stddef.h>

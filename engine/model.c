@@ -42,8 +42,8 @@ static const char *const kv_names[] = {
 
 int model_kv_parse(const char *name, kv_type *t, err *e)
 {
-    /* Keys of Qwen2.5 reach 900 through their bias: f16 steps by 0.5 there, bf16 by 4, and its error
-     * against f32 KV is 60 times smaller (docs/performance.md) at about the same speed. */
+    /* Keys of Qwen2.5 reach 900 through their bias: f16 steps by 0.5 there, bf16 by 4, and its
+     * error against f32 KV is 60 times smaller (docs/performance.md) at about the same speed. */
     *t = KV_F16;
     if (!name || !strcasecmp(name, "auto")) return 0;
     for (int i = 0; i < (int)(sizeof kv_names / sizeof *kv_names); i++) {

@@ -15,22 +15,23 @@ int model_kv_parse(const char *name, kv_type *t, err *e);
 const char *model_kv_name(kv_type t);
 
 typedef struct {
-    int64_t ctx;            /* positions rope must cover (dynamic NTK's base is fixed by it) */
-    int max_tok, max_out;   /* rows of the largest step, rows of its logits */
+    int64_t ctx;          /* positions rope must cover (dynamic NTK's base is fixed by it) */
+    int max_tok, max_out; /* rows of the largest step, rows of its logits */
     kv_type kv;
     _Atomic double *progress; /* 0..1 while loading, or NULL */
 } model_options;
 
 typedef struct {
-    int64_t n_params, weight_bytes;       /* weight_bytes: on the device, as upload_weight will take */
-    size_t kv_block_bytes;                /* one block over all layers */
-    size_t scratch_bytes;                 /* for max_tok, max_out */
-    char quantization[48];                /* dominant types: "Q8_0", "Q4_K_M", "Q5_0+Q8_0", "BF16" */
+    int64_t n_params, weight_bytes; /* weight_bytes: on the device, as upload_weight will take */
+    size_t kv_block_bytes;          /* one block over all layers */
+    size_t scratch_bytes;           /* for max_tok, max_out */
+    char quantization[48];          /* dominant types: "Q8_0", "Q4_K_M", "Q5_0+Q8_0", "BF16" */
 } model_plan;
 
 /* Checks architecture, tensor names, shapes and types against the rule table without reading
  * weights; the message names the tensor or the config field.  Also what `inspect` prints. */
-int model_plan_make(const checkpoint *c, const backend *be, const model_options *o, model_plan *p, err *e);
+int model_plan_make(const checkpoint *c, const backend *be, const model_options *o, model_plan *p,
+                    err *e);
 
 /* Uploads tensor by tensor, dropping source pages as it goes. */
 model *model_load(const checkpoint *c, backend *be, const model_options *o, err *e);
@@ -44,13 +45,14 @@ void model_forward(model *m, const batch *b, tensor *logits);
 const model_config *model_conf(const model *m);
 int model_vocab_rows(const model *m);
 int64_t model_n_params(const model *m);
-/* Flop and byte counts for roofs: weight bytes read per pass, multiply-adds per token in linears. */
+/* Flop and byte counts for roofs: weight bytes read per pass, multiply-adds per token in linears.
+ */
 typedef struct {
     uint64_t body_bytes, head_bytes; /* packed bytes of all layers; of the output matrix */
     double body_macs, head_macs;     /* multiply-adds per row */
     double tail_macs;                /* part of body_macs done only for rows that get logits */
     double body_f32_macs, head_f32_macs, tail_f32_macs; /* parts on F32, F16, BF16 weights */
-    double attn_macs_per_ctx;        /* multiply-adds per row and position of context */
+    double attn_macs_per_ctx; /* multiply-adds per row and position of context */
     uint64_t kv_bytes_per_pos;
 } model_costs;
 model_costs model_cost(const model *m);

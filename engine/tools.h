@@ -17,10 +17,12 @@ int tool_quantize(const char *in, const char *out_path, const char *type, int th
  * command line in docs/operations.md) or text into out. */
 typedef struct {
     bool json;
-    int reps;                         /* 0 = default */
-    const int *decode; int n_decode;  /* batch sizes; NULL = 1, 8, 32 */
-    const int *prefill; int n_prefill; /* tokens; NULL = 512 */
-    int64_t decode_ctx;               /* context of the decode runs; 0 = 64 */
+    int reps; /* 0 = default */
+    const int *decode;
+    int n_decode; /* batch sizes; NULL = 1, 8, 32 */
+    const int *prefill;
+    int n_prefill;      /* tokens; NULL = 512 */
+    int64_t decode_ctx; /* context of the decode runs; 0 = 64 */
 } bench_options;
 int tool_bench(const engine_options *o, const bench_options *b, buf *out, err *e);
 

@@ -132,9 +132,9 @@ int k_sync(backend *be, err *e)
 
 /* ---- tracing ------------------------------------------------------------------------------ */
 
-static const char *const traced[] = {"embed",     "gather_rows", "linear",     "rms_norm",
-                                     "glu",       "add",         "rope_rows",  "rope_store",
-                                     "attn_paged", "norm_linear", "norm_glu", "linear_add"};
+static const char *const traced[] = {"embed",      "gather_rows", "linear",    "rms_norm",
+                                     "glu",        "add",         "rope_rows", "rope_store",
+                                     "attn_paged", "norm_linear", "norm_glu",  "linear_add"};
 
 static bool trace_number(const char **s, int *v)
 {
@@ -166,11 +166,12 @@ int k_trace(backend *be, const char *spec, err *e)
     bool ok = known && (!*s || (*s++ == ',' && trace_number(&s, &be->trace.layer)));
     ok = ok && (!*s || (*s++ == ',' && trace_number(&s, &be->trace.step) && !*s));
     if (!ok)
-        return err_set(e, ERR_INVALID,
-                       "--trace-ops is '%.60s'; it takes OP[,LAYER[,STEP]] with OP one of *, embed, "
-                       "gather_rows, linear, rms_norm, glu, add, rope_rows, rope_store, attn_paged, "
-                       "norm_linear, norm_glu, linear_add, and numbers or *",
-                       spec);
+        return err_set(
+            e, ERR_INVALID,
+            "--trace-ops is '%.60s'; it takes OP[,LAYER[,STEP]] with OP one of *, embed, "
+            "gather_rows, linear, rms_norm, glu, add, rope_rows, rope_store, attn_paged, "
+            "norm_linear, norm_glu, linear_add, and numbers or *",
+            spec);
     be->trace.on = true;
     be->trace.at_layer = be->trace.at_step = -1;
     return 0;
@@ -203,9 +204,11 @@ static void trace_values(const char *op, const backend *be, tensor y)
         }
     const float *f = tensor_row(y, 0);
     double count = (double)y.rows * y.cols;
-    log_info("trace step %d layer %d %s [%d, %d] min %.6g max %.6g rms %.6g nan %ld inf %ld first %.6g %.6g %.6g %.6g",
-             be->trace.at_step, be->trace.at_layer, op, y.rows, y.cols, low, high, sqrt(squares / count), n_nan, n_inf,
-             (double)f[0], (double)f[y.cols > 1], (double)f[y.cols > 2 ? 2 : 0], (double)f[y.cols > 3 ? 3 : 0]);
+    log_info("trace step %d layer %d %s [%d, %d] min %.6g max %.6g rms %.6g nan %ld inf %ld first "
+             "%.6g %.6g %.6g %.6g",
+             be->trace.at_step, be->trace.at_layer, op, y.rows, y.cols, low, high,
+             sqrt(squares / count), n_nan, n_inf, (double)f[0], (double)f[y.cols > 1],
+             (double)f[y.cols > 2 ? 2 : 0], (double)f[y.cols > 3 ? 3 : 0]);
 }
 
 /* After an op: its output, if someone asked to see it. */
@@ -217,7 +220,9 @@ static void shown(backend *be, const char *op, tensor y)
     err e = {0};
     if (be->op->sync(be, &e)) return;
     if (y.type == ACT_F32) trace_values(op, be, y);
-    else log_info("trace step %d layer %d %s [%d, %d] 8-bit records", be->trace.at_step, be->trace.at_layer, op, y.rows, y.cols);
+    else
+        log_info("trace step %d layer %d %s [%d, %d] 8-bit records", be->trace.at_step,
+                 be->trace.at_layer, op, y.rows, y.cols);
 }
 
 /* ---- memory and weights ------------------------------------------------------------------- */

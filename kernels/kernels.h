@@ -46,15 +46,15 @@ static inline float *tensor_row(tensor t, int r)
 /* How the parts of an uploaded weight are joined. */
 typedef enum {
     JOIN_ROWS, /* parts stacked: q|k|v, or a single matrix */
-    JOIN_GLU   /* exactly two parts of equal shape, gate then up, consumed by linear_glu (or, through
-                  plain linear, as gate rows followed by up rows) */
+    JOIN_GLU /* exactly two parts of equal shape, gate then up, consumed by linear_glu (or, through
+                plain linear, as gate rows followed by up rows) */
 } weight_join;
 
 /* One matrix as the checkpoint stores it: rows x in, rows of row_bytes bytes, row-major. */
 typedef struct {
-    const void *data; /* [rows][row_bytes], borrowed during the upload only */
-    int type;         /* dtype */
-    int rows;         /* out features of this part */
+    const void *data;  /* [rows][row_bytes], borrowed during the upload only */
+    int type;          /* dtype */
+    int rows;          /* out features of this part */
     const float *bias; /* [rows] or NULL */
 } weight_part;
 
@@ -63,17 +63,17 @@ enum { WEIGHT_MAX_SEG = 4 };
 /* A linear map y[out] = W[out, in] x[in] + bias.  Uploaded once, then const.  A weight whose parts
  * have different types keeps one segment per run of rows of one type. */
 typedef struct {
-    int out, in;      /* features; `out` is the true row count, storage may be padded */
+    int out, in; /* features; `out` is the true row count, storage may be padded */
     weight_join join;
     int n_seg;
     struct {
-        int type;     /* dtype of the source */
+        int type; /* dtype of the source */
         int row0, rows;
-        void *data;   /* device layout, owned by the weight */
+        void *data; /* device layout, owned by the weight */
         size_t bytes;
     } seg[WEIGHT_MAX_SEG];
-    float *bias;      /* [out] device, owned, or NULL */
-    size_t bytes;     /* all device bytes */
+    float *bias;  /* [out] device, owned, or NULL */
+    size_t bytes; /* all device bytes */
 } weight;
 
 /* A per-channel vector (norm weights), f32 on the device. */
@@ -84,8 +84,8 @@ typedef struct {
 
 typedef enum { KV_F32, KV_F16, KV_BF16, KV_Q8_0 } kv_type;
 
-/* KV pages of one layer of one rank: [n_blocks][kv_heads] blocks of be->kv_block positions, K and V.
- * The inner layout belongs to the backend. */
+/* KV pages of one layer of one rank: [n_blocks][kv_heads] blocks of be->kv_block positions, K and
+ * V. The inner layout belongs to the backend. */
 typedef struct {
     void *data;
     kv_type type;
@@ -107,11 +107,12 @@ typedef struct {
     const int32_t *out_row;     /* [n_out] rows whose logits are wanted, rising */
 } batch;
 
-/* Rotary embedding as a table of frequencies: linear, NTK and YaRN scaling only change the table. */
+/* Rotary embedding as a table of frequencies: linear, NTK and YaRN scaling only change the table.
+ */
 typedef struct {
-    int dim;                /* rotated dims of a head, even */
-    const float *inv_freq;  /* [dim/2] host, f32 */
-    float scale;            /* cos and sin are multiplied by it (YaRN's attention factor), else 1 */
+    int dim;               /* rotated dims of a head, even */
+    const float *inv_freq; /* [dim/2] host, f32 */
+    float scale;           /* cos and sin are multiplied by it (YaRN's attention factor), else 1 */
 } rope_spec;
 
 /* What to draw from one row of logits, and the answer.  Order (API G3): mask -> bias -> repetition
@@ -119,29 +120,29 @@ typedef struct {
  * untouched softmax over rows [0, n_vocab) (G12).  The best unmasked token always survives; where
  * every token is banned the ban is lifted.  Greedy: lowest id on ties. */
 typedef struct {
-    float temperature;           /* 0 = greedy */
-    int top_k;                   /* <= 0 = off */
-    float top_p, min_p;          /* 1 and 0 = off */
-    float repetition;            /* 1 = off; over all of seen[] (logit < 0: times, else divided) */
-    float presence, frequency;   /* 0 = off; over seen[] with gen_count > 0 */
-    int n_vocab;                 /* rows >= n_vocab are padding: never drawn, not in the softmax */
-    const uint32_t *allow;       /* [(n_vocab+31)/32] bit set = may be drawn, or NULL */
+    float temperature;         /* 0 = greedy */
+    int top_k;                 /* <= 0 = off */
+    float top_p, min_p;        /* 1 and 0 = off */
+    float repetition;          /* 1 = off; over all of seen[] (logit < 0: times, else divided) */
+    float presence, frequency; /* 0 = off; over seen[] with gen_count > 0 */
+    int n_vocab;               /* rows >= n_vocab are padding: never drawn, not in the softmax */
+    const uint32_t *allow;     /* [(n_vocab+31)/32] bit set = may be drawn, or NULL */
     int n_ban;
-    const int32_t *ban;          /* [n_ban] ids never drawn */
+    const int32_t *ban; /* [n_ban] ids never drawn */
     int n_bias;
-    const int32_t *bias_id;      /* [n_bias] */
-    const float *bias;           /* [n_bias]; <= -100 bans */
+    const int32_t *bias_id; /* [n_bias] */
+    const float *bias;      /* [n_bias]; <= -100 bans */
     int n_seen;
-    const int32_t *seen_id;      /* [n_seen] distinct ids of the penalty window */
-    const int32_t *gen_count;    /* [n_seen] times generated (0: in the prompt only) */
+    const int32_t *seen_id;          /* [n_seen] distinct ids of the penalty window */
+    const int32_t *gen_count;        /* [n_seen] times generated (0: in the prompt only) */
     uint64_t seed, choice, position; /* key of the counter-based random number */
-    int n_top;                   /* top logprobs wanted, 0..20; -1 = no logprobs at all */
-    int32_t forced;              /* >= 0: report this id instead of drawing (prompt logprobs) */
+    int n_top;                       /* top logprobs wanted, 0..20; -1 = no logprobs at all */
+    int32_t forced;                  /* >= 0: report this id instead of drawing (prompt logprobs) */
     /* results */
     int32_t id;
-    float logprob;               /* of id; 0 when n_top < 0 */
-    int rank;                    /* 1 = most likely; 0 when n_top < 0 */
-    int32_t top_id[20];          /* best first, ties by id */
+    float logprob;      /* of id; 0 when n_top < 0 */
+    int rank;           /* 1 = most likely; 0 when n_top < 0 */
+    int32_t top_id[20]; /* best first, ties by id */
     float top_logprob[20];
 } sample_row;
 
@@ -153,7 +154,8 @@ typedef struct {
     const char *name; /* "auto", "cpu", "ref" */
     const char *isa;  /* cpu: "auto", "avx512", "avx2", "portable" */
     int threads;      /* 0 = all cores this process may use (affinity and cgroup) */
-    bool bf16_repack; /* cpu: BF16/F16 matrices as 14-bit block integers (faster prefill, 3e-8 NMSE) */
+    bool bf16_repack; /* cpu: BF16/F16 matrices as 14-bit block integers (faster prefill, 3e-8 NMSE)
+                       */
     size_t scratch_bytes; /* arena; 0 = grown by k_scratch_reserve */
 } backend_options;
 
@@ -166,7 +168,8 @@ typedef struct {
                          weight_join join, err *e);
     void (*release_weight)(backend *, weight *w);
     size_t (*weight_bytes)(int type, int64_t rows, int64_t in); /* what upload_weight will take */
-    size_t (*kv_block_bytes)(kv_type t, int kv_heads, int head_dim); /* K and V of one block, one layer */
+    size_t (*kv_block_bytes)(kv_type t, int kv_heads,
+                             int head_dim); /* K and V of one block, one layer */
     int (*sync)(backend *, err *e);
     /* rows */
     void (*embed)(backend *, tensor y, const int32_t *tok, const weight *w);
@@ -181,7 +184,8 @@ typedef struct {
     void (*rope_store)(backend *, tensor qkv, int heads, int kv_heads, int head_dim,
                        const vec *q_norm, const vec *k_norm, float eps, tensor cs, kv_pages *kv,
                        const batch *b);
-    void (*attn_paged)(backend *, tensor o, tensor qkv, int heads, const kv_pages *kv, const batch *b);
+    void (*attn_paged)(backend *, tensor o, tensor qkv, int heads, const kv_pages *kv,
+                       const batch *b);
     /* optional fusions: NULL = composition in engine/blocks.c; a test proves fused == composed in
      * bits (cpu) or within the op's bound */
     void (*norm_linear)(backend *, tensor y, tensor x, const vec *norm, float eps, const weight *w);
@@ -194,23 +198,23 @@ typedef struct {
 
 struct backend {
     const backend_ops *op;
-    int kv_block;          /* positions per KV block: cpu 32 */
+    int kv_block; /* positions per KV block: cpu 32 */
     int threads;
-    char isa[16];          /* what really runs, for the start-up lines and the fingerprint */
-    bool exact_f32;        /* ref */
+    char isa[16];   /* what really runs, for the start-up lines and the fingerprint */
+    bool exact_f32; /* ref */
     /* scratch: a bump arena at a fixed address; same sequence of takes -> same addresses */
     char *scratch;
     size_t scratch_cap, scratch_used, scratch_peak;
     /* fault latch */
-    char fault[160];       /* "" = none; "op: what" */
+    char fault[160]; /* "" = none; "op: what" */
     /* --trace-ops: what to show, and where the forward pass is */
     struct {
         bool on;
-        char op[24];            /* "" = every op */
-        int layer, step;        /* -1 = every one */
-        int at_layer, at_step;  /* at_layer -1: outside the layers */
+        char op[24];           /* "" = every op */
+        int layer, step;       /* -1 = every one */
+        int at_layer, at_step; /* at_layer -1: outside the layers */
     } trace;
-    void *state;           /* the backend's own */
+    void *state; /* the backend's own */
 };
 
 /* Opens by name.  e says what to change (which option, what this machine has). */
@@ -227,7 +231,8 @@ void k_scratch_release(backend *be, size_t mark);
  * reserved arena: sizes come from model_scratch_bytes, not from requests. */
 tensor k_scratch(backend *be, int rows, int cols);
 tensor k_scratch_q8(backend *be, int rows, int cols);
-void k_fault(backend *be, const char *op, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void k_fault(backend *be, const char *op, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* --trace-ops OP[,LAYER[,STEP]] ("*" = every one): each matching op's output is summed up on stderr
  * (shape, range, mean square, NaN and infinity counts, first values).  e names what is accepted. */
@@ -269,7 +274,8 @@ void k_rope_store(backend *be, tensor qkv, int heads, int kv_heads, int head_dim
 void k_attn_paged(backend *be, tensor o, tensor qkv, int heads, const kv_pages *kv, const batch *b);
 /* Fusions with their compositions inside: safe to call on every backend. */
 void k_norm_linear(backend *be, tensor y, tensor x, const vec *norm, float eps, const weight *w);
-/* y[n, ff] = glu(W rms_norm(x)), W joined by JOIN_GLU.  y may be ACT_Q8 if k_glu_out_q8(be, down). */
+/* y[n, ff] = glu(W rms_norm(x)), W joined by JOIN_GLU.  y may be ACT_Q8 if k_glu_out_q8(be, down).
+ */
 void k_norm_glu(backend *be, tensor y, tensor x, const vec *norm, float eps, const weight *w);
 bool k_glu_out_q8(const backend *be, const weight *down);
 void k_linear_add(backend *be, tensor y, tensor x, const weight *w);

@@ -1,5 +1,5 @@
-/* api_chat.c - POST /v1/chat/completions: messages to prompt, and the chat shapes (API C1-C10, G12).
- * Owns nothing of its own.  Thread: prep, then the call's HTTP thread. */
+/* api_chat.c - POST /v1/chat/completions: messages to prompt, and the chat shapes (API C1-C10,
+ * G12). Owns nothing of its own.  Thread: prep, then the call's HTTP thread. */
 #include "server/api.h"
 #include "server/chat_request.h"
 #include "server/gen.h"
@@ -55,7 +55,8 @@ static void put_items(const gen *g, const delta *d, buf *content, buf *reasoning
     for (int i = 0; i < d->n_tok; i++) {
         if (is_end(g, d, i)) continue;
         if (d->tok[i].kind == TOK_ANSWER) put_item(g, &d->tok[i], content);
-        else if (d->tok[i].kind == TOK_REASONING && g->p.show_reasoning) put_item(g, &d->tok[i], reasoning);
+        else if (d->tok[i].kind == TOK_REASONING && g->p.show_reasoning)
+            put_item(g, &d->tok[i], reasoning);
     }
 }
 
@@ -126,7 +127,9 @@ static void chat_plain(gen *g, buf *out)
             buf_putc(out, ']');
         }
         buf_putc(out, '}');
-        if (!buf_ok(&c->content) || !buf_ok(&c->reasoning) || !buf_ok(&c->logprobs) || !buf_ok(&c->ids)) out->oom = true;
+        if (!buf_ok(&c->content) || !buf_ok(&c->reasoning) || !buf_ok(&c->logprobs) ||
+            !buf_ok(&c->ids))
+            out->oom = true;
     }
     buf_puts(out, "],\"usage\":");
     gen_usage(g, out);
@@ -160,7 +163,8 @@ static void chunk_end(gen *g, buf *out)
 static void chat_open(gen *g, choice *c, buf *out)
 {
     chunk_begin(g, c, out);
-    buf_puts(out, "\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,\"finish_reason\":null");
+    buf_puts(out,
+             "\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,\"finish_reason\":null");
     chunk_end(g, out);
     if (g->p.return_token_ids && !c->index) {
         buf_puts(out, ",\"prompt_token_ids\":[");
@@ -202,7 +206,8 @@ static void chat_delta(gen *g, choice *c, const delta *d, buf *out)
         sse_end(out);
     }
     /* Tokens whose text is still held back have logprobs and ids all the same. */
-    if (d->content.len || lp.len || lp_thought.len || (g->p.return_token_ids && !sent && d->finish == FINISH_NONE)) {
+    if (d->content.len || lp.len || lp_thought.len ||
+        (g->p.return_token_ids && !sent && d->finish == FINISH_NONE)) {
         chunk_begin(g, c, out);
         buf_puts(out, "\"content\":");
         buf_put_json(out, buf_str(&d->content), d->content.len);
@@ -238,7 +243,8 @@ static void chat_usage(gen *g, buf *out)
     sse_end(out);
 }
 
-static const gen_format chat_shape = {"chatcmpl-", "messages", chat_plain, chat_collect, chat_open, chat_delta, chat_usage};
+static const gen_format chat_shape = {"chatcmpl-", "messages", chat_plain, chat_collect,
+                                      chat_open,   chat_delta, chat_usage};
 
 void api_chat(http_call *c)
 {
@@ -251,7 +257,8 @@ void api_chat(http_call *c)
     if (!chat_request_render(&r, &p, &prompt)) goto out;
     g = gen_new(&r, &p, &chat_shape, 1);
     if (!g || !chat_request_encode(&r, &prompt, &g->prompt[0])) {
-        if (!r.failed) reply_fail(c, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
+        if (!r.failed)
+            reply_fail(c, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
         gen_free(g);
         goto out;
     }

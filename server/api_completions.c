@@ -36,9 +36,12 @@ static bool take_ids(reader *r, const json *list, const char *param, token_list 
         char at[64];
         snprintf(at, sizeof at, "%s[%zu]", param, i);
         if (!json_int(j, &id))
-            reader_fail(r, "invalid_type", at, "'%s' must be a token id, got %s", at, json_type_name(j));
+            reader_fail(r, "invalid_type", at, "'%s' must be a token id, got %s", at,
+                        json_type_name(j));
         else if (id < 0 || id >= n_vocab)
-            reader_fail(r, "invalid_value", at, "'%s' must be a token id between 0 and %d, got %" PRId64, at, n_vocab - 1, id);
+            reader_fail(r, "invalid_value", at,
+                        "'%s' must be a token id between 0 and %d, got %" PRId64, at, n_vocab - 1,
+                        id);
         else if (!token_list_push(out, (int32_t)id))
             reader_fail(r, "invalid_value", param, "'%s' is too long", param);
     }
@@ -54,7 +57,9 @@ static int count_prompts(reader *r, const json *j)
     }
     if (j->type == JSON_STRING) return 1;
     if (j->type != JSON_ARRAY) {
-        reader_fail(r, "invalid_type", "prompt", "'prompt' must be a string, an array of strings, or token ids, got %s", json_type_name(j));
+        reader_fail(r, "invalid_type", "prompt",
+                    "'prompt' must be a string, an array of strings, or token ids, got %s",
+                    json_type_name(j));
         return 0;
     }
     if (!j->len) {
@@ -63,13 +68,17 @@ static int count_prompts(reader *r, const json *j)
     }
     json_type first = j->child->type;
     for (const json *i = j->child; i; i = i->next)
-        if (i->type != first || (first != JSON_STRING && first != JSON_NUMBER && first != JSON_ARRAY)) {
-            reader_fail(r, "invalid_type", "prompt", "'prompt' must hold only strings, only token ids or only arrays of token ids");
+        if (i->type != first ||
+            (first != JSON_STRING && first != JSON_NUMBER && first != JSON_ARRAY)) {
+            reader_fail(
+                r, "invalid_type", "prompt",
+                "'prompt' must hold only strings, only token ids or only arrays of token ids");
             return 0;
         }
     if (first == JSON_NUMBER) return 1;
     if (j->len > 128) {
-        reader_fail(r, "invalid_value", "prompt", "'prompt' takes at most 128 prompts, got %zu", j->len);
+        reader_fail(r, "invalid_value", "prompt", "'prompt' takes at most 128 prompts, got %zu",
+                    j->len);
         return 0;
     }
     return (int)j->len;
@@ -83,7 +92,8 @@ static bool take_prompts(reader *r, gen *g, const json *j)
     for (const json *m = j->child; m; m = m->next, i++) {
         char param[32];
         snprintf(param, sizeof param, "prompt[%d]", i);
-        bool ok = m->type == JSON_STRING ? take_text(r, m, param, &g->prompt[i]) : take_ids(r, m, param, &g->prompt[i]);
+        bool ok = m->type == JSON_STRING ? take_text(r, m, param, &g->prompt[i])
+                                         : take_ids(r, m, param, &g->prompt[i]);
         if (!ok) return false;
     }
     return true;
@@ -182,10 +192,13 @@ static void put_logprobs(gen *g, choice *c, buf *out)
         buf_puts(out, ",\"logprobs\":null");
         return;
     }
-    const struct { const char *name; buf *b; } part[] = {{",\"logprobs\":{\"tokens\":[", &c->lp_token},
-                                                         {"],\"token_logprobs\":[", &c->lp_value},
-                                                         {"],\"top_logprobs\":[", &c->lp_top},
-                                                         {"],\"text_offset\":[", &c->lp_offset}};
+    const struct {
+        const char *name;
+        buf *b;
+    } part[] = {{",\"logprobs\":{\"tokens\":[", &c->lp_token},
+                {"],\"token_logprobs\":[", &c->lp_value},
+                {"],\"top_logprobs\":[", &c->lp_top},
+                {"],\"text_offset\":[", &c->lp_offset}};
     for (int i = 0; i < 4; i++) {
         buf_puts(out, part[i].name);
         buf_put(out, buf_str(part[i].b), part[i].b->len);
@@ -199,7 +212,8 @@ static void put_logprobs(gen *g, choice *c, buf *out)
 
 static void completions_collect(gen *g, choice *c, const delta *d)
 {
-    if (!c->opened && g->prompt_text) buf_put(&c->content, buf_str(&g->prompt_text[c->prompt]), g->prompt_text[c->prompt].len);
+    if (!c->opened && g->prompt_text)
+        buf_put(&c->content, buf_str(&g->prompt_text[c->prompt]), g->prompt_text[c->prompt].len);
     c->opened = true;
     put_rows(g, c, d);
     buf_put(&c->content, buf_str(&d->content), d->content.len);
@@ -271,9 +285,11 @@ static void completions_delta(gen *g, choice *c, const delta *d, buf *out)
     c->collected = true;
     bool echo = first && g->prompt_text;
     put_rows(g, c, d);
-    if (d->content.len || c->lp_token.len || echo || (first && g->p.return_token_ids) || (g->p.return_token_ids && d->n_tok)) {
+    if (d->content.len || c->lp_token.len || echo || (first && g->p.return_token_ids) ||
+        (g->p.return_token_ids && d->n_tok)) {
         buf text = {0};
-        if (echo) buf_put(&text, buf_str(&g->prompt_text[c->prompt]), g->prompt_text[c->prompt].len);
+        if (echo)
+            buf_put(&text, buf_str(&g->prompt_text[c->prompt]), g->prompt_text[c->prompt].len);
         buf_put(&text, buf_str(&d->content), d->content.len);
         chunk_begin(g, c, buf_str(&text), text.len, out);
         buf_clear(&text);
@@ -307,8 +323,9 @@ static void completions_usage(gen *g, buf *out)
     sse_end(out);
 }
 
-static const gen_format completions_shape = {"cmpl-", "prompt", completions_plain, completions_collect,
-                                             completions_open, completions_delta, completions_usage};
+static const gen_format completions_shape = {
+    "cmpl-",          "prompt",          completions_plain, completions_collect,
+    completions_open, completions_delta, completions_usage};
 
 /* The prompt's text, specials included: what echo shows. */
 static bool decode_prompts(reader *r, gen *g)
@@ -316,7 +333,8 @@ static bool decode_prompts(reader *r, gen *g)
     g->prompt_text = calloc((size_t)g->n_prompt, sizeof *g->prompt_text);
     for (int i = 0; i < g->n_prompt && g->prompt_text; i++) {
         err e = {0};
-        if (tokenizer_decode(engine_info(r->a->eng)->tok, g->prompt[i].v, g->prompt[i].n, false, &g->prompt_text[i], &e)) {
+        if (tokenizer_decode(engine_info(r->a->eng)->tok, g->prompt[i].v, g->prompt[i].n, false,
+                             &g->prompt_text[i], &e)) {
             reader_fail(r, "invalid_value", "prompt", "%s", e.msg);
             return false;
         }
@@ -335,7 +353,8 @@ static void read_route_fields(reader *r, params *p)
         reply_not_built(r->call, "suffix");
     }
     if (rd_int(r, "best_of", 1, 20, &best)) {
-        if (best < p->n) reader_fail(r, "invalid_value", "best_of", "'best_of' must not be below 'n'");
+        if (best < p->n)
+            reader_fail(r, "invalid_value", "best_of", "'best_of' must not be below 'n'");
         if (best > p->n && !r->failed) {
             r->failed = true;
             reply_not_built(r->call, "best_of");
@@ -356,7 +375,8 @@ void api_completions(http_call *c)
     int n = r.failed ? 0 : count_prompts(&r, prompt);
     if (!n) goto out;
     if ((int64_t)n * p.n > 128) {
-        reader_fail(&r, "unsupported_value", "n", "'n' times the number of prompts must not be above 128, got %d", n * p.n);
+        reader_fail(&r, "unsupported_value", "n",
+                    "'n' times the number of prompts must not be above 128, got %d", n * p.n);
         goto out;
     }
     g = gen_new(&r, &p, &completions_shape, n);
@@ -366,7 +386,8 @@ void api_completions(http_call *c)
     }
     g->think = THINK_NONE;
     if (!take_prompts(&r, g, prompt) || (g->p.echo && !decode_prompts(&r, g))) {
-        if (!r.failed) reply_fail(c, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
+        if (!r.failed)
+            reply_fail(c, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
         gen_free(g);
         goto out;
     }

@@ -47,8 +47,10 @@ static cJSON *model_of(const app *a, const char *id)
     cJSON *caps = cJSON_AddArrayToObject(m, "capabilities");
     cJSON_AddItemToArray(caps, cJSON_CreateString("completion"));
     cJSON_AddItemToArray(caps, cJSON_CreateString("chat"));
-    if (chat_format_traits(info->chat)->think) cJSON_AddItemToArray(caps, cJSON_CreateString("thinking"));
-    cJSON_AddStringToObject(m, "status", engine_status(a->eng) == ENGINE_LOADING ? "loading" : "loaded");
+    if (chat_format_traits(info->chat)->think)
+        cJSON_AddItemToArray(caps, cJSON_CreateString("thinking"));
+    cJSON_AddStringToObject(m, "status",
+                            engine_status(a->eng) == ENGINE_LOADING ? "loading" : "loaded");
     return m;
 }
 
@@ -72,5 +74,6 @@ void api_model(http_call *c)
         reply_json(c, 200, model_of(a, a->names.v[i]));
         return;
     }
-    reply_fail(c, 404, "invalid_request_error", "model_not_found", "model", "The model `%.64s` does not exist", id);
+    reply_fail(c, 404, "invalid_request_error", "model_not_found", "model",
+               "The model `%.64s` does not exist", id);
 }

@@ -32,7 +32,10 @@ void api_health(http_call *c)
         reply_json(c, 503, o);
         return;
     }
-    reply_json(c, 200, status_of(s == ENGINE_LOADING ? "loading" : atomic_load(&a->draining) ? "draining" : "ok"));
+    reply_json(c, 200,
+               status_of(s == ENGINE_LOADING         ? "loading"
+                         : atomic_load(&a->draining) ? "draining"
+                                                     : "ok"));
 }
 
 void api_ready(http_call *c)
@@ -81,6 +84,6 @@ void api_root(http_call *c)
 
 void api_not_built(http_call *c)
 {
-    reply_fail(c, 501, "not_implemented_error", "not_implemented", NULL, "%.64s is not supported by this version of the server",
-               http_path(c));
+    reply_fail(c, 501, "not_implemented_error", "not_implemented", NULL,
+               "%.64s is not supported by this version of the server", http_path(c));
 }

@@ -1,4 +1,5 @@
-/* api_text.c - /tokenize, /detokenize, /apply-template (API K1-K3).  Owns nothing.  Prep threads. */
+/* api_text.c - /tokenize, /detokenize, /apply-template (API K1-K3).  Owns nothing.  Prep threads.
+ */
 #include "server/api.h"
 #include "server/chat_request.h"
 #include "server/reply.h"
@@ -83,7 +84,8 @@ static bool tokenize_body(reader *r, token_list *ids)
         return !rc;
     }
     if (!rd_any(r, "messages")) {
-        reader_fail(r, "missing_required_parameter", "content", "one of 'content', 'prompt' and 'messages' is required");
+        reader_fail(r, "missing_required_parameter", "content",
+                    "one of 'content', 'prompt' and 'messages' is required");
         return false;
     }
     chat_prompt prompt = {0};
@@ -117,17 +119,23 @@ static bool read_token_array(reader *r, token_list *ids)
     size_t i = 0;
     int n_vocab = engine_info(r->a->eng)->n_vocab;
     if (!j || j->type != JSON_ARRAY) {
-        reader_fail(r, j ? "invalid_type" : "missing_required_parameter", "tokens", "'tokens' must be an array of token ids");
+        reader_fail(r, j ? "invalid_type" : "missing_required_parameter", "tokens",
+                    "'tokens' must be an array of token ids");
         return false;
     }
     for (const json *t = j->child; t && !r->failed; t = t->next, i++) {
         int64_t id;
         char param[40];
         snprintf(param, sizeof param, "tokens[%zu]", i);
-        if (!json_int(t, &id)) reader_fail(r, "invalid_type", param, "'%s' must be a token id", param);
-        else if (id < 0 || id >= n_vocab || !tokenizer_piece(engine_info(r->a->eng)->tok, (int32_t)id, &(size_t){0}))
-            reader_fail(r, "invalid_value", param, "'%s' must be a token id between 0 and %d, got %" PRId64, param, n_vocab - 1, id);
-        else if (!token_list_push(ids, (int32_t)id)) reader_fail(r, "invalid_value", "tokens", "'tokens' is too long");
+        if (!json_int(t, &id))
+            reader_fail(r, "invalid_type", param, "'%s' must be a token id", param);
+        else if (id < 0 || id >= n_vocab ||
+                 !tokenizer_piece(engine_info(r->a->eng)->tok, (int32_t)id, &(size_t){0}))
+            reader_fail(r, "invalid_value", param,
+                        "'%s' must be a token id between 0 and %d, got %" PRId64, param,
+                        n_vocab - 1, id);
+        else if (!token_list_push(ids, (int32_t)id))
+            reader_fail(r, "invalid_value", "tokens", "'tokens' is too long");
     }
     return !r->failed;
 }

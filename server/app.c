@@ -44,8 +44,7 @@ int app_not_ready(const app *a, const char **code, const char **msg)
     case ENGINE_READY:
         if (!atomic_load(&a->draining)) return 0;
         break;
-    case ENGINE_DRAINING:
-        break;
+    case ENGINE_DRAINING: break;
     }
     *code = "shutting_down";
     *msg = "the server is shutting down";

@@ -14,12 +14,12 @@ typedef struct app {
     const options *opt;
     engine *eng;
     gate *gate;
-    str_list names;           /* served names; names.v[0] is the primary; may end in '*' */
-    json_doc *kwargs_doc;     /* --default-chat-template-kwargs, or NULL */
-    char fingerprint[16];     /* "fp_" + 10 hex (G15) */
+    str_list names;       /* served names; names.v[0] is the primary; may end in '*' */
+    json_doc *kwargs_doc; /* --default-chat-template-kwargs, or NULL */
+    char fingerprint[16]; /* "fp_" + 10 hex (G15) */
     int64_t start_unix, load_unix;
     double load_seconds;
-    atomic_bool draining;     /* H18 */
+    atomic_bool draining; /* H18 */
     struct http_server *http;
 } app;
 

@@ -14,7 +14,8 @@ bool ready_or_fail(reader *r)
     r->failed = true;
     http_add_header(r->call, "Retry-After", "%d", status == 503 ? 5 : 1);
     if (!strcmp(code, "shutting_down")) http_close(r->call);
-    reply_fail(r->call, status, status == 500 ? "server_error" : "unavailable_error", code, NULL, "%s", msg);
+    reply_fail(r->call, status, status == 500 ? "server_error" : "unavailable_error", code, NULL,
+               "%s", msg);
     return false;
 }
 
@@ -28,7 +29,8 @@ static const json *typed(reader *r, const char *name, json_type t, const char *w
 {
     const json *j = rd_any(r, name);
     if (j && j->type != t) {
-        reader_fail(r, "invalid_type", name, "'%s' must be %s, got %s", name, words, json_type_name(j));
+        reader_fail(r, "invalid_type", name, "'%s' must be %s, got %s", name, words,
+                    json_type_name(j));
         return NULL;
     }
     return j;
@@ -42,7 +44,8 @@ static chat_format *request_format(reader *r)
     err e = {0};
     if (!rd_str(r, "chat_template", 1, 1 << 20, &text, &n)) return NULL;
     const tokenizer *tok = engine_info(r->a->eng)->tok;
-    chat_format *f = chat_format_open(text, n, tokenizer_bos_text(tok), tokenizer_eos_text(tok), NULL, &e);
+    chat_format *f =
+        chat_format_open(text, n, tokenizer_bos_text(tok), tokenizer_eos_text(tok), NULL, &e);
     if (!f) reader_fail(r, "template_error", "chat_template", "%s", e.msg);
     return f;
 }
@@ -82,7 +85,8 @@ bool chat_request_render(reader *r, const params *p, chat_prompt *out)
         r->failed = true;
         reply_fail(r->call, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
     } else if (rc) {
-        reader_fail(r, fault.code ? fault.code : "template_error", fault.param[0] ? fault.param : NULL, "%s", e.msg);
+        reader_fail(r, fault.code ? fault.code : "template_error",
+                    fault.param[0] ? fault.param : NULL, "%s", e.msg);
     } else {
         /* The renderer lists what it ignored comma-separated. */
         for (const char *s = buf_str(&out->ignored); *s;) {
@@ -98,7 +102,8 @@ bool chat_request_encode(reader *r, const chat_prompt *prompt, token_list *out)
 {
     err e = {0};
     const template_output *t = &prompt->prompt;
-    int rc = tokenizer_encode(engine_info(r->a->eng)->tok, buf_str(&t->text), t->text.len, true, t->closed, t->n_closed, out, &e);
+    int rc = tokenizer_encode(engine_info(r->a->eng)->tok, buf_str(&t->text), t->text.len, true,
+                              t->closed, t->n_closed, out, &e);
     if (rc == ERR_NOMEM && !r->failed) {
         r->failed = true;
         reply_fail(r->call, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");

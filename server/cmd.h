@@ -1,5 +1,5 @@
-/* cmd.h - the subcommands of `quern`: each returns the process's exit code (0 ok, 1 run-time failure,
- * 2 bad input or usage).  Called by main.c on the main thread. */
+/* cmd.h - the subcommands of `quern`: each returns the process's exit code (0 ok, 1 run-time
+ * failure, 2 bad input or usage).  Called by main.c on the main thread. */
 #ifndef QUERN_SERVER_CMD_H
 #define QUERN_SERVER_CMD_H
 

@@ -1,5 +1,6 @@
-/* cmd_chat.c - `quern chat`: a conversation in the terminal, engine in process.  Lines starting with
- * / are commands.  Owns the conversation.  Thread: main; the engine's notify only signals it. */
+/* cmd_chat.c - `quern chat`: a conversation in the terminal, engine in process.  Lines starting
+ * with / are commands.  Owns the conversation.  Thread: main; the engine's notify only signals it.
+ */
 #include "server/cmd.h"
 #include "server/cmd_model.h"
 
@@ -12,11 +13,11 @@
 
 typedef struct {
     engine *eng;
-    buf history;   /* JSON objects of the turns so far, comma-separated */
+    buf history; /* JSON objects of the turns so far, comma-separated */
     bool no_think, color;
     pthread_mutex_t mu;
     pthread_cond_t cv;
-    bool news;     /* mu */
+    bool news; /* mu */
 } talk;
 
 static void on_news(void *v)
@@ -49,16 +50,27 @@ static request *submit(talk *t, err *e)
     buf_printf(&text, "[%s]", buf_str(&t->history));
     json_doc *doc = json_parse(buf_str(&text), text.len, NULL, &messages, e);
     if (!doc) goto out;
-    chat_input in = {.messages = messages, .add_generation_prompt = -1, .continue_final = -1, .thinking = t->no_think ? 0 : -1};
+    chat_input in = {.messages = messages,
+                     .add_generation_prompt = -1,
+                     .continue_final = -1,
+                     .thinking = t->no_think ? 0 : -1};
     if (chat_render(info->chat, &in, &prompt, &fault, e)) goto out;
     const template_output *p = &prompt.prompt;
-    if (tokenizer_encode(info->tok, buf_str(&p->text), p->text.len, true, p->closed, p->n_closed, &ids, e)) goto out;
+    if (tokenizer_encode(info->tok, buf_str(&p->text), p->text.len, true, p->closed, p->n_closed,
+                         &ids, e))
+        goto out;
     sampling s = sampling_default(t->eng);
     s.max_tokens = -1;
     s.n_logprobs = s.n_prompt_logprobs = -1;
     if (getrandom(&s.seed, sizeof s.seed, 0) != sizeof s.seed) s.seed = 1;
-    request_spec spec = {.prompt = ids.v, .n_prompt = (int)ids.n, .n = 1, .s = s, .think = prompt.think,
-                         .cache_prompt = true, .notify = on_news, .notify_arg = t};
+    request_spec spec = {.prompt = ids.v,
+                         .n_prompt = (int)ids.n,
+                         .n = 1,
+                         .s = s,
+                         .think = prompt.think,
+                         .cache_prompt = true,
+                         .notify = on_news,
+                         .notify_arg = t};
     if (engine_submit(t->eng, &spec, &r, NULL, e)) r = NULL;
 out:
     token_list_clear(&ids);
@@ -159,9 +171,13 @@ int cmd_chat(const options *o)
 {
     err e = {0};
     model_setup m;
-    talk t = {.no_think = o->no_think, .color = isatty(STDOUT_FILENO), .mu = PTHREAD_MUTEX_INITIALIZER, .cv = PTHREAD_COND_INITIALIZER};
+    talk t = {.no_think = o->no_think,
+              .color = isatty(STDOUT_FILENO),
+              .mu = PTHREAD_MUTEX_INITIALIZER,
+              .cv = PTHREAD_COND_INITIALIZER};
     int code;
-    if (model_setup_init(&m, o, &e) || !(t.eng = engine_open(&m.o, &e)) || engine_load(t.eng, &e)) code = cmd_fail(&e);
+    if (model_setup_init(&m, o, &e) || !(t.eng = engine_open(&m.o, &e)) || engine_load(t.eng, &e))
+        code = cmd_fail(&e);
     else code = o->prompt ? ask(&t, o->prompt, strlen(o->prompt)) : loop(&t);
     engine_close(t.eng);
     buf_clear(&t.history);

@@ -11,7 +11,11 @@
 int exit_code(const err *e)
 {
     switch (e->code) {
-    case ERR_FORMAT: case ERR_UNSUPPORTED: case ERR_INVALID: case ERR_LIMIT: case ERR_NOTFOUND: return 2;
+    case ERR_FORMAT:
+    case ERR_UNSUPPORTED:
+    case ERR_INVALID:
+    case ERR_LIMIT:
+    case ERR_NOTFOUND: return 2;
     default: return 1;
     }
 }
@@ -32,9 +36,12 @@ static int find_demo(char *out, size_t cap, err *e)
         char *slash = strrchr(exe, '/');
         if (slash) slash[1] = 0;
         for (size_t i = 0; i < sizeof place / sizeof *place; i++)
-            if ((size_t)snprintf(out, cap, "%s%s", exe, place[i]) < cap && file_is_dir(out)) return 0;
+            if ((size_t)snprintf(out, cap, "%s%s", exe, place[i]) < cap && file_is_dir(out))
+                return 0;
     }
-    return err_set(e, ERR_NOTFOUND, "no MODEL was given and the demo model is not beside the program or in share/quern/demo");
+    return err_set(
+        e, ERR_NOTFOUND,
+        "no MODEL was given and the demo model is not beside the program or in share/quern/demo");
 }
 
 /* --chat-template: a file's name, or the template itself. */
@@ -59,30 +66,33 @@ static int read_kwargs(model_setup *m, const char *text, err *e)
     m->kwargs_doc = json_parse(text, strlen(text), NULL, &root, e);
     if (!m->kwargs_doc) return err_prefix(e, "--default-chat-template-kwargs");
     if (root->type != JSON_OBJECT)
-        return err_set(e, ERR_INVALID, "--default-chat-template-kwargs must be a JSON object, got %s", json_type_name(root));
+        return err_set(e, ERR_INVALID,
+                       "--default-chat-template-kwargs must be a JSON object, got %s",
+                       json_type_name(root));
     m->o.template_kwargs = root;
     return 0;
 }
 
 int model_setup_init(model_setup *m, const options *o, err *e)
 {
-    *m = (model_setup){.o = {.device = o->device,
-                             .cpu_isa = o->cpu_isa,
-                             .threads = (int)o->threads,
-                             .bf16_repack = o->bf16_repack,
-                             .max_model_len = o->max_model_len,
-                             .max_num_seqs = (int)o->max_num_seqs,
-                             .max_num_batched_tokens = (int)o->max_num_batched_tokens,
-                             .max_queue = (int)o->max_queue,
-                             .kv_memory = o->kv_cache_memory,
-                             .kv_dtype = o->kv_cache_dtype,
-                             .prefix_caching = !o->no_prefix_caching,
-                             .allow_priority = o->allow_priority,
-                             .rope_scaling = o->rope_scaling,
-                             .generation_override = o->override_generation_config,
-                             .generation_config = !o->generation_config || strcmp(o->generation_config, "none"),
-                             .trace_ops = o->trace_ops,
-                             .dump_plan = o->dump_plan}};
+    *m = (model_setup){
+        .o = {.device = o->device,
+              .cpu_isa = o->cpu_isa,
+              .threads = (int)o->threads,
+              .bf16_repack = o->bf16_repack,
+              .max_model_len = o->max_model_len,
+              .max_num_seqs = (int)o->max_num_seqs,
+              .max_num_batched_tokens = (int)o->max_num_batched_tokens,
+              .max_queue = (int)o->max_queue,
+              .kv_memory = o->kv_cache_memory,
+              .kv_dtype = o->kv_cache_dtype,
+              .prefix_caching = !o->no_prefix_caching,
+              .allow_priority = o->allow_priority,
+              .rope_scaling = o->rope_scaling,
+              .generation_override = o->override_generation_config,
+              .generation_config = !o->generation_config || strcmp(o->generation_config, "none"),
+              .trace_ops = o->trace_ops,
+              .dump_plan = o->dump_plan}};
     int rc = 0;
     m->is_demo = !o->model;
     if (m->is_demo) rc = find_demo(m->path, sizeof m->path, e);

@@ -46,7 +46,8 @@ static int fit_descriptors(int want)
     getrlimit(RLIMIT_NOFILE, &r);
     if (r.rlim_cur >= (rlim_t)want + OWN) return want;
     int fit = r.rlim_cur > 2 * OWN ? (int)r.rlim_cur - OWN : OWN;
-    log_warn("--max-conn %d is lowered to %d: the limit of open files is %llu (ulimit -n)", want, fit, (unsigned long long)r.rlim_cur);
+    log_warn("--max-conn %d is lowered to %d: the limit of open files is %llu (ulimit -n)", want,
+             fit, (unsigned long long)r.rlim_cur);
     return fit;
 }
 
@@ -56,10 +57,12 @@ static int name_list(app *a, const options *o, err *e)
     int n = o->served_model_name.n ? o->served_model_name.n : 1;
     a->names.v = calloc((size_t)n, sizeof *a->names.v);
     if (!a->names.v) return err_set(e, ERR_NOMEM, "out of memory");
-    if (!o->served_model_name.n) a->names.v[a->names.n++] = (char *)(uintptr_t)engine_info(a->eng)->name;
+    if (!o->served_model_name.n)
+        a->names.v[a->names.n++] = (char *)(uintptr_t)engine_info(a->eng)->name;
     for (int i = 0; i < o->served_model_name.n; i++) {
         bool seen = false;
-        for (int k = 0; k < a->names.n; k++) seen |= !strcmp(a->names.v[k], o->served_model_name.v[i]);
+        for (int k = 0; k < a->names.n; k++)
+            seen |= !strcmp(a->names.v[k], o->served_model_name.v[i]);
         if (!seen) a->names.v[a->names.n++] = o->served_model_name.v[i];
     }
     return 0;
@@ -69,10 +72,12 @@ static int name_list(app *a, const options *o, err *e)
 static void set_fingerprint(app *a)
 {
     char text[128];
-    snprintf(text, sizeof text, "%016llx %s %s %d", (unsigned long long)engine_info(a->eng)->fingerprint, QUERN_VERSION, QUERN_COMMIT,
+    snprintf(text, sizeof text, "%016llx %s %s %d",
+             (unsigned long long)engine_info(a->eng)->fingerprint, QUERN_VERSION, QUERN_COMMIT,
              a->opt->bf16_repack);
     uint64_t h = XXH3_64bits(text, strlen(text));
-    snprintf(a->fingerprint, sizeof a->fingerprint, "fp_%010llx", (unsigned long long)(h & 0xFFFFFFFFFFull));
+    snprintf(a->fingerprint, sizeof a->fingerprint, "fp_%010llx",
+             (unsigned long long)(h & 0xFFFFFFFFFFull));
 }
 
 static void greet(const app *a, const model_setup *m, const loader *l)
@@ -80,16 +85,25 @@ static void greet(const app *a, const model_setup *m, const loader *l)
     const engine_info_t *i = engine_info(a->eng);
     const options *o = a->opt;
     log_info("quern %s (%s) serves %s%s", QUERN_VERSION, QUERN_COMMIT, a->names.v[0],
-             m->is_demo ? ": a tiny demo model for trying the server; give quern serve your own Qwen" : "");
+             m->is_demo
+                 ? ": a tiny demo model for trying the server; give quern serve your own Qwen"
+                 : "");
     double millions = (double)i->n_params * 1e-6;
-    log_info("  model      %s, %.2f %s parameters, %s, %.1f MB of weights, loaded in %.2f s", i->arch,
-             millions < 1000 ? millions : millions * 1e-3, millions < 1000 ? "M" : "B", i->quantization, (double)i->weight_bytes * 1e-6, (double)l->us * 1e-6);
-    log_info("  context    %lld tokens (trained for %lld)", (long long)i->ctx, (long long)i->ctx_train);
-    log_info("  KV cache   %.1f MB %s, %d blocks of %d: %s", (double)i->kv_bytes * 1e-6, i->kv_dtype, i->n_kv_blocks, i->kv_block, i->kv_reason);
-    log_info("  batch      %d sequences, %d tokens a step, queue of %lld", i->max_num_seqs, i->max_batched, (long long)o->max_queue);
-    log_info("  backend    %s, %s kernels, %d thread%s", i->backend, i->isa, i->threads, i->threads == 1 ? "" : "s");
-    log_info("  listening  http://%s%s%s:%d/v1 %s", strchr(o->host, ':') ? "[" : "", o->host, strchr(o->host, ':') ? "]" : "",
-             http_port(a->http), gate_has_keys(a->gate) ? "(API key needed)" : "(no API key: anyone who reaches it may use it)");
+    log_info("  model      %s, %.2f %s parameters, %s, %.1f MB of weights, loaded in %.2f s",
+             i->arch, millions < 1000 ? millions : millions * 1e-3, millions < 1000 ? "M" : "B",
+             i->quantization, (double)i->weight_bytes * 1e-6, (double)l->us * 1e-6);
+    log_info("  context    %lld tokens (trained for %lld)", (long long)i->ctx,
+             (long long)i->ctx_train);
+    log_info("  KV cache   %.1f MB %s, %d blocks of %d: %s", (double)i->kv_bytes * 1e-6,
+             i->kv_dtype, i->n_kv_blocks, i->kv_block, i->kv_reason);
+    log_info("  batch      %d sequences, %d tokens a step, queue of %lld", i->max_num_seqs,
+             i->max_batched, (long long)o->max_queue);
+    log_info("  backend    %s, %s kernels, %d thread%s", i->backend, i->isa, i->threads,
+             i->threads == 1 ? "" : "s");
+    log_info("  listening  http://%s%s%s:%d/v1 %s", strchr(o->host, ':') ? "[" : "", o->host,
+             strchr(o->host, ':') ? "]" : "", http_port(a->http),
+             gate_has_keys(a->gate) ? "(API key needed)"
+                                    : "(no API key: anyone who reaches it may use it)");
 }
 
 static void show_progress(const app *a)
@@ -123,7 +137,8 @@ static void reload_keys(app *a)
 static void drain(app *a, const sigset_t *set)
 {
     int64_t start = clock_us(), limit = (int64_t)(a->opt->drain_timeout * 1e6);
-    log_info("shutting down: %d requests have %.0f s to finish (a second signal ends them)", http_active(a->http), a->opt->drain_timeout);
+    log_info("shutting down: %d requests have %.0f s to finish (a second signal ends them)",
+             http_active(a->http), a->opt->drain_timeout);
     atomic_store(&a->draining, true);
     engine_drain(a->eng);
     while (http_active(a->http) && clock_us() - start < limit) {
@@ -200,10 +215,18 @@ int cmd_serve(const options *o)
     pthread_sigmask(SIG_BLOCK, &set, NULL);
 
     snprintf(a.fingerprint, sizeof a.fingerprint, "fp_0000000000");
-    gate_options go = {.key = o->api_key.v, .n_key = o->api_key.n, .key_file = o->api_key_file,
-                       .allowed_host = o->allowed_hosts.v, .n_allowed_host = o->allowed_hosts.n, .cors = o->cors_origins};
-    http_options ho = {.host = o->host, .port = (int)o->port, .max_body = o->max_body, .max_body_total = o->max_body_total,
-                       .ping_s = o->sse_ping, .trace = o->trace_http};
+    gate_options go = {.key = o->api_key.v,
+                       .n_key = o->api_key.n,
+                       .key_file = o->api_key_file,
+                       .allowed_host = o->allowed_hosts.v,
+                       .n_allowed_host = o->allowed_hosts.n,
+                       .cors = o->cors_origins};
+    http_options ho = {.host = o->host,
+                       .port = (int)o->port,
+                       .max_body = o->max_body,
+                       .max_body_total = o->max_body_total,
+                       .ping_s = o->sse_ping,
+                       .trace = o->trace_http};
     if (model_setup_init(&m, o, &e)) goto failed;
     if (!(a.gate = gate_new(&go, &e))) goto failed;
     if (!(a.eng = engine_open(&m.o, &e))) goto failed;

@@ -26,14 +26,14 @@ struct gate {
     pthread_rwlock_t mu; /* guards key, n_key */
     digest *key;         /* [n_key] */
     int n_key;
-    uint64_t secret;     /* seed of the digests, random per process */
-    char **fixed;        /* [n_fixed] keys of the command line, owned */
+    uint64_t secret; /* seed of the digests, random per process */
+    char **fixed;    /* [n_fixed] keys of the command line, owned */
     int n_fixed;
     char *key_file;
-    char **host;         /* [n_host] --allowed-hosts */
+    char **host; /* [n_host] --allowed-hosts */
     int n_host;
     char own_name[256];
-    char *cors;          /* NULL = default set */
+    char *cors; /* NULL = default set */
 };
 
 /* ---- keys ------------------------------------------------------------------------------------ */
@@ -78,7 +78,8 @@ static int read_key_file(const gate *g, digest **v, int *n, err *e)
         if (!*key) rc = err_set(e, ERR_INVALID, "--api-key-file: a line holds a name but no key");
         else rc = add_key(g, v, n, key, strlen(key), e), found++;
     }
-    if (!rc && !found) rc = err_set(e, ERR_INVALID, "--api-key-file '%s' holds no key", g->key_file);
+    if (!rc && !found)
+        rc = err_set(e, ERR_INVALID, "--api-key-file '%s' holds no key", g->key_file);
     buf_clear(&text);
     return rc;
 }
@@ -230,7 +231,8 @@ static bool is_token(const char *s, size_t n)
     return strlen(s) == n;
 }
 
-static const char *const methods[] = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT"};
+static const char *const methods[] = {"GET",     "HEAD",  "POST",  "PUT",    "DELETE",
+                                      "OPTIONS", "PATCH", "TRACE", "CONNECT"};
 
 static void take_request_id(const gate_request *r, gate_pass *p)
 {
@@ -274,7 +276,8 @@ static void frame_fields(const gate_request *r, gate_pass *p, gate_fault *f)
         else if (!strcasecmp(h->name, "host")) n_host++;
     }
     if (n_length && n_coding) {
-        frame_fault(f, 400, "invalid_framing", "both Content-Length and Transfer-Encoding were sent");
+        frame_fault(f, 400, "invalid_framing",
+                    "both Content-Length and Transfer-Encoding were sent");
     } else if (n_length > 1) {
         frame_fault(f, 400, "invalid_framing", "Content-Length was sent more than once");
     } else if (length && !parse_length(length, &p->length)) {
@@ -295,7 +298,8 @@ void gate_frame(const gate_request *r, gate_pass *p, gate_fault *f)
 {
     take_request_id(r, p);
     bool known = false;
-    for (size_t i = 0; i < sizeof methods / sizeof *methods; i++) known |= !strcmp(r->method, methods[i]);
+    for (size_t i = 0; i < sizeof methods / sizeof *methods; i++)
+        known |= !strcmp(r->method, methods[i]);
     if (strcmp(r->version, "HTTP/1.1") && strcmp(r->version, "HTTP/1.0")) {
         frame_fault(f, 505, "http_version_not_supported", "only HTTP/1.0 and HTTP/1.1 are spoken");
         return;
@@ -306,7 +310,8 @@ void gate_frame(const gate_request *r, gate_pass *p, gate_fault *f)
     }
     for (const char *t = r->target; *t; t++)
         if ((unsigned char)*t < 0x21 || (unsigned char)*t > 0x7E) {
-            frame_fault(f, 400, "invalid_framing", "the request target holds a byte outside 0x21-0x7E");
+            frame_fault(f, 400, "invalid_framing",
+                        "the request target holds a byte outside 0x21-0x7E");
             return;
         }
     size_t total = 0;
@@ -314,7 +319,8 @@ void gate_frame(const gate_request *r, gate_pass *p, gate_fault *f)
         const gate_field *h = &r->field[i];
         total += h->n_name + h->n_value + 4;
         if (!is_token(h->name, h->n_name)) {
-            frame_fault(f, 400, "invalid_framing", "a header name holds a byte that is not allowed");
+            frame_fault(f, 400, "invalid_framing",
+                        "a header name holds a byte that is not allowed");
             return;
         }
         for (size_t k = 0; k < h->n_value; k++) {
@@ -326,7 +332,8 @@ void gate_frame(const gate_request *r, gate_pass *p, gate_fault *f)
         }
     }
     if (r->n_field > GATE_MAX_FIELDS || total > GATE_MAX_HEADERS) {
-        frame_fault(f, 431, "headers_too_large", "more than 100 header fields or 32768 bytes of headers");
+        frame_fault(f, 431, "headers_too_large",
+                    "more than 100 header fields or 32768 bytes of headers");
         return;
     }
     frame_fields(r, p, f);
@@ -381,7 +388,8 @@ void gate_host(const gate *g, const gate_request *r, gate_fault *f)
     bool v6 = false, ok = !h; /* HTTP/1.0 without Host: no browser sends that */
     if (h && host_part(h->value, host, sizeof host, &v6)) {
         ok = v6 || is_ipv4(host) || !strchr(host, '.') || ends_with(host, ".localhost") ||
-             ends_with(host, ".local") || ends_with(host, ".internal") || !strcasecmp(host, g->own_name);
+             ends_with(host, ".local") || ends_with(host, ".internal") ||
+             !strcasecmp(host, g->own_name);
         for (int i = 0; i < g->n_host && !ok; i++) ok = !strcasecmp(host, g->host[i]);
     }
     if (ok) return;
@@ -449,7 +457,8 @@ void gate_media(const gate_request *r, bool any_type, gate_fault *f)
     f->code = "unsupported_media_type";
     if (enc && strcasecmp(enc->value, "identity")) {
         f->status = 415;
-        snprintf(f->msg, sizeof f->msg, "Content-Encoding is not supported; send the body as it is");
+        snprintf(f->msg, sizeof f->msg,
+                 "Content-Encoding is not supported; send the body as it is");
         return;
     }
     if (!h || any_type) return;

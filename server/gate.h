@@ -28,10 +28,12 @@ typedef struct {
 typedef struct gate gate;
 
 typedef struct {
-    char *const *key; int n_key;       /* --api-key */
-    const char *key_file;              /* or NULL */
-    char *const *allowed_host; int n_allowed_host;
-    const char *cors;                  /* NULL = default set, "none", "*", or a comma list */
+    char *const *key;
+    int n_key;            /* --api-key */
+    const char *key_file; /* or NULL */
+    char *const *allowed_host;
+    int n_allowed_host;
+    const char *cors; /* NULL = default set, "none", "*", or a comma list */
 } gate_options;
 
 gate *gate_new(const gate_options *o, err *e);
@@ -44,16 +46,16 @@ typedef struct {
     int status;
     const char *type, *code; /* API E3, static */
     char msg[256];
-    bool close;              /* framing: answer and close, interpret nothing */
+    bool close; /* framing: answer and close, interpret nothing */
 } gate_fault;
 
 typedef struct {
     char request_id[132];
-    char origin[256];        /* to echo in Access-Control-Allow-Origin; "" = no CORS headers */
-    bool chunked;            /* body comes by Transfer-Encoding */
+    char origin[256]; /* to echo in Access-Control-Allow-Origin; "" = no CORS headers */
+    bool chunked;     /* body comes by Transfer-Encoding */
     bool has_length;
     uint64_t length;
-    bool is_preflight;       /* OPTIONS with an allowed Origin */
+    bool is_preflight; /* OPTIONS with an allowed Origin */
 } gate_pass;
 
 /* Framing, limits, request id. */

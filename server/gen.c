@@ -52,8 +52,9 @@ void gen_free(gen *g)
     }
     for (int i = 0; g->choice && i < g->n_choice; i++) {
         choice *c = &g->choice[i];
-        buf *b[] = {&c->content, &c->reasoning, &c->logprobs, &c->logprobs_reasoning, &c->lp_token,
-                    &c->lp_value, &c->lp_top, &c->lp_offset, &c->ids};
+        buf *b[] = {&c->content,  &c->reasoning, &c->logprobs, &c->logprobs_reasoning,
+                    &c->lp_token, &c->lp_value,  &c->lp_top,   &c->lp_offset,
+                    &c->ids};
         for (size_t k = 0; k < sizeof b / sizeof *b; k++) buf_clear(b[k]);
     }
     for (int i = 0; i < g->n_held; i++) delta_free(g->held[i].head);
@@ -77,10 +78,18 @@ typedef struct {
 static fail_words words_of(int code)
 {
     switch (code) {
-    case ERR_DEADLINE: return (fail_words){504, "timeout_error", "deadline_exceeded", "the deadline passed before the reply was complete"};
-    case ERR_SHUTDOWN: return (fail_words){503, "unavailable_error", "shutting_down", "the server is shutting down"};
-    case ERR_BUSY: return (fail_words){503, "unavailable_error", "model_loading", "the model is still loading"};
-    case ERR_NOMEM: return (fail_words){503, "unavailable_error", "out_of_memory", "not enough KV cache for this request now"};
+    case ERR_DEADLINE:
+        return (fail_words){504, "timeout_error", "deadline_exceeded",
+                            "the deadline passed before the reply was complete"};
+    case ERR_SHUTDOWN:
+        return (fail_words){503, "unavailable_error", "shutting_down",
+                            "the server is shutting down"};
+    case ERR_BUSY:
+        return (fail_words){503, "unavailable_error", "model_loading",
+                            "the model is still loading"};
+    case ERR_NOMEM:
+        return (fail_words){503, "unavailable_error", "out_of_memory",
+                            "not enough KV cache for this request now"};
     default: return (fail_words){500, "server_error", "internal_error", "internal error, see log"};
     }
 }
@@ -100,11 +109,14 @@ static void too_long(gen *g, int prompt)
     buf b = {0};
     if (g->n_prompt > 1) snprintf(param, sizeof param, "%s[%d]", g->format->param_prompt, prompt);
     else snprintf(param, sizeof param, "%s", g->format->param_prompt);
-    buf_printf(&b,
-               "{\"error\":{\"message\":\"This model's maximum context length is %lld tokens. However, your "
-               "prompt has %lld tokens. Please shorten the prompt.\",\"type\":\"invalid_request_error\","
-               "\"param\":\"%s\",\"code\":\"context_length_exceeded\",\"n_prompt_tokens\":%lld,\"n_ctx\":%lld}}",
-               ctx, n, param, n, ctx);
+    buf_printf(
+        &b,
+        "{\"error\":{\"message\":\"This model's maximum context length is %lld tokens. However, "
+        "your "
+        "prompt has %lld tokens. Please shorten the prompt.\",\"type\":\"invalid_request_error\","
+        "\"param\":\"%s\",\"code\":\"context_length_exceeded\",\"n_prompt_tokens\":%lld,\"n_ctx\":%"
+        "lld}}",
+        ctx, n, param, n, ctx);
     http_reply(g->call, 400, "application/json", &b);
 }
 
@@ -112,17 +124,20 @@ static void submit_failed(gen *g, int rc, const err *e)
 {
     if (rc == ERR_LIMIT) {
         http_add_header(g->call, "Retry-After", "%d", retry_after(g));
-        reply_fail(g->call, 429, "rate_limit_error", "rate_limit_exceeded", NULL, "the queue is full; try again later");
+        reply_fail(g->call, 429, "rate_limit_error", "rate_limit_exceeded", NULL,
+                   "the queue is full; try again later");
         return;
     }
     if (rc == ERR_INVALID) {
-        reply_fail(g->call, 400, "invalid_request_error", "invalid_value", g->format->param_prompt, "%s", e->msg);
+        reply_fail(g->call, 400, "invalid_request_error", "invalid_value", g->format->param_prompt,
+                   "%s", e->msg);
         return;
     }
     fail_words w = words_of(rc);
     if (w.status == 503) http_add_header(g->call, "Retry-After", "%d", rc == ERR_SHUTDOWN ? 30 : 5);
     if (rc == ERR_SHUTDOWN) http_close(g->call);
-    reply_fail(g->call, w.status, w.type, w.code, NULL, "%s", rc == ERR_NOMEM && e->msg[0] ? e->msg : w.msg);
+    reply_fail(g->call, w.status, w.type, w.code, NULL, "%s",
+               rc == ERR_NOMEM && e->msg[0] ? e->msg : w.msg);
 }
 
 /* ---- taking deltas --------------------------------------------------------------------------- */
@@ -197,7 +212,8 @@ static void fail_plain(gen *g)
     fail_words w = words_of(g->error);
     cancel_all(g);
     if (w.status == 503) http_add_header(g->call, "Retry-After", "%d", 5);
-    reply_fail(g->call, w.status, w.type, w.code, NULL, "%s%s%s", w.msg, w.status == 500 ? ", request id " : "",
+    reply_fail(g->call, w.status, w.type, w.code, NULL, "%s%s%s", w.msg,
+               w.status == 500 ? ", request id " : "",
                w.status == 500 ? http_request_id(g->call) : "");
 }
 
@@ -231,7 +247,8 @@ static void stream_error(gen *g, buf *out)
     fail_words w = words_of(g->error);
     cancel_all(g);
     sse_begin(out);
-    reply_error(out, DIALECT_OPENAI, http_request_id(g->call), w.status, w.type, w.code, NULL, w.msg);
+    reply_error(out, DIALECT_OPENAI, http_request_id(g->call), w.status, w.type, w.code, NULL,
+                w.msg);
     sse_end(out);
     g->error_sent = true;
 }
@@ -300,13 +317,15 @@ void gen_start(gen *g, reader *r)
     const engine_info_t *info = engine_info(g->a->eng);
     int64_t smallest = 0;
     if ((int64_t)g->n_prompt * g->p.n > 128) {
-        reader_fail(r, "unsupported_value", "n", "'n' times the number of prompts must not be above 128, got %d", g->n_choice);
+        reader_fail(r, "unsupported_value", "n",
+                    "'n' times the number of prompts must not be above 128, got %d", g->n_choice);
         gen_free(g);
         return;
     }
     bool prefill_only = g->p.s.max_tokens == 0;
     for (int i = 0; i < g->n_prompt; i++)
-        if ((int64_t)g->prompt[i].n > info->ctx || ((int64_t)g->prompt[i].n == info->ctx && !prefill_only)) {
+        if ((int64_t)g->prompt[i].n > info->ctx ||
+            ((int64_t)g->prompt[i].n == info->ctx && !prefill_only)) {
             too_long(g, i);
             gen_free(g);
             return;
@@ -314,7 +333,8 @@ void gen_start(gen *g, reader *r)
     char salt[160];
     const char *use_salt = g->p.cache_salt;
     if (g->a->opt->cache_per_key && http_key_hash(g->call)) {
-        snprintf(salt, sizeof salt, "%016llx:%s", (unsigned long long)http_key_hash(g->call), use_salt ? use_salt : "");
+        snprintf(salt, sizeof salt, "%016llx:%s", (unsigned long long)http_key_hash(g->call),
+                 use_salt ? use_salt : "");
         use_salt = salt;
     }
     if (g->p.ping != 0) http_set_ping(g->call, g->p.ping);
@@ -401,12 +421,15 @@ void gen_usage(const gen *g, buf *out)
     totals t = total(g);
     buf_printf(out,
                "{\"prompt_tokens\":%lld,\"completion_tokens\":%lld,\"total_tokens\":%lld,"
-               "\"prompt_tokens_details\":{\"cached_tokens\":%lld,\"cache_write_tokens\":0,\"audio_tokens\":0,"
-               "\"text_tokens\":%lld,\"image_tokens\":0},\"completion_tokens_details\":{\"reasoning_tokens\":%lld,"
+               "\"prompt_tokens_details\":{\"cached_tokens\":%lld,\"cache_write_tokens\":0,\"audio_"
+               "tokens\":0,"
+               "\"text_tokens\":%lld,\"image_tokens\":0},\"completion_tokens_details\":{"
+               "\"reasoning_tokens\":%lld,"
                "\"audio_tokens\":0,\"text_tokens\":%lld,\"accepted_prediction_tokens\":0,"
                "\"rejected_prediction_tokens\":0}}",
-               (long long)t.prompt, (long long)t.generated, (long long)(t.prompt + t.generated), (long long)t.cached,
-               (long long)t.prompt, (long long)t.reasoning, (long long)(t.generated - t.reasoning));
+               (long long)t.prompt, (long long)t.generated, (long long)(t.prompt + t.generated),
+               (long long)t.cached, (long long)t.prompt, (long long)t.reasoning,
+               (long long)(t.generated - t.reasoning));
 }
 
 static void put_rate(buf *out, const char *name, double n, double us)
@@ -437,9 +460,11 @@ void gen_finish(const gen *g, const choice *c, buf *out)
         buf_puts(out, ",\"finish_reason\":null");
         return;
     }
-    buf_puts(out, c->finish == FINISH_LENGTH ? ",\"finish_reason\":\"length\"" : ",\"finish_reason\":\"stop\"");
+    buf_puts(out, c->finish == FINISH_LENGTH ? ",\"finish_reason\":\"length\""
+                                             : ",\"finish_reason\":\"stop\"");
     buf_puts(out, ",\"stop_reason\":");
-    if (c->stop_index >= 0) buf_put_json(out, g->p.stop[c->stop_index], g->p.stop_len[c->stop_index]);
+    if (c->stop_index >= 0)
+        buf_put_json(out, g->p.stop[c->stop_index], g->p.stop_len[c->stop_index]);
     else if (c->stop_id >= 0) buf_put_int(out, c->stop_id);
     else buf_puts(out, "null");
 }

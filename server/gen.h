@@ -1,4 +1,4 @@
-/* gen.h - one generation reply in progress: requests in the engine, choices, plain or streamed.  The
+/* gen.h - one generation reply in progress: requests in the engine, choices, plain or streamed. The
  * wire shape comes from a gen_format (api_chat.c, api_completions.c); everything else - submitting,
  * waiting, taking deltas, usage, timings, errors before and after the first byte - is here once.
  * Thread: built on a prep thread, then used by the call's HTTP thread; gone may come from the
@@ -12,28 +12,28 @@ typedef struct gen gen;
 
 /* One choice as far as the client may see it. */
 typedef struct {
-    int index;                 /* over all prompts: prompt * n + choice */
-    int prompt;                /* which prompt */
-    buf content, reasoning;    /* plain replies: all text so far */
-    buf logprobs, logprobs_reasoning; /* finished JSON items, comma-separated (chat) */
+    int index;                                 /* over all prompts: prompt * n + choice */
+    int prompt;                                /* which prompt */
+    buf content, reasoning;                    /* plain replies: all text so far */
+    buf logprobs, logprobs_reasoning;          /* finished JSON items, comma-separated (chat) */
     buf lp_token, lp_value, lp_top, lp_offset; /* the four arrays of completions */
-    buf ids;                   /* return_token_ids: comma-separated */
-    int64_t n_chars;           /* code points of visible text so far (text_offset) */
+    buf ids;                                   /* return_token_ids: comma-separated */
+    int64_t n_chars; /* code points of visible text so far (text_offset) */
     finish_reason finish;
-    int stop_index;            /* index into params.stop, -1 */
-    int32_t stop_id;           /* stop_token_id, -1 */
-    bool opened;               /* the first delta came (open was called, echo was put in front) */
-    bool collected;            /* stream of completions: the first chunk went out */
+    int stop_index;  /* index into params.stop, -1 */
+    int32_t stop_id; /* stop_token_id, -1 */
+    bool opened;     /* the first delta came (open was called, echo was put in front) */
+    bool collected;  /* stream of completions: the first chunk went out */
 } choice;
 
 typedef struct {
-    const char *id_prefix;     /* "chatcmpl-" */
-    const char *param_prompt;  /* "messages" or "prompt", for errors */
-    void (*plain)(gen *g, buf *out);          /* the whole reply of a finished generation */
+    const char *id_prefix;           /* "chatcmpl-" */
+    const char *param_prompt;        /* "messages" or "prompt", for errors */
+    void (*plain)(gen *g, buf *out); /* the whole reply of a finished generation */
     void (*collect)(gen *g, choice *c, const delta *d); /* plain: fold a delta into the choice */
     void (*open)(gen *g, choice *c, buf *out);          /* stream: first chunk of a choice */
     void (*delta)(gen *g, choice *c, const delta *d, buf *out); /* stream: chunks of one delta */
-    void (*usage)(gen *g, buf *out);          /* stream: the usage-only chunk */
+    void (*usage)(gen *g, buf *out);                            /* stream: the usage-only chunk */
 } gen_format;
 
 struct gen {
@@ -41,20 +41,23 @@ struct gen {
     http_call *call;
     const gen_format *format;
     params p;
-    json_doc *doc;             /* the request body: params borrow from it */
+    json_doc *doc; /* the request body: params borrow from it */
     const json *body;
     think_mode think;
-    token_list *prompt;        /* [n_prompt] token ids */
-    buf *prompt_text;          /* [n_prompt] completions with echo, else NULL */
+    token_list *prompt; /* [n_prompt] token ids */
+    buf *prompt_text;   /* [n_prompt] completions with echo, else NULL */
     int n_prompt;
-    request **req;             /* [n_prompt], NULL until submitted */
-    choice *choice;            /* [n_choice] */
+    request **req;  /* [n_prompt], NULL until submitted */
+    choice *choice; /* [n_choice] */
     int n_choice, n_finished;
-    struct { delta *head; int req; } *held; /* [n_held] taken before the stream's first byte */
+    struct {
+        delta *head;
+        int req;
+    } * held; /* [n_held] taken before the stream's first byte */
     int n_held, cap_held;
     char id[48];
     int64_t created;
-    int error;                 /* first ERR_* of a finished choice */
+    int error; /* first ERR_* of a finished choice */
     bool error_sent, done_sent;
 };
 
@@ -65,15 +68,15 @@ void gen_free(gen *g);
 void gen_start(gen *g, reader *r);
 
 /* Pieces for the formats. */
-void gen_head(const gen *g, const char *object, buf *out);   /* {"id":...,"system_fingerprint":... */
-void gen_usage(const gen *g, buf *out);                      /* the usage object */
-void gen_timings(const gen *g, buf *out);                    /* ,"timings":{...} or nothing */
+void gen_head(const gen *g, const char *object, buf *out); /* {"id":...,"system_fingerprint":... */
+void gen_usage(const gen *g, buf *out);                    /* the usage object */
+void gen_timings(const gen *g, buf *out);                  /* ,"timings":{...} or nothing */
 /* ,"finish_reason":...,"stop_reason":... */
 void gen_finish(const gen *g, const choice *c, buf *out);
-void gen_ids(const int32_t *id, size_t n, buf *out);         /* comma-separated */
-void gen_delta_ids(const delta *d, buf *out);                /* appends, comma-separated */
-void sse_begin(buf *out);                                    /* "data: " */
-void sse_end(buf *out);                                      /* blank line */
+void gen_ids(const int32_t *id, size_t n, buf *out); /* comma-separated */
+void gen_delta_ids(const delta *d, buf *out);        /* appends, comma-separated */
+void sse_begin(buf *out);                            /* "data: " */
+void sse_end(buf *out);                              /* blank line */
 /* A token's text with U+FFFD for incomplete parts, as a JSON string. */
 void put_token_text(const gen *g, int32_t id, buf *out);
 /* A logprob: -inf as -9999.0. */

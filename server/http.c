@@ -193,7 +193,8 @@ static ssize_t on_fill(void *cls, uint64_t pos, char *dst, size_t max)
         }
         if (c->out_end) {
             set_phase(c, CALL_DONE);
-            return c->out_cut ? MHD_CONTENT_READER_END_WITH_ERROR : MHD_CONTENT_READER_END_OF_STREAM;
+            return c->out_cut ? MHD_CONTENT_READER_END_WITH_ERROR
+                              : MHD_CONTENT_READER_END_OF_STREAM;
         }
         bool tick, gone;
         call_phase phase;
@@ -274,7 +275,8 @@ static void judge(http_call *c, const gate_request *r)
         return;
     }
     if (!rt && allow[0]) {
-        refuse(f, 405, "invalid_request_error", "method_not_allowed", "this route does not take this method");
+        refuse(f, 405, "invalid_request_error", "method_not_allowed",
+               "this route does not take this method");
         http_add_header(c, "Allow", "%s", allow);
         return;
     }
@@ -288,9 +290,11 @@ static void judge(http_call *c, const gate_request *r)
         if (f->status) return;
     }
     if ((rt->flags & ROUTE_BODY) && !c->pass.has_length && !c->pass.chunked)
-        refuse(f, 411, "invalid_request_error", "length_required", "a body with Content-Length or chunked coding is needed");
+        refuse(f, 411, "invalid_request_error", "length_required",
+               "a body with Content-Length or chunked coding is needed");
     else if (c->pass.length > s->opt.max_body)
-        refuse(f, 413, "invalid_request_error", "request_too_large", "the body is larger than --max-body");
+        refuse(f, 413, "invalid_request_error", "request_too_large",
+               "the body is larger than --max-body");
     else *f = (gate_fault){0};
 }
 
@@ -298,7 +302,8 @@ static enum MHD_Result send_fault(http_call *c)
 {
     const gate_fault *f = &c->fault;
     buf b = {0};
-    reply_error(&b, route_dialect(c->path), c->pass.request_id, f->status, f->type, f->code, NULL, f->msg);
+    reply_error(&b, route_dialect(c->path), c->pass.request_id, f->status, f->type, f->code, NULL,
+                f->msg);
     if (f->close) c->close_after = true;
     http_reply(c, f->status, "application/json", &b);
     return send_plain(c);
@@ -347,7 +352,8 @@ static enum MHD_Result on_headers(http_call *c, const char *method, const char *
         uint64_t total = atomic_fetch_add(&s->body_bytes, c->pass.length) + c->pass.length;
         c->reserved = c->pass.length;
         if (total > s->opt.max_body_total) {
-            refuse(&c->fault, 503, "unavailable_error", "out_of_memory", "too many request bodies in flight");
+            refuse(&c->fault, 503, "unavailable_error", "out_of_memory",
+                   "too many request bodies in flight");
             c->close_after = true;
             http_add_header(c, "Retry-After", "1");
             return send_fault(c);
@@ -368,7 +374,8 @@ static enum MHD_Result on_body(http_call *c, const char *data, size_t *n)
     uint64_t enough = s->opt.max_body > DISCARD_MAX ? s->opt.max_body : DISCARD_MAX;
     if (c->fault.status) return came > 2 * enough ? MHD_NO : MHD_YES;
     if (c->body.len + got > s->opt.max_body) {
-        refuse(&c->fault, 413, "invalid_request_error", "request_too_large", "the body is larger than --max-body");
+        refuse(&c->fault, 413, "invalid_request_error", "request_too_large",
+               "the body is larger than --max-body");
         buf_clear(&c->body);
         return MHD_YES;
     }
@@ -376,7 +383,8 @@ static enum MHD_Result on_body(http_call *c, const char *data, size_t *n)
         uint64_t total = atomic_fetch_add(&s->body_bytes, got) + got;
         c->reserved += got;
         if (total > s->opt.max_body_total) {
-            refuse(&c->fault, 503, "unavailable_error", "out_of_memory", "too many request bodies in flight");
+            refuse(&c->fault, 503, "unavailable_error", "out_of_memory",
+                   "too many request bodies in flight");
             buf_clear(&c->body);
             return MHD_YES;
         }
@@ -384,7 +392,8 @@ static enum MHD_Result on_body(http_call *c, const char *data, size_t *n)
     buf_put(&c->body, data, got);
     if (!buf_ok(&c->body)) {
         buf_clear(&c->body);
-        refuse(&c->fault, 503, "unavailable_error", "out_of_memory", "out of memory for the request body");
+        refuse(&c->fault, 503, "unavailable_error", "out_of_memory",
+               "out of memory for the request body");
     }
     return MHD_YES;
 }
@@ -444,7 +453,8 @@ static void on_connection(void *cls, struct MHD_Connection *mhd, void **socket_c
 {
     http_server *s = cls;
     if (what == MHD_CONNECTION_NOTIFY_STARTED) {
-        const union MHD_ConnectionInfo *ci = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
+        const union MHD_ConnectionInfo *ci =
+            MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
         conn *cn = calloc(1, sizeof *cn);
         *socket_context = cn;
         if (!cn || !ci) return;
@@ -489,7 +499,8 @@ static size_t no_unescape(void *cls, struct MHD_Connection *mhd, char *s)
 /* A bound, listening socket for host:port. */
 static int listen_on(const http_options *o, int *port, err *e)
 {
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV}, *list = NULL;
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV},
+                    *list = NULL;
     char service[16];
     snprintf(service, sizeof service, "%d", o->port);
     int rc = getaddrinfo(o->host, service, &hints, &list);
@@ -497,7 +508,8 @@ static int listen_on(const http_options *o, int *port, err *e)
     int fd = socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), one = 1;
     if (fd >= 0) setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     if (fd < 0 || bind(fd, list->ai_addr, list->ai_addrlen) || listen(fd, 1024)) {
-        err_set(e, ERR_IO, "cannot listen on %s port %d: %s (choose another with --port)", o->host, o->port, strerror(errno));
+        err_set(e, ERR_IO, "cannot listen on %s port %d: %s (choose another with --port)", o->host,
+                o->port, strerror(errno));
         if (fd >= 0) close(fd);
         fd = -1;
     } else {
@@ -529,13 +541,15 @@ http_server *http_start(struct app *a, const http_options *o, err *e)
     }
     /* 16 connections above the limit exist just long enough to be told so (H4). */
     s->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL | MHD_USE_INTERNAL_POLLING_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL,
-        NULL, on_request, s, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_THREAD_POOL_SIZE, (unsigned)N_HTTP,
-        MHD_OPTION_CONNECTION_LIMIT, (unsigned)o->max_conn + 16 * N_HTTP, MHD_OPTION_CONNECTION_TIMEOUT, 60u,
-        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)(96 << 10), MHD_OPTION_STRICT_FOR_CLIENT, 1,
-        MHD_OPTION_URI_LOG_CALLBACK, on_target, s, MHD_OPTION_NOTIFY_COMPLETED, on_completed, s,
-        MHD_OPTION_NOTIFY_CONNECTION, on_connection, s, MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, NULL,
-        MHD_OPTION_UNESCAPE_CALLBACK, no_unescape, NULL, MHD_OPTION_END);
+        MHD_USE_EPOLL | MHD_USE_INTERNAL_POLLING_THREAD | MHD_ALLOW_SUSPEND_RESUME |
+            MHD_USE_ERROR_LOG,
+        0, NULL, NULL, on_request, s, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_THREAD_POOL_SIZE,
+        (unsigned)N_HTTP, MHD_OPTION_CONNECTION_LIMIT, (unsigned)o->max_conn + 16 * N_HTTP,
+        MHD_OPTION_CONNECTION_TIMEOUT, 60u, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)(96 << 10),
+        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_URI_LOG_CALLBACK, on_target, s,
+        MHD_OPTION_NOTIFY_COMPLETED, on_completed, s, MHD_OPTION_NOTIFY_CONNECTION, on_connection,
+        s, MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, NULL, MHD_OPTION_UNESCAPE_CALLBACK, no_unescape,
+        NULL, MHD_OPTION_END);
     if (!s->daemon) {
         err_set(e, ERR_IO, "the HTTP library could not start (too few file descriptors?)");
         close(fd);
@@ -565,16 +579,46 @@ void http_stop(http_server *s)
 
 /* ---- what handlers see ----------------------------------------------------------------------- */
 
-int http_port(const http_server *s) { return s->port; }
-int http_connections(const http_server *s) { return atomic_load(&s->n_conn); }
-int http_active(const http_server *s) { return atomic_load(&s->n_active); }
-struct app *http_app(const http_call *c) { return c->srv->app; }
-const char *http_method(const http_call *c) { return c->method; }
-const char *http_path(const http_call *c) { return c->path; }
-const char *http_tail(const http_call *c) { return c->tail; }
-const char *http_request_id(const http_call *c) { return c->pass.request_id; }
-uint64_t http_key_hash(const http_call *c) { return c->key_hash; }
-int64_t http_arrival_us(const http_call *c) { return c->headers_us; }
+int http_port(const http_server *s)
+{
+    return s->port;
+}
+int http_connections(const http_server *s)
+{
+    return atomic_load(&s->n_conn);
+}
+int http_active(const http_server *s)
+{
+    return atomic_load(&s->n_active);
+}
+struct app *http_app(const http_call *c)
+{
+    return c->srv->app;
+}
+const char *http_method(const http_call *c)
+{
+    return c->method;
+}
+const char *http_path(const http_call *c)
+{
+    return c->path;
+}
+const char *http_tail(const http_call *c)
+{
+    return c->tail;
+}
+const char *http_request_id(const http_call *c)
+{
+    return c->pass.request_id;
+}
+uint64_t http_key_hash(const http_call *c)
+{
+    return c->key_hash;
+}
+int64_t http_arrival_us(const http_call *c)
+{
+    return c->headers_us;
+}
 
 const char *http_header(const http_call *c, const char *name)
 {

@@ -1,11 +1,11 @@
 /* http.h - the libmicrohttpd glue: connections, bodies, suspended waits, streams, time limits.
  *
  * Owns every connection and one http_call per request on it.  A call's way: headers are checked by
- * gate.c, the body is collected within its limits, the route's handler runs (on the prep pool if the
- * route says so), and the handler either replies or leaves a waiter that replies or streams later.
- * Refuses: what gate.c refuses, bodies over their limits, slow senders, more than max_conn clients.
- * Thread: handlers run on prep or HTTP threads; a call is used by one thread at a time, except
- * http_wake, which any thread may call until the waiter's release. */
+ * gate.c, the body is collected within its limits, the route's handler runs (on the prep pool if
+ * the route says so), and the handler either replies or leaves a waiter that replies or streams
+ * later. Refuses: what gate.c refuses, bodies over their limits, slow senders, more than max_conn
+ * clients. Thread: handlers run on prep or HTTP threads; a call is used by one thread at a time,
+ * except http_wake, which any thread may call until the waiter's release. */
 #ifndef QUERN_SERVER_HTTP_H
 #define QUERN_SERVER_HTTP_H
 
@@ -20,12 +20,12 @@ typedef struct http_server http_server;
 typedef struct http_call http_call;
 
 typedef struct {
-    const char *host;           /* address or name to bind */
-    int port;                   /* 0 = any free one (tests) */
+    const char *host; /* address or name to bind */
+    int port;         /* 0 = any free one (tests) */
     int max_conn;
     uint64_t max_body, max_body_total;
-    double ping_s;              /* default keep-alive interval of streams, seconds */
-    bool trace;                 /* --trace-http */
+    double ping_s; /* default keep-alive interval of streams, seconds */
+    bool trace;    /* --trace-http */
 } http_options;
 
 http_server *http_start(struct app *a, const http_options *o, err *e);
@@ -40,13 +40,13 @@ void http_stop(http_server *s); /* ends what is left and frees everything */
 
 struct app *http_app(const http_call *c);
 const char *http_method(const http_call *c);
-const char *http_path(const http_call *c);        /* percent-decoded, without query and trailing / */
-const char *http_tail(const http_call *c);        /* what a route's final * matched, "" otherwise */
+const char *http_path(const http_call *c); /* percent-decoded, without query and trailing / */
+const char *http_tail(const http_call *c); /* what a route's final * matched, "" otherwise */
 const char *http_header(const http_call *c, const char *name); /* NULL if absent; 0-terminated */
 const char *http_body(const http_call *c, size_t *n);
 const char *http_request_id(const http_call *c);
-uint64_t http_key_hash(const http_call *c);       /* of the API key used, 0 = none */
-int64_t http_arrival_us(const http_call *c);      /* clock_us when the headers were complete */
+uint64_t http_key_hash(const http_call *c);  /* of the API key used, 0 = none */
+int64_t http_arrival_us(const http_call *c); /* clock_us when the headers were complete */
 
 /* Reply headers; names are literals, values are copied. */
 void http_add_header(http_call *c, const char *name, const char *fmt, ...)
@@ -59,9 +59,9 @@ void http_close(http_call *c);
 
 /* A reply that comes later.  step runs on an HTTP thread after each wake or tick and must call
  * http_reply or http_stream, or neither to go on waiting.  fill appends bytes to a started stream:
- * HTTP_MORE (wait for a wake when nothing was appended), HTTP_END or HTTP_CUT (close without a proper
- * end).  tick: the keep-alive interval passed in silence.  gone: the client left (any thread, may be
- * called more than once).  release: the last call of all. */
+ * HTTP_MORE (wait for a wake when nothing was appended), HTTP_END or HTTP_CUT (close without a
+ * proper end).  tick: the keep-alive interval passed in silence.  gone: the client left (any
+ * thread, may be called more than once).  release: the last call of all. */
 enum { HTTP_MORE, HTTP_END, HTTP_CUT };
 typedef struct {
     void (*step)(void *ctx, http_call *c, bool tick);

@@ -1,5 +1,5 @@
-/* http_internal.h - what http.c, http_prep.c and http_watch.c share: the server, its connections, its
- * calls.  Lock order: http_server.mu, then http_call.mu; neither is held while a waiter's or a
+/* http_internal.h - what http.c, http_prep.c and http_watch.c share: the server, its connections,
+ * its calls.  Lock order: http_server.mu, then http_call.mu; neither is held while a waiter's or a
  * handler's code runs, except `gone`, which only cancels. */
 #ifndef QUERN_SERVER_HTTP_INTERNAL_H
 #define QUERN_SERVER_HTTP_INTERNAL_H
@@ -12,14 +12,15 @@
 #include <stdatomic.h>
 
 enum {
-    CONN_IDLE_US = 60 * 1000000,       /* H1: keep-alive idle */
-    CONN_HEADERS_US = 10 * 1000000,    /* H4: headers late */
-    BODY_IDLE_US = 30 * 1000000,       /* H4: body silent */
-    BODY_AVERAGE_US = 60 * 1000000,    /* H4: from then on 1 KiB/s on average */
-    BODY_AVERAGE_RATE = 1024,          /* bytes a second */
+    CONN_IDLE_US = 60 * 1000000,    /* H1: keep-alive idle */
+    CONN_HEADERS_US = 10 * 1000000, /* H4: headers late */
+    BODY_IDLE_US = 30 * 1000000,    /* H4: body silent */
+    BODY_AVERAGE_US = 60 * 1000000, /* H4: from then on 1 KiB/s on average */
+    BODY_AVERAGE_RATE = 1024,       /* bytes a second */
     WATCH_PERIOD_MS = 200,
-    DISCARD_MAX = 1 << 20,             /* a refused request's body is read away up to this */
-    N_PREP = 2, N_HTTP = 4
+    DISCARD_MAX = 1 << 20, /* a refused request's body is read away up to this */
+    N_PREP = 2,
+    N_HTTP = 4
 };
 
 /* One TCP connection; owned by the server's list from NOTIFY_STARTED to NOTIFY_CLOSED. */
@@ -27,10 +28,10 @@ typedef struct conn conn;
 struct conn {
     conn *prev, *next;
     int fd;
-    http_call *call;     /* the request in progress or NULL; server.mu */
-    int64_t since_us;    /* when it was accepted or last became idle; server.mu */
-    bool served;         /* at least one request was completed */
-    bool over_limit;     /* beyond max_conn: 503 and close */
+    http_call *call;  /* the request in progress or NULL; server.mu */
+    int64_t since_us; /* when it was accepted or last became idle; server.mu */
+    bool served;      /* at least one request was completed */
+    bool over_limit;  /* beyond max_conn: 503 and close */
 };
 
 typedef enum {
@@ -46,40 +47,43 @@ struct http_call {
     http_server *srv;
     struct MHD_Connection *mhd;
     conn *cn;
-    char *target;             /* raw request target, owned */
+    char *target; /* raw request target, owned */
     char method[12];
-    char path[2048];          /* decoded */
+    char path[2048]; /* decoded */
     const char *tail;
-    const route *route;       /* NULL until matched */
+    const route *route; /* NULL until matched */
     gate_pass pass;
-    gate_fault fault;         /* refusal to send once the body was read away; status 0 = none */
+    gate_fault fault; /* refusal to send once the body was read away; status 0 = none */
     uint64_t key_hash;
     int64_t start_us, headers_us; /* request line seen, headers complete */
-    atomic_llong body_us;     /* last body byte */
-    atomic_ullong n_got;      /* body bytes that came, kept or not */
+    atomic_llong body_us;         /* last body byte */
+    atomic_ullong n_got;          /* body bytes that came, kept or not */
     buf body;
-    uint64_t reserved;        /* of max_body_total */
-    bool started, body_done;  /* headers seen; body complete */
+    uint64_t reserved;       /* of max_body_total */
+    bool started, body_done; /* headers seen; body complete */
 
     /* reply */
-    int status;               /* 0 until http_reply or http_stream */
+    int status; /* 0 until http_reply or http_stream */
     const char *type;
     buf reply;
-    struct { const char *name; char *value; } header[12];
+    struct {
+        const char *name;
+        char *value;
+    } header[12];
     int n_header;
     bool streaming, close_after;
 
     /* waiting and streaming */
     const http_waiter *waiter;
     void *ctx;
-    pthread_mutex_t mu;       /* guards the five flags below and phase changes seen by the watchdog */
+    pthread_mutex_t mu; /* guards the five flags below and phase changes seen by the watchdog */
     call_phase phase;
     bool woken, tick, left, left_new, suspended; /* left stays; left_new is its news */
-    buf out;                  /* stream bytes not yet taken by the socket */
+    buf out;                                     /* stream bytes not yet taken by the socket */
     size_t out_at;
     bool out_end, out_cut;
-    atomic_llong out_us;      /* last byte handed out or tick given, for keep-alive */
-    int64_t ping_us;          /* interval; < 0 off */
+    atomic_llong out_us; /* last byte handed out or tick given, for keep-alive */
+    int64_t ping_us;     /* interval; < 0 off */
     http_call *prep_next;
 };
 
@@ -88,7 +92,7 @@ struct http_server {
     http_options opt;
     struct MHD_Daemon *daemon;
     int port;
-    pthread_mutex_t mu;       /* guards the connection list and conn fields */
+    pthread_mutex_t mu; /* guards the connection list and conn fields */
     conn *conns;
     atomic_int n_conn, n_active;
     atomic_ullong body_bytes; /* reserved of max_body_total */
@@ -97,10 +101,10 @@ struct http_server {
     pthread_t watch;
     bool watch_on;
 
-    pthread_mutex_t prep_mu;  /* guards the queue */
+    pthread_mutex_t prep_mu; /* guards the queue */
     pthread_cond_t prep_cv;
     http_call *prep_head, **prep_tail;
-    bool prep_closed;         /* nothing is taken any more */
+    bool prep_closed; /* nothing is taken any more */
     pthread_t prep[N_PREP];
     int n_prep_on;
 };

@@ -1,7 +1,6 @@
-/* http_prep.c - the prep pool: handlers that parse, render and tokenise run here, so that the threads
- * that own many connections never compute for long.  The queue is bounded by the connections: each has
- * at most one call in it.
- * Owns the prep threads and their queue. */
+/* http_prep.c - the prep pool: handlers that parse, render and tokenise run here, so that the
+ * threads that own many connections never compute for long.  The queue is bounded by the
+ * connections: each has at most one call in it. Owns the prep threads and their queue. */
 #include "server/http_internal.h"
 
 #include <errno.h>

@@ -1,7 +1,7 @@
-/* http_watch.c - the watchdog: late headers, slow bodies, silent hang-ups, keep-alive ticks (API H4,
- * H14, H16).  A suspended connection is invisible to the HTTP library, so its socket is polled here.
- * Owns the watch thread.  It never closes a descriptor: it shuts the socket down and lets the library
- * find that out. */
+/* http_watch.c - the watchdog: late headers, slow bodies, silent hang-ups, keep-alive ticks (API
+ * H4, H14, H16).  A suspended connection is invisible to the HTTP library, so its socket is polled
+ * here. Owns the watch thread.  It never closes a descriptor: it shuts the socket down and lets the
+ * library find that out. */
 #include "server/http_internal.h"
 
 #include "base/clock.h"
@@ -16,7 +16,8 @@
 static const char timeout_reply[] =
     "HTTP/1.1 408 Request Timeout\r\nContent-Type: application/json\r\nConnection: close\r\n"
     "Content-Length: 123\r\n\r\n"
-    "{\"error\":{\"message\":\"the body came too slowly\",\"type\":\"invalid_request_error\",\"param\":null,"
+    "{\"error\":{\"message\":\"the body came too "
+    "slowly\",\"type\":\"invalid_request_error\",\"param\":null,"
     "\"code\":\"request_timeout\"}}      ";
 
 static void hang_up(conn *cn)
@@ -40,13 +41,15 @@ static void watch_call(conn *cn, http_call *c, int64_t now)
     call_phase phase = c->phase;
     bool quiet = phase == CALL_STREAM || phase == CALL_WAIT;
     int64_t last = atomic_load(&c->out_us);
-    bool ping = quiet && c->ping_us > 0 && c->suspended && now - (last ? last : c->start_us) >= c->ping_us;
+    bool ping =
+        quiet && c->ping_us > 0 && c->suspended && now - (last ? last : c->start_us) >= c->ping_us;
     if (ping) atomic_store(&c->out_us, now);
     pthread_mutex_unlock(&c->mu);
     if (phase == CALL_HEADERS && now - c->start_us > CONN_HEADERS_US) {
         hang_up(cn);
     } else if (phase == CALL_BODY && body_late(c, now)) {
-        ssize_t w = send(cn->fd, timeout_reply, sizeof timeout_reply - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+        ssize_t w =
+            send(cn->fd, timeout_reply, sizeof timeout_reply - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
         (void)w; /* a client that does not read either just sees the end */
         hang_up(cn);
     } else if (ping) {

@@ -22,7 +22,8 @@ static const struct {
     {"chat", CMD_CHAT, cmd_chat, "talk to a model in the terminal"},
     {"bench", CMD_BENCH, cmd_bench, "measure prefill and decode against the machine's roofs"},
     {"inspect", CMD_INSPECT, cmd_inspect, "what is in a checkpoint and whether it fits here"},
-    {"quantize", CMD_QUANTIZE, cmd_quantize, "IN OUT --type Q8_0: write a GGUF with smaller weights"},
+    {"quantize", CMD_QUANTIZE, cmd_quantize,
+     "IN OUT --type Q8_0: write a GGUF with smaller weights"},
     {"tokenize", CMD_TOKENIZE, cmd_tokenize, "text on stdin to token ids"},
     {"detokenize", CMD_DETOKENIZE, cmd_detokenize, "token ids on stdin to text"},
     {"render", CMD_RENDER, cmd_render, "chat request on stdin to the prompt text"},
@@ -31,10 +32,14 @@ enum { N_COMMANDS = sizeof commands / sizeof *commands };
 
 static void usage(FILE *f)
 {
-    fprintf(f, "quern %s: serves Qwen models\n\nusage: quern COMMAND [MODEL] [options]\n\n", QUERN_VERSION);
-    for (int i = 0; i < N_COMMANDS; i++) fprintf(f, "  %-11s %s\n", commands[i].name, commands[i].words);
-    fprintf(f, "\nMODEL is a Hugging Face directory or a GGUF file; without it the demo model is used.\n"
-               "quern COMMAND --help lists the options of a command.\n");
+    fprintf(f, "quern %s: serves Qwen models\n\nusage: quern COMMAND [MODEL] [options]\n\n",
+            QUERN_VERSION);
+    for (int i = 0; i < N_COMMANDS; i++)
+        fprintf(f, "  %-11s %s\n", commands[i].name, commands[i].words);
+    fprintf(
+        f,
+        "\nMODEL is a Hugging Face directory or a GGUF file; without it the demo model is used.\n"
+        "quern COMMAND --help lists the options of a command.\n");
 }
 
 int cmd_inspect(const options *o)
@@ -59,7 +64,9 @@ static int int_list(const char *text, const char *option, int *v, int cap, err *
         char *end;
         long k = strtol(s, &end, 10);
         if (end == s || k < 1 || k > 1 << 20 || (*end && *end != ',') || n == cap) {
-            err_set(e, ERR_INVALID, "%s takes up to %d positive numbers separated by commas, got '%s'", option, cap, text);
+            err_set(e, ERR_INVALID,
+                    "%s takes up to %d positive numbers separated by commas, got '%s'", option, cap,
+                    text);
             return 0;
         }
         v[n++] = (int)k;
@@ -75,7 +82,11 @@ int cmd_bench(const options *o)
     model_setup m;
     buf out = {0};
     int decode[CAP], prefill[CAP], code = 0;
-    bench_options b = {.json = o->json, .reps = (int)o->reps, .decode = decode, .prefill = prefill, .decode_ctx = o->ctx};
+    bench_options b = {.json = o->json,
+                       .reps = (int)o->reps,
+                       .decode = decode,
+                       .prefill = prefill,
+                       .decode_ctx = o->ctx};
     b.n_decode = int_list(o->decode_batches, "--decode-batches", decode, CAP, &e);
     b.n_prefill = int_list(o->prefill_tokens, "--prefill-tokens", prefill, CAP, &e);
     if (!b.n_decode) b.decode = NULL;
@@ -91,17 +102,21 @@ int cmd_bench(const options *o)
 static void show_progress(void *arg, double p)
 {
     (void)arg;
-    if (isatty(STDERR_FILENO)) fprintf(stderr, "\rquantizing %3.0f%%%s", p * 100, p >= 1 ? "\n" : "");
+    if (isatty(STDERR_FILENO))
+        fprintf(stderr, "\rquantizing %3.0f%%%s", p * 100, p >= 1 ? "\n" : "");
 }
 
 int cmd_quantize(const options *o)
 {
     err e = {0};
     if (!o->model || o->args.n != 1 || !o->type) {
-        err_set(&e, ERR_INVALID, "usage: quern quantize IN OUT.gguf --type Q8_0|Q4_0|Q5_0|Q4_K|Q6_K|Q4_K_M|F16|BF16|F32");
+        err_set(&e, ERR_INVALID,
+                "usage: quern quantize IN OUT.gguf --type "
+                "Q8_0|Q4_0|Q5_0|Q4_K|Q6_K|Q4_K_M|F16|BF16|F32");
         return cmd_fail(&e);
     }
-    if (tool_quantize(o->model, o->args.v[0], o->type, (int)o->threads, show_progress, NULL, &e)) return cmd_fail(&e);
+    if (tool_quantize(o->model, o->args.v[0], o->type, (int)o->threads, show_progress, NULL, &e))
+        return cmd_fail(&e);
     return 0;
 }
 
@@ -120,8 +135,10 @@ static int run(int i, int argc, char **argv)
         buf_clear(&help);
         code = 0;
     } else {
-        log_level level = !strcmp(o.log_level, "debug") ? LOG_DEBUG : !strcmp(o.log_level, "warn") ? LOG_WARN
-                          : !strcmp(o.log_level, "error") ? LOG_ERROR : LOG_INFO;
+        log_level level = !strcmp(o.log_level, "debug")   ? LOG_DEBUG
+                          : !strcmp(o.log_level, "warn")  ? LOG_WARN
+                          : !strcmp(o.log_level, "error") ? LOG_ERROR
+                                                          : LOG_INFO;
         log_init(level, !strcmp(o.log_format, "json"));
         code = commands[i].fn(&o);
     }
@@ -135,7 +152,8 @@ int main(int argc, char **argv)
         printf("quern %s (%s)\n", QUERN_VERSION, QUERN_COMMIT);
         return 0;
     }
-    if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help") || !strcmp(argv[1], "-h"))) {
+    if (argc > 1 &&
+        (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help") || !strcmp(argv[1], "-h"))) {
         usage(stdout);
         return 0;
     }

@@ -18,33 +18,74 @@
 /* Read somewhere in this file or by the route itself. */
 static const char *const known_all[] = {
     "model", "stream", "stop", "sse_ping_interval", "temperature", "top_p", "top_k", "min_p",
-    "presence_penalty", "frequency_penalty", "repetition_penalty", "repeat_penalty", "repeat_last_n",
-    "seed", "max_completion_tokens", "max_tokens", "n_predict", "min_tokens", "stop_token_ids",
-    "include_stop_str_in_output", "ignore_eos", "skip_special_tokens", "logit_bias", "allowed_token_ids",
-    "bad_words", "n", "return_token_ids", "priority", "cache_salt", "cache_prompt", "enable_thinking",
-    "reasoning_effort", "reasoning", "thinking", "think", "include_reasoning", "separate_reasoning",
-    "reasoning_format", "stream_options", "logprobs", "chat_template_kwargs", "tool_choice", "tools",
-    "parallel_tool_calls", "response_format",
+    "presence_penalty", "frequency_penalty", "repetition_penalty", "repeat_penalty",
+    "repeat_last_n", "seed", "max_completion_tokens", "max_tokens", "n_predict", "min_tokens",
+    "stop_token_ids", "include_stop_str_in_output", "ignore_eos", "skip_special_tokens",
+    "logit_bias", "allowed_token_ids", "bad_words", "n", "return_token_ids", "priority",
+    "cache_salt", "cache_prompt", "enable_thinking", "reasoning_effort", "reasoning", "thinking",
+    "think", "include_reasoning", "separate_reasoning", "reasoning_format", "stream_options",
+    "logprobs", "chat_template_kwargs", "tool_choice", "tools", "parallel_tool_calls",
+    "response_format",
     /* refused, V7 */
-    "use_beam_search", "functions", "function_call", "modalities", "audio", "background", "conversation",
-    "chat_template", "post_sampling_probs"};
-static const char *const known_chat[] = {"messages", "top_logprobs", "add_generation_prompt",
-                                         "continue_final_message", "documents", "echo", "mm_processor_kwargs"};
-static const char *const known_completions[] = {"prompt", "suffix", "echo", "best_of", "add_special_tokens"};
-static const char *const known_text[] = {"content", "prompt", "messages", "add_special", "parse_special",
-                                         "with_pieces", "return_token_strs", "tokens", "add_generation_prompt",
-                                         "continue_final_message", "documents", "add_special_tokens"};
+    "use_beam_search", "functions", "function_call", "modalities", "audio", "background",
+    "conversation", "chat_template", "post_sampling_probs"};
+static const char *const known_chat[] = {
+    "messages",  "top_logprobs", "add_generation_prompt", "continue_final_message",
+    "documents", "echo",         "mm_processor_kwargs"};
+static const char *const known_completions[] = {"prompt", "suffix", "echo", "best_of",
+                                                "add_special_tokens"};
+static const char *const known_text[] = {"content",
+                                         "prompt",
+                                         "messages",
+                                         "add_special",
+                                         "parse_special",
+                                         "with_pieces",
+                                         "return_token_strs",
+                                         "tokens",
+                                         "add_generation_prompt",
+                                         "continue_final_message",
+                                         "documents",
+                                         "add_special_tokens"};
 /* Later stages: 501 unless neutral. */
-static const char *const later[] = {
-    "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar", "grammar", "ebnf",
-    "regex", "json_schema", "structural_tag", "format", "thinking_budget", "thinking_token_budget",
-    "thinking_budget_tokens", "reasoning_budget_tokens", "prompt_logprobs", "truncate_prompt_tokens",
-    "truncation_side", "timings_per_token", "return_progress", "return_tokens_as_token_ids"};
+static const char *const later[] = {"structured_outputs",
+                                    "guided_json",
+                                    "guided_regex",
+                                    "guided_choice",
+                                    "guided_grammar",
+                                    "grammar",
+                                    "ebnf",
+                                    "regex",
+                                    "json_schema",
+                                    "structural_tag",
+                                    "format",
+                                    "thinking_budget",
+                                    "thinking_token_budget",
+                                    "thinking_budget_tokens",
+                                    "reasoning_budget_tokens",
+                                    "prompt_logprobs",
+                                    "truncate_prompt_tokens",
+                                    "truncation_side",
+                                    "timings_per_token",
+                                    "return_progress",
+                                    "return_tokens_as_token_ids"};
 /* Without meaning here and never listed. */
-static const char *const inert[] = {
-    "user", "safety_identifier", "metadata", "store", "service_tier", "prompt_cache_key",
-    "prompt_cache_retention", "prompt_cache_options", "verbosity", "moderation", "cache_control", "keep_alive",
-    "ttl", "draft_model", "spaces_between_special_tokens", "request_id", "session_id"};
+static const char *const inert[] = {"user",
+                                    "safety_identifier",
+                                    "metadata",
+                                    "store",
+                                    "service_tier",
+                                    "prompt_cache_key",
+                                    "prompt_cache_retention",
+                                    "prompt_cache_options",
+                                    "verbosity",
+                                    "moderation",
+                                    "cache_control",
+                                    "keep_alive",
+                                    "ttl",
+                                    "draft_model",
+                                    "spaces_between_special_tokens",
+                                    "request_id",
+                                    "session_id"};
 
 static bool in_list(const char *name, const char *const *v, size_t n)
 {
@@ -61,7 +102,8 @@ static bool neutral(const json *j)
     if (j->type == JSON_STRING || j->type == JSON_ARRAY || j->type == JSON_OBJECT) {
         if (!j->len) return true;
         const json *t = json_get(j, "type");
-        return j->type == JSON_OBJECT && j->len == 1 && json_is(t, JSON_STRING) && !strcmp(t->str, "text");
+        return j->type == JSON_OBJECT && j->len == 1 && json_is(t, JSON_STRING) &&
+               !strcmp(t->str, "text");
     }
     return j->type == JSON_NUMBER && json_num(j) == -1;
 }
@@ -98,36 +140,44 @@ static void refused(reader *r, const char *name, const char *why)
 static void read_refused(reader *r)
 {
     bool on = false;
-    if (rd_bool(r, "use_beam_search", &on) && on) refused(r, "use_beam_search", "; use n or sampling");
+    if (rd_bool(r, "use_beam_search", &on) && on)
+        refused(r, "use_beam_search", "; use n or sampling");
     if (rd_any(r, "functions")) refused(r, "functions", "; use tools");
     if (rd_any(r, "function_call")) refused(r, "function_call", "; use tools and tool_choice");
     if (rd_any(r, "audio")) refused(r, "audio", "");
     if (rd_bool(r, "background", &on) && on) refused(r, "background", "");
     if (rd_any(r, "conversation")) refused(r, "conversation", "; send the messages");
-    if (rd_any(r, "chat_template") && (!r->a->opt->allow_request_template || r->kind == READ_COMPLETIONS))
+    if (rd_any(r, "chat_template") &&
+        (!r->a->opt->allow_request_template || r->kind == READ_COMPLETIONS))
         refused(r, "chat_template", "; the server allows it with --allow-request-template");
     if (rd_bool(r, "post_sampling_probs", &on) && on) refused(r, "post_sampling_probs", "");
     const json *m = rd_any(r, "modalities");
-    if (m && m->type != JSON_ARRAY) reader_fail(r, "invalid_type", "modalities", "'modalities' must be an array");
+    if (m && m->type != JSON_ARRAY)
+        reader_fail(r, "invalid_type", "modalities", "'modalities' must be an array");
     for (const json *j = m && m->type == JSON_ARRAY ? m->child : NULL; j; j = j->next)
-        if (json_is(j, JSON_STRING) && !strcmp(j->str, "audio")) refused(r, "modalities", " with audio output");
+        if (json_is(j, JSON_STRING) && !strcmp(j->str, "audio"))
+            refused(r, "modalities", " with audio output");
 }
 
 /* Tools, structured output: later stages, refused while not neutral. */
 static void read_later(reader *r)
 {
-    const json *t = rd_any(r, "tools"), *c = rd_any(r, "tool_choice"), *f = rd_any(r, "response_format");
+    const json *t = rd_any(r, "tools"), *c = rd_any(r, "tool_choice"),
+               *f = rd_any(r, "response_format");
     if (r->kind == READ_TEXT || r->failed) return;
     if (t && t->type != JSON_ARRAY) {
-        reader_fail(r, "invalid_type", "tools", "'tools' must be an array, got %s", json_type_name(t));
+        reader_fail(r, "invalid_type", "tools", "'tools' must be an array, got %s",
+                    json_type_name(t));
     } else if (t && t->len) {
         r->failed = true;
         reply_not_built(r->call, "tools");
-    } else if (c && !(json_is(c, JSON_STRING) && (!strcmp(c->str, "none") || !strcmp(c->str, "auto")))) {
+    } else if (c &&
+               !(json_is(c, JSON_STRING) && (!strcmp(c->str, "none") || !strcmp(c->str, "auto")))) {
         r->failed = true;
         reply_not_built(r->call, "tool_choice");
     } else if (f && f->type != JSON_OBJECT) {
-        reader_fail(r, "invalid_type", "response_format", "'response_format' must be an object, got %s", json_type_name(f));
+        reader_fail(r, "invalid_type", "response_format",
+                    "'response_format' must be an object, got %s", json_type_name(f));
     } else if (f && !neutral(f)) {
         r->failed = true;
         reply_not_built(r->call, "response_format");
@@ -176,13 +226,15 @@ static void read_limits(params *p, reader *r)
         const json *j = rd_any(r, name[i]);
         if (!j || !rd_int(r, name[i], -1, INT64_MAX, &v)) continue;
         if (v != -1 && v < lo)
-            reader_fail(r, "invalid_value", name[i], "'%s' must be at least %" PRId64 ", or -1 for no limit, got %" PRId64,
+            reader_fail(r, "invalid_value", name[i],
+                        "'%s' must be at least %" PRId64 ", or -1 for no limit, got %" PRId64,
                         name[i], lo, v);
         p->s.max_tokens = v;
     }
     if (rd_int(r, "min_tokens", 0, INT64_MAX, &v)) p->s.min_tokens = v;
     if (!r->failed && p->s.max_tokens >= 0 && p->s.min_tokens > p->s.max_tokens)
-        reader_fail(r, "invalid_value", "min_tokens", "'min_tokens' (%" PRId64 ") must not be above the token limit (%" PRId64 ")",
+        reader_fail(r, "invalid_value", "min_tokens",
+                    "'min_tokens' (%" PRId64 ") must not be above the token limit (%" PRId64 ")",
                     p->s.min_tokens, p->s.max_tokens);
 }
 
@@ -203,7 +255,8 @@ static void read_stops(params *p, reader *r)
     const json *first = j->type == JSON_ARRAY ? j->child : j;
     size_t n = j->type == JSON_ARRAY ? j->len : 1;
     if (j->type != JSON_ARRAY && j->type != JSON_STRING) {
-        reader_fail(r, "invalid_type", "stop", "'stop' must be a string or an array of strings, got %s", json_type_name(j));
+        reader_fail(r, "invalid_type", "stop",
+                    "'stop' must be a string or an array of strings, got %s", json_type_name(j));
         return;
     }
     if (n > 16) {
@@ -217,9 +270,11 @@ static void read_stops(params *p, reader *r)
         char param[32] = "stop";
         if (j->type == JSON_ARRAY) snprintf(param, sizeof param, "stop[%zu]", i);
         if (first->type != JSON_STRING) {
-            reader_fail(r, "invalid_type", param, "'%s' must be a string, got %s", param, json_type_name(first));
+            reader_fail(r, "invalid_type", param, "'%s' must be a string, got %s", param,
+                        json_type_name(first));
         } else if (!first->len || first->len > 1024) {
-            reader_fail(r, "invalid_value", param, "'%s' must have 1 to 1024 bytes, got %zu", param, first->len);
+            reader_fail(r, "invalid_value", param, "'%s' must have 1 to 1024 bytes, got %zu", param,
+                        first->len);
         }
         if (r->failed) return;
         p->stop[i] = first->str;
@@ -238,11 +293,13 @@ static int32_t *read_ids(reader *r, const char *name, size_t lo, size_t hi, int 
     *n = 0;
     if (!j) return NULL;
     if (j->type != JSON_ARRAY) {
-        reader_fail(r, "invalid_type", name, "'%s' must be an array of token ids, got %s", name, json_type_name(j));
+        reader_fail(r, "invalid_type", name, "'%s' must be an array of token ids, got %s", name,
+                    json_type_name(j));
         return NULL;
     }
     if (j->len < lo || j->len > hi) {
-        reader_fail(r, "invalid_value", name, "'%s' takes %zu to %zu token ids, got %zu", name, lo, hi, j->len);
+        reader_fail(r, "invalid_value", name, "'%s' takes %zu to %zu token ids, got %zu", name, lo,
+                    hi, j->len);
         return NULL;
     }
     int32_t *v = array_of(r, j->len, sizeof *v);
@@ -250,9 +307,12 @@ static int32_t *read_ids(reader *r, const char *name, size_t lo, size_t hi, int 
         int64_t id;
         char param[64];
         snprintf(param, sizeof param, "%s[%d]", name, *n);
-        if (!json_int(i, &id)) reader_fail(r, "invalid_type", param, "'%s' must be a token id", param);
+        if (!json_int(i, &id))
+            reader_fail(r, "invalid_type", param, "'%s' must be a token id", param);
         else if (id < 0 || id >= n_vocab)
-            reader_fail(r, "invalid_value", param, "'%s' must be a token id between 0 and %d, got %" PRId64, param, n_vocab - 1, id);
+            reader_fail(r, "invalid_value", param,
+                        "'%s' must be a token id between 0 and %d, got %" PRId64, param,
+                        n_vocab - 1, id);
         if (r->failed) break;
         v[(*n)++] = (int32_t)id;
     }
@@ -265,11 +325,14 @@ static void read_bias(params *p, reader *r)
     int n_vocab = engine_info(r->a->eng)->n_vocab;
     if (!j) return;
     if (j->type != JSON_OBJECT) {
-        reader_fail(r, "invalid_type", "logit_bias", "'logit_bias' must be an object of token id to number, got %s", json_type_name(j));
+        reader_fail(r, "invalid_type", "logit_bias",
+                    "'logit_bias' must be an object of token id to number, got %s",
+                    json_type_name(j));
         return;
     }
     if (j->len > 4096) {
-        reader_fail(r, "invalid_value", "logit_bias", "'logit_bias' takes at most 4096 tokens, got %zu", j->len);
+        reader_fail(r, "invalid_value", "logit_bias",
+                    "'logit_bias' takes at most 4096 tokens, got %zu", j->len);
         return;
     }
     p->bias_id = array_of(r, j->len, sizeof *p->bias_id);
@@ -281,11 +344,15 @@ static void read_bias(params *p, reader *r)
         long long id = strtoll(i->key, &end, 10);
         bool digits = i->n_key && i->n_key <= 10 && !*end && i->key[0] >= '0' && i->key[0] <= '9';
         if (!digits || id < 0 || id >= n_vocab)
-            reader_fail(r, "invalid_value", param, "'%s' must name a token id between 0 and %d", param, n_vocab - 1);
+            reader_fail(r, "invalid_value", param, "'%s' must name a token id between 0 and %d",
+                        param, n_vocab - 1);
         else if (i->type != JSON_NUMBER)
-            reader_fail(r, "invalid_type", param, "'%s' must be a number between -100 and 100, got %s", param, json_type_name(i));
+            reader_fail(r, "invalid_type", param,
+                        "'%s' must be a number between -100 and 100, got %s", param,
+                        json_type_name(i));
         else if (!(json_num(i) >= -100 && json_num(i) <= 100))
-            reader_fail(r, "invalid_value", param, "'%s' must be a number between -100 and 100, got %.64s", param, i->str);
+            reader_fail(r, "invalid_value", param,
+                        "'%s' must be a number between -100 and 100, got %.64s", param, i->str);
         if (r->failed) return;
         p->bias_id[n] = (int32_t)id;
         p->bias[n++] = (float)json_num(i);
@@ -300,11 +367,13 @@ static void read_bad_words(params *p, reader *r)
     const json *j = rd_any(r, "bad_words");
     if (!j) return;
     if (j->type != JSON_ARRAY) {
-        reader_fail(r, "invalid_type", "bad_words", "'bad_words' must be an array of strings, got %s", json_type_name(j));
+        reader_fail(r, "invalid_type", "bad_words",
+                    "'bad_words' must be an array of strings, got %s", json_type_name(j));
         return;
     }
     if (j->len > 256) {
-        reader_fail(r, "invalid_value", "bad_words", "'bad_words' takes at most 256 strings, got %zu", j->len);
+        reader_fail(r, "invalid_value", "bad_words",
+                    "'bad_words' takes at most 256 strings, got %zu", j->len);
         return;
     }
     p->bad_word = array_of(r, j->len, sizeof *p->bad_word);
@@ -313,9 +382,11 @@ static void read_bad_words(params *p, reader *r)
         char param[32];
         snprintf(param, sizeof param, "bad_words[%d]", n);
         if (i->type != JSON_STRING)
-            reader_fail(r, "invalid_type", param, "'%s' must be a string, got %s", param, json_type_name(i));
+            reader_fail(r, "invalid_type", param, "'%s' must be a string, got %s", param,
+                        json_type_name(i));
         else if (!i->len || i->len > 256)
-            reader_fail(r, "invalid_value", param, "'%s' must have 1 to 256 bytes, got %zu", param, i->len);
+            reader_fail(r, "invalid_value", param, "'%s' must have 1 to 256 bytes, got %zu", param,
+                        i->len);
         if (r->failed) return;
         p->bad_word[n++] = i->str;
     }
@@ -374,7 +445,9 @@ static void take_effort(params *p, reader *r, const char *param, const json *j)
 static void take_switch(params *p, reader *r, const char *param, const json *j)
 {
     if (!j || j->type == JSON_NULL || r->failed) return;
-    if (!json_is_bool(j)) reader_fail(r, "invalid_type", param, "'%s' must be true or false, got %s", param, json_type_name(j));
+    if (!json_is_bool(j))
+        reader_fail(r, "invalid_type", param, "'%s' must be true or false, got %s", param,
+                    json_type_name(j));
     else if (p->thinking < 0) p->thinking = j->type == JSON_TRUE;
 }
 
@@ -383,8 +456,11 @@ static void read_thinking_object(params *p, reader *r, const json *j)
     const json *t = json_get(j, "type"), *budget = json_get(j, "budget_tokens");
     if (j->type != JSON_OBJECT) {
         take_switch(p, r, "thinking", j);
-    } else if (!json_is(t, JSON_STRING) || (strcmp(t->str, "enabled") && strcmp(t->str, "disabled") && strcmp(t->str, "adaptive"))) {
-        reader_fail(r, "invalid_value", "thinking.type", "'thinking.type' must be enabled, disabled or adaptive");
+    } else if (!json_is(t, JSON_STRING) ||
+               (strcmp(t->str, "enabled") && strcmp(t->str, "disabled") &&
+                strcmp(t->str, "adaptive"))) {
+        reader_fail(r, "invalid_value", "thinking.type",
+                    "'thinking.type' must be enabled, disabled or adaptive");
     } else {
         if (p->thinking < 0) p->thinking = strcmp(t->str, "disabled") != 0;
         if (budget && budget->type != JSON_NULL && p->thinking == 1) {
@@ -402,7 +478,8 @@ void read_reasoning_fields(params *p, reader *r)
     take_effort(p, r, "reasoning_effort", rd_any(r, "reasoning_effort"));
     if ((j = rd_any(r, "reasoning"))) {
         if (j->type != JSON_OBJECT) {
-            reader_fail(r, "invalid_type", "reasoning", "'reasoning' must be an object, got %s", json_type_name(j));
+            reader_fail(r, "invalid_type", "reasoning", "'reasoning' must be an object, got %s",
+                        json_type_name(j));
             return;
         }
         take_effort(p, r, "reasoning.effort", json_get(j, "effort"));
@@ -425,7 +502,8 @@ void read_reasoning_fields(params *p, reader *r)
     if (rd_str(r, "reasoning_format", 0, 64, &f, NULL)) {
         static const char *const formats[] = {"none", "auto", "deepseek", "deepseek-legacy"};
         if (!IN(f, formats))
-            reader_fail(r, "invalid_value", "reasoning_format", "'reasoning_format' must be none, auto, deepseek or deepseek-legacy");
+            reader_fail(r, "invalid_value", "reasoning_format",
+                        "'reasoning_format' must be none, auto, deepseek or deepseek-legacy");
         else if (!strcmp(f, "none")) p->parse_reasoning = false;
     }
 }
@@ -438,13 +516,15 @@ static void read_delivery(params *p, reader *r)
     rd_bool(r, "stream", &p->stream);
     const json *o = rd_any(r, "stream_options");
     if (o && o->type != JSON_OBJECT) {
-        reader_fail(r, "invalid_type", "stream_options", "'stream_options' must be an object, got %s", json_type_name(o));
+        reader_fail(r, "invalid_type", "stream_options",
+                    "'stream_options' must be an object, got %s", json_type_name(o));
     } else if (o && !p->stream) {
         reader_fail(r, "invalid_value", "stream_options", "'stream_options' needs 'stream': true");
     } else if (o) {
         const json *u = json_get(o, "include_usage"), *k = json_get(o, "continuous_usage_stats");
         if (u && u->type != JSON_NULL && !json_is_bool(u))
-            reader_fail(r, "invalid_type", "stream_options.include_usage", "'stream_options.include_usage' must be true or false");
+            reader_fail(r, "invalid_type", "stream_options.include_usage",
+                        "'stream_options.include_usage' must be true or false");
         p->include_usage = u && u->type == JSON_TRUE;
         if (k && !neutral(k) && !r->failed) {
             r->failed = true;
@@ -452,7 +532,9 @@ static void read_delivery(params *p, reader *r)
         }
     }
     if (rd_int(r, "sse_ping_interval", -1, 3600, &v)) {
-        if (v == 0) reader_fail(r, "invalid_value", "sse_ping_interval", "'sse_ping_interval' must be -1 or at least 1");
+        if (v == 0)
+            reader_fail(r, "invalid_value", "sse_ping_interval",
+                        "'sse_ping_interval' must be -1 or at least 1");
         p->ping = (double)v;
     }
     const json *n = rd_any(r, "n");
@@ -478,7 +560,8 @@ static void read_deadline(params *p, reader *r)
         char *end;
         double ms = strtod(h, &end);
         if (end == h || *end || !(ms >= 1 && ms <= 1e10)) {
-            reader_fail(r, "invalid_value", "x-quern-timeout-ms", "header 'x-quern-timeout-ms' must be milliseconds between 1 and 1e10");
+            reader_fail(r, "invalid_value", "x-quern-timeout-ms",
+                        "header 'x-quern-timeout-ms' must be milliseconds between 1 and 1e10");
             return;
         }
         if (limit <= 0 || ms / 1e3 < limit) limit = ms / 1e3;
@@ -488,7 +571,11 @@ static void read_deadline(params *p, reader *r)
 
 bool params_read(params *p, reader *r)
 {
-    *p = (params){.n = 1, .cache_prompt = true, .show_reasoning = true, .parse_reasoning = true, .thinking = -1};
+    *p = (params){.n = 1,
+                  .cache_prompt = true,
+                  .show_reasoning = true,
+                  .parse_reasoning = true,
+                  .thinking = -1};
     p->model = read_model(r);
     if (r->failed) return false;
     p->s = sampling_default(r->a->eng);

@@ -12,7 +12,10 @@
 static const char *anthropic_type(int status)
 {
     switch (status) {
-    case 400: case 405: case 411: case 415: return "invalid_request_error";
+    case 400:
+    case 405:
+    case 411:
+    case 415: return "invalid_request_error";
     case 401: return "authentication_error";
     case 403: return "permission_error";
     case 404: return "not_found_error";
@@ -81,7 +84,8 @@ void reply_fail(http_call *c, int status, const char *type, const char *code, co
     va_start(ap, fmt);
     vsnprintf(msg, sizeof msg, fmt, ap);
     va_end(ap);
-    reply_error(&b, route_dialect(http_path(c)), http_request_id(c), status, type, code, param, msg);
+    reply_error(&b, route_dialect(http_path(c)), http_request_id(c), status, type, code, param,
+                msg);
     http_reply(c, status, "application/json", &b);
 }
 

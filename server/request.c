@@ -59,8 +59,8 @@ void reader_ignore(reader *r, const char *name, size_t n)
     size_t k = 0;
     for (size_t i = 0; i < n && k < 64; i++) {
         char c = name[i];
-        bool ok = (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' ||
-                  c == '.' || c == '-' || c == '[' || c == ']';
+        bool ok = (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') ||
+                  c == '_' || c == '.' || c == '-' || c == '[' || c == ']';
         if (ok) clean[k++] = c;
     }
     if (!k) return;
@@ -85,7 +85,11 @@ static const char *shown(const json *j, char out[72])
 {
     if (j->type == JSON_NUMBER) snprintf(out, 72, "%.64s", j->str);
     else if (j->type == JSON_STRING) snprintf(out, 72, "a string");
-    else snprintf(out, 72, "%s", j->type == JSON_TRUE ? "true" : j->type == JSON_FALSE ? "false" : json_type_name(j));
+    else
+        snprintf(out, 72, "%s",
+                 j->type == JSON_TRUE    ? "true"
+                 : j->type == JSON_FALSE ? "false"
+                                         : json_type_name(j));
     return out;
 }
 
@@ -95,7 +99,8 @@ bool rd_bool(reader *r, const char *name, bool *out)
     char got[72];
     if (!j) return false;
     if (!json_is_bool(j)) {
-        reader_fail(r, "invalid_type", name, "'%s' must be true or false, got %s", name, shown(j, got));
+        reader_fail(r, "invalid_type", name, "'%s' must be true or false, got %s", name,
+                    shown(j, got));
         return false;
     }
     *out = j->type == JSON_TRUE;
@@ -112,17 +117,22 @@ bool rd_int(reader *r, const char *name, int64_t lo, int64_t hi, int64_t *out)
     /* An integral number beyond int64 is out of range, not of the wrong type. */
     bool huge = !whole && j->type == JSON_NUMBER && fabs(json_num(j)) >= 9.2e18;
     if (!whole && !huge) {
-        reader_fail(r, "invalid_type", name, "'%s' must be an integer, got %s", name, shown(j, got));
+        reader_fail(r, "invalid_type", name, "'%s' must be an integer, got %s", name,
+                    shown(j, got));
         return false;
     }
     if (huge || v < lo || v > hi) {
         if (hi == INT64_MAX && lo == INT64_MIN)
-            reader_fail(r, "invalid_value", name, "'%s' must fit a signed 64-bit integer, got %s", name, shown(j, got));
+            reader_fail(r, "invalid_value", name, "'%s' must fit a signed 64-bit integer, got %s",
+                        name, shown(j, got));
         else if (hi == INT64_MAX)
-            reader_fail(r, "invalid_value", name, "'%s' must be an integer of at least %" PRId64 ", got %s", name, lo, shown(j, got));
+            reader_fail(r, "invalid_value", name,
+                        "'%s' must be an integer of at least %" PRId64 ", got %s", name, lo,
+                        shown(j, got));
         else
-            reader_fail(r, "invalid_value", name, "'%s' must be an integer between %" PRId64 " and %" PRId64 ", got %s",
-                        name, lo, hi, shown(j, got));
+            reader_fail(r, "invalid_value", name,
+                        "'%s' must be an integer between %" PRId64 " and %" PRId64 ", got %s", name,
+                        lo, hi, shown(j, got));
         return false;
     }
     *out = v;
@@ -140,7 +150,8 @@ bool rd_num(reader *r, const char *name, double lo, double hi, double *out)
     }
     double v = json_num(j);
     if (!(v >= lo && v <= hi)) {
-        reader_fail(r, "invalid_value", name, "'%s' must be a number between %g and %g, got %s", name, lo, hi, shown(j, got));
+        reader_fail(r, "invalid_value", name, "'%s' must be a number between %g and %g, got %s",
+                    name, lo, hi, shown(j, got));
         return false;
     }
     *out = v;
@@ -157,7 +168,8 @@ bool rd_str(reader *r, const char *name, size_t lo, size_t hi, const char **out,
         return false;
     }
     if (j->len < lo || j->len > hi) {
-        reader_fail(r, "invalid_value", name, "'%s' must have %zu to %zu bytes, got %zu", name, lo, hi, j->len);
+        reader_fail(r, "invalid_value", name, "'%s' must have %zu to %zu bytes, got %zu", name, lo,
+                    hi, j->len);
         return false;
     }
     *out = j->str;

@@ -1,6 +1,6 @@
 /* request.h - JSON body -> checked parameters; every failure is one 400 that names the field.
- * A reader latches the first failure (V5): later reads are no-ops, and one check at the end suffices.
- * Thread: one owner. */
+ * A reader latches the first failure (V5): later reads are no-ops, and one check at the end
+ * suffices. Thread: one owner. */
 #ifndef QUERN_SERVER_REQUEST_H
 #define QUERN_SERVER_REQUEST_H
 
@@ -17,9 +17,9 @@ typedef struct {
     app *a;
     read_kind kind;
     json_doc *doc;
-    const json *body;      /* object */
-    bool failed;           /* the reply was set */
-    buf ignored;           /* names for x-quern-ignored */
+    const json *body; /* object */
+    bool failed;      /* the reply was set */
+    buf ignored;      /* names for x-quern-ignored */
     int n_ignored;
 } reader;
 
@@ -40,7 +40,7 @@ bool rd_num(reader *r, const char *name, double lo, double hi, double *out);
 bool rd_str(reader *r, const char *name, size_t lo, size_t hi, const char **out, size_t *n);
 
 typedef struct {
-    sampling s;            /* pointers into the document or owned below */
+    sampling s; /* pointers into the document or owned below */
     int n;
     bool stream, include_usage;
     bool return_token_ids;
@@ -49,14 +49,14 @@ typedef struct {
     int priority;
     const char *cache_salt;
     bool cache_prompt;
-    bool show_reasoning;   /* include_reasoning */
-    bool parse_reasoning;  /* false: tags and thought stay in content */
-    int thinking;          /* -1, 0, 1 */
+    bool show_reasoning;  /* include_reasoning */
+    bool parse_reasoning; /* false: tags and thought stay in content */
+    int thinking;         /* -1, 0, 1 */
     const char *effort;
-    bool drawn_seed;       /* the seed was random: report it */
-    double ping;           /* seconds; 0 = server's, < 0 off */
+    bool drawn_seed; /* the seed was random: report it */
+    double ping;     /* seconds; 0 = server's, < 0 off */
     int64_t deadline_us;
-    const char *model;     /* the alias that matched */
+    const char *model; /* the alias that matched */
     /* owned */
     const char **stop;
     size_t *stop_len;

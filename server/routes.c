@@ -114,7 +114,8 @@ const route *route_find(const char *method, const char *path, const char **tail,
             if (!strcmp(m, table[i].method)) return &table[i];
             if (!strstr(allow, table[i].method))
                 n += (size_t)snprintf(allow + n, 64 - n, "%s%s", n ? ", " : "",
-                                      strcmp(table[i].method, "GET") ? table[i].method : "GET, HEAD");
+                                      strcmp(table[i].method, "GET") ? table[i].method
+                                                                     : "GET, HEAD");
         }
     *tail = "";
     return NULL;

@@ -1,6 +1,5 @@
-/* routes.h - the route table: method + path pattern -> handler.  A pattern may end in "*" (one tail,
- * slashes included).  Several methods may share a pattern.
- * Thread: const. */
+/* routes.h - the route table: method + path pattern -> handler.  A pattern may end in "*" (one
+ * tail, slashes included).  Several methods may share a pattern. Thread: const. */
 #ifndef QUERN_SERVER_ROUTES_H
 #define QUERN_SERVER_ROUTES_H
 
@@ -9,9 +8,9 @@
 typedef void route_fn(http_call *c);
 
 enum {
-    ROUTE_BODY = 1,    /* needs a body: 411 without one */
-    ROUTE_PREP = 2,    /* handler runs on a prep thread */
-    ROUTE_OPEN = 4,    /* no key */
+    ROUTE_BODY = 1,     /* needs a body: 411 without one */
+    ROUTE_PREP = 2,     /* handler runs on a prep thread */
+    ROUTE_OPEN = 4,     /* no key */
     ROUTE_ANY_HOST = 8, /* exempt from the Host check */
     ROUTE_METRICS = 16, /* no key with --open-metrics */
     ROUTE_ANY_TYPE = 32 /* any Content-Type is read as JSON */
@@ -20,8 +19,8 @@ enum {
 typedef enum { DIALECT_OPENAI, DIALECT_ANTHROPIC, DIALECT_OLLAMA, DIALECT_LMSTUDIO } dialect;
 
 typedef struct {
-    const char *method;   /* "GET" also serves HEAD */
-    const char *pattern;  /* canonical, used as the metrics label */
+    const char *method;  /* "GET" also serves HEAD */
+    const char *pattern; /* canonical, used as the metrics label */
     route_fn *fn;
     unsigned flags;
 } route;

@@ -398,7 +398,7 @@ START_TEST(the_final_message_is_continued)
     prompt_is(QWEN3,
               "{\"messages\":[" USER ",{\"role\":\"assistant\",\"reasoning_content\":\"Hm, "
               "so\"}],\"continue_final_message\":true}",
-              HI GO "<think>\nHm, so", THINK_PROMPT_OPEN);
+              HI GO "<think>\nHm, so", THINK_PROMPT_TEXT);
     prompt_is(QWEN35, "{\"messages\":[" USER "," A("Yes \\n") "],\"continue_final_message\":true}",
               HI GO "<think>\n\n</think>\n\nYes \n", THINK_MODEL_OPENS);
     prompt_is(QWEN35,
@@ -410,7 +410,7 @@ START_TEST(the_final_message_is_continued)
               HI GO "<think>\n\n</think>\n\nx<|im_end|>\n" GO, THINK_MODEL_OPENS);
     prompt_is(QWQ,
               "{\"messages\":[" USER "," A("<think>\\nSo") "],\"continue_final_message\":true}",
-              HI GO "<think>\nSo", THINK_PROMPT_OPEN);
+              HI GO "<think>\nSo", THINK_PROMPT_TEXT);
     for (int i = 0; all_templates[i]; i++) {
         result r =
             render(all_templates[i],

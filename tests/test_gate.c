@@ -12,7 +12,8 @@ typedef struct {
 } pair;
 
 /* A request with the given fields; Host: localhost unless one of them is "Host". */
-static gate_request make(gate_field *f, const char *method, const char *target, const char *version, const pair *v)
+static gate_request make(gate_field *f, const char *method, const char *target, const char *version,
+                         const pair *v)
 {
     gate_request r = {.method = method, .target = target, .version = version, .field = f};
     bool host = false;
@@ -24,7 +25,8 @@ static gate_request make(gate_field *f, const char *method, const char *target, 
     return r;
 }
 
-static int frame(const char *method, const char *target, const char *version, const pair *v, gate_pass *p)
+static int frame(const char *method, const char *target, const char *version, const pair *v,
+                 gate_pass *p)
 {
     gate_field f[16];
     gate_fault fault = {0};
@@ -38,7 +40,10 @@ static int frame(const char *method, const char *target, const char *version, co
 START_TEST(framing)
 {
     gate_pass p;
-    static const struct { pair v[3]; int want; } one[] = {
+    static const struct {
+        pair v[3];
+        int want;
+    } one[] = {
         {{{0}}, 0},
         {{{"Content-Length", "12"}}, 0},
         {{{"Transfer-Encoding", "chunked"}}, 0},
@@ -58,7 +63,8 @@ START_TEST(framing)
         {{{"X", "a\001b"}}, 400},
         {{{"X", "a\tb"}}, 0},
     };
-    for (size_t i = 0; i < sizeof one / sizeof *one; i++) ck_assert_int_eq(frame("GET", "/", "HTTP/1.1", one[i].v, &p), one[i].want);
+    for (size_t i = 0; i < sizeof one / sizeof *one; i++)
+        ck_assert_int_eq(frame("GET", "/", "HTTP/1.1", one[i].v, &p), one[i].want);
     ck_assert_int_eq(frame("GET", "/", "HTTP/2.0", NULL, &p), 505);
     ck_assert_int_eq(frame("get", "/", "HTTP/1.1", NULL, &p), 501);
     ck_assert_int_eq(frame("GET", "/a\x80", "HTTP/1.1", NULL, &p), 400);
@@ -67,7 +73,8 @@ START_TEST(framing)
     target[8999] = 0;
     ck_assert_int_eq(frame("GET", target, "HTTP/1.1", NULL, &p), 414);
     free(target);
-    ck_assert_int_eq(frame("POST", "/", "HTTP/1.1", (pair[]){{"Content-Length", "77"}, {0}}, &p), 0);
+    ck_assert_int_eq(frame("POST", "/", "HTTP/1.1", (pair[]){{"Content-Length", "77"}, {0}}, &p),
+                     0);
     ck_assert(p.has_length && p.length == 77 && !p.chunked);
 }
 END_TEST
@@ -84,10 +91,16 @@ START_TEST(request_ids)
 }
 END_TEST
 
-static gate *open_gate(char **keys, int n_key, const char *file, char **hosts, int n_host, const char *cors)
+static gate *open_gate(char **keys, int n_key, const char *file, char **hosts, int n_host,
+                       const char *cors)
 {
     err e = {0};
-    gate_options o = {.key = keys, .n_key = n_key, .key_file = file, .allowed_host = hosts, .n_allowed_host = n_host, .cors = cors};
+    gate_options o = {.key = keys,
+                      .n_key = n_key,
+                      .key_file = file,
+                      .allowed_host = hosts,
+                      .n_allowed_host = n_host,
+                      .cors = cors};
     gate *g = gate_new(&o, &e);
     ck_assert_msg(g != NULL, "%s", e.msg);
     return g;
@@ -106,10 +119,20 @@ START_TEST(hosts)
 {
     char *extra[] = {"api.example.com"};
     gate *g = open_gate(NULL, 0, NULL, extra, 1, NULL);
-    static const char *const good[] = {"localhost", "LOCALHOST:80", "127.0.0.1", "10.1.2.3:8080", "[::1]", "[fe80::1]:80", "box", "x.local",
-                                       "y.internal:1", "z.localhost", "api.example.com:443"};
-    static const char *const bad[] = {"example.com", "api.example.com.evil", "127.0.0.1.nip.io", "local", ".local.evil", "[::1", "", "a.b.c"};
-    for (size_t i = 0; i < sizeof good / sizeof *good; i++) ck_assert_int_eq(host_status(g, good[i]), 0);
+    static const char *const good[] = {
+        "localhost",          "LOCALHOST:80", "127.0.0.1", "10.1.2.3:8080", "[::1]",
+        "[fe80::1]:80",       "box",          "x.local",   "y.internal:1",  "z.localhost",
+        "api.example.com:443"};
+    static const char *const bad[] = {"example.com",
+                                      "api.example.com.evil",
+                                      "127.0.0.1.nip.io",
+                                      "local",
+                                      ".local.evil",
+                                      "[::1",
+                                      "",
+                                      "a.b.c"};
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++)
+        ck_assert_int_eq(host_status(g, good[i]), 0);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         if (strcmp(bad[i], "local")) ck_assert_int_eq(host_status(g, bad[i]), 403);
     gate_free(g);
@@ -124,7 +147,8 @@ static int origin_status(gate *g, const char *origin, gate_pass *p)
 {
     gate_field f[4];
     gate_fault fault = {0};
-    gate_request r = make(f, "GET", "/", "HTTP/1.1", (pair[]){{"Host", "box:8080"}, {"Origin", origin}, {0}});
+    gate_request r =
+        make(f, "GET", "/", "HTTP/1.1", (pair[]){{"Host", "box:8080"}, {"Origin", origin}, {0}});
     *p = (gate_pass){0};
     gate_origin(g, &r, p, &fault);
     return fault.status;
@@ -176,7 +200,8 @@ START_TEST(keys)
     ck_assert_int_eq(key_status(g, (pair[]){{"Authorization", "Bearer k1"}, {0}}), 0);
     ck_assert_int_eq(key_status(g, (pair[]){{"x-api-key", "alpha"}, {0}}), 0);
     ck_assert_int_eq(key_status(g, (pair[]){{"x-api-key", "beta"}, {0}}), 0);
-    ck_assert_int_eq(key_status(g, (pair[]){{"Authorization", "Bearer bad"}, {"x-api-key", "k1"}, {0}}), 0);
+    ck_assert_int_eq(
+        key_status(g, (pair[]){{"Authorization", "Bearer bad"}, {"x-api-key", "k1"}, {0}}), 0);
     ck_assert_int_eq(key_status(g, NULL), 401);
     ck_assert_int_eq(key_status(g, (pair[]){{"x-api-key", "ann"}, {0}}), 401);
     ck_assert_int_eq(key_status(g, (pair[]){{"x-api-key", ""}, {0}}), 401);
@@ -205,8 +230,10 @@ START_TEST(paths)
     ck_assert(gate_path("/a..b/c", out, sizeof out));
     ck_assert(gate_path("/%2525", out, sizeof out)); /* decoded once */
     ck_assert_str_eq(out, "/%25");
-    static const char *const bad[] = {"", "a", "/..", "/../x", "/x/%2e%2E/y", "/a%00b", "/a%0ab", "/%", "/%4", "/%zz", "/%ff"};
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) ck_assert_msg(!gate_path(bad[i], out, sizeof out), "%s", bad[i]);
+    static const char *const bad[] = {"",       "a",  "/..", "/../x", "/x/%2e%2E/y", "/a%00b",
+                                      "/a%0ab", "/%", "/%4", "/%zz",  "/%ff"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        ck_assert_msg(!gate_path(bad[i], out, sizeof out), "%s", bad[i]);
     char deep[200];
     memset(deep, 'a', sizeof deep);
     deep[0] = '/';

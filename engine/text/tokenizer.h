@@ -1,7 +1,7 @@
 /* tokenizer.h - byte-level BPE as Hugging Face runs it: NFC where the checkpoint says so, added
  * tokens split out first, the checkpoint's own pre-tokenizer pattern (PCRE2), merges by rank.
- * Refuses at load: other models than byte-level BPE, patterns that do not compile, ids out of range.
- * Thread: const after loading; every call is safe from any thread (scratch is per call or
+ * Refuses at load: other models than byte-level BPE, patterns that do not compile, ids out of
+ * range. Thread: const after loading; every call is safe from any thread (scratch is per call or
  * thread-local). */
 #ifndef QUERN_ENGINE_TEXT_TOKENIZER_H
 #define QUERN_ENGINE_TEXT_TOKENIZER_H
@@ -17,10 +17,10 @@ typedef struct tokenizer tokenizer;
 
 /* Where the vocabulary comes from; exactly one form is filled. */
 typedef struct {
-    const char *tokenizer_json;        /* path, or NULL */
-    const char *vocab_json, *merges;   /* paths, both or neither */
-    const char *tokenizer_config;      /* path or NULL: added tokens and their flags, eos, pad */
-    const struct gguf *gguf;           /* tokenizer.ggml.* keys, or NULL */
+    const char *tokenizer_json;      /* path, or NULL */
+    const char *vocab_json, *merges; /* paths, both or neither */
+    const char *tokenizer_config;    /* path or NULL: added tokens and their flags, eos, pad */
+    const struct gguf *gguf;         /* tokenizer.ggml.* keys, or NULL */
 } tokenizer_source;
 
 tokenizer *tokenizer_open(const tokenizer_source *src, err *e);
@@ -50,11 +50,13 @@ const char *tokenizer_piece(const tokenizer *t, int32_t id, size_t *n);
 bool tokenizer_is_special(const tokenizer *t, int32_t id); /* skipped by skip_special_tokens */
 bool tokenizer_is_added(const tokenizer *t, int32_t id);
 /* Appends the bytes of ids[n]; ERR_INVALID (naming the id) for an id without a token. */
-int tokenizer_decode(const tokenizer *t, const int32_t *ids, size_t n, bool skip_special, buf *out, err *e);
+int tokenizer_decode(const tokenizer *t, const int32_t *ids, size_t n, bool skip_special, buf *out,
+                     err *e);
 
-int32_t tokenizer_n_vocab(const tokenizer *t);  /* ids below this may be drawn (largest id + 1) */
-int32_t tokenizer_id(const tokenizer *t, const char *token); /* exact added or ordinary token text, -1 */
-int32_t tokenizer_eos(const tokenizer *t);      /* -1 if the checkpoint names none */
+int32_t tokenizer_n_vocab(const tokenizer *t); /* ids below this may be drawn (largest id + 1) */
+int32_t tokenizer_id(const tokenizer *t,
+                     const char *token);   /* exact added or ordinary token text, -1 */
+int32_t tokenizer_eos(const tokenizer *t); /* -1 if the checkpoint names none */
 int32_t tokenizer_bos(const tokenizer *t);
 int32_t tokenizer_pad(const tokenizer *t);
 /* Chat template text carried by tokenizer_config.json or GGUF metadata, NULL if none (borrowed). */
