@@ -346,9 +346,9 @@ static bool decode_prompts(reader *r, gen *g)
 static void read_route_fields(reader *r, params *p)
 {
     int64_t best = 0;
-    const json *suffix = rd_any(r, "suffix");
+    const char *suffix = "";
     rd_bool(r, "echo", &p->echo);
-    if (suffix && suffix->len && !r->failed) {
+    if (rd_str(r, "suffix", 0, SIZE_MAX, &suffix, NULL) && *suffix) {
         r->failed = true;
         reply_not_built(r->call, "suffix");
     }

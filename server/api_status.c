@@ -84,6 +84,8 @@ void api_root(http_call *c)
 
 void api_not_built(http_call *c)
 {
-    reply_fail(c, 501, "not_implemented_error", "not_implemented", NULL,
-               "%.64s is not supported by this version of the server", http_path(c));
+    char path[65];
+    snprintf(path, sizeof path, "%.64s", http_path(c));
+    reply_fail(c, 501, "not_implemented_error", "not_implemented", path,
+               "%s is not supported by this version of the server", path);
 }

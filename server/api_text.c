@@ -15,6 +15,7 @@ static bool read_chat_switches(reader *r, params *p)
 {
     *p = (params){.thinking = -1, .show_reasoning = true, .parse_reasoning = true};
     if (!read_model(r)) return false;
+    read_refused(r);
     read_reasoning_fields(p, r);
     read_unknown(r);
     return !r->failed;
@@ -147,6 +148,7 @@ void api_detokenize(http_call *c)
     buf text = {0};
     err e = {0};
     if (reader_open(&r, c, READ_TEXT) && read_model(&r) && read_token_array(&r, &ids)) {
+        read_unknown(&r);
         if (tokenizer_decode(engine_info(r.a->eng)->tok, ids.v, ids.n, false, &text, &e)) {
             reader_fail(&r, "invalid_value", "tokens", "%s", e.msg);
         } else {
@@ -156,6 +158,7 @@ void api_detokenize(http_call *c)
             buf_puts(&b, ",\"prompt\":");
             buf_put_json(&b, buf_str(&text), text.len);
             buf_putc(&b, '}');
+            if (r.ignored.len) http_add_header(c, "x-quern-ignored", "%s", r.ignored.v);
             http_reply(c, 200, "application/json", &b);
         }
     }

@@ -42,7 +42,7 @@ static chat_format *request_format(reader *r)
     const char *text = NULL;
     size_t n = 0;
     err e = {0};
-    if (!rd_str(r, "chat_template", 1, 1 << 20, &text, &n)) return NULL;
+    if (!rd_str(r, "chat_template", 0, 1 << 20, &text, &n) || !n) return NULL;
     const tokenizer *tok = engine_info(r->a->eng)->tok;
     chat_format *f =
         chat_format_open(text, n, tokenizer_bos_text(tok), tokenizer_eos_text(tok), NULL, &e);

@@ -136,18 +136,24 @@ static void refused(reader *r, const char *name, const char *why)
     reader_fail(r, "unsupported_value", name, "'%s' is not supported%s", name, why);
 }
 
-/* V7: these would change what the client gets, so they are never ignored. */
-static void read_refused(reader *r)
+/* A field that is there and not neutral. */
+static bool asked(reader *r, const char *name)
+{
+    const json *j = rd_any(r, name);
+    return j && !neutral(j);
+}
+
+void read_refused(reader *r)
 {
     bool on = false;
     if (rd_bool(r, "use_beam_search", &on) && on)
         refused(r, "use_beam_search", "; use n or sampling");
-    if (rd_any(r, "functions")) refused(r, "functions", "; use tools");
-    if (rd_any(r, "function_call")) refused(r, "function_call", "; use tools and tool_choice");
-    if (rd_any(r, "audio")) refused(r, "audio", "");
+    if (asked(r, "functions")) refused(r, "functions", "; use tools");
+    if (asked(r, "function_call")) refused(r, "function_call", "; use tools and tool_choice");
+    if (asked(r, "audio")) refused(r, "audio", "");
     if (rd_bool(r, "background", &on) && on) refused(r, "background", "");
-    if (rd_any(r, "conversation")) refused(r, "conversation", "; send the messages");
-    if (rd_any(r, "chat_template") &&
+    if (asked(r, "conversation")) refused(r, "conversation", "; send the messages");
+    if (asked(r, "chat_template") &&
         (!r->a->opt->allow_request_template || r->kind == READ_COMPLETIONS))
         refused(r, "chat_template", "; the server allows it with --allow-request-template");
     if (rd_bool(r, "post_sampling_probs", &on) && on) refused(r, "post_sampling_probs", "");
@@ -196,7 +202,7 @@ static void read_numbers(params *p, reader *r)
     if (rd_num(r, "temperature", 0, 2, &v)) s->temperature = (float)v;
     if (rd_num(r, "top_p", 0, 1, &v)) s->top_p = (float)v;
     if (rd_num(r, "min_p", 0, 1, &v)) s->min_p = (float)v;
-    if (rd_int(r, "top_k", -1, INT32_MAX, &i)) s->top_k = (int)i;
+    if (rd_int(r, "top_k", -1, INT64_MAX, &i)) s->top_k = i > INT32_MAX ? INT32_MAX : (int)i;
     if (rd_num(r, "presence_penalty", -2, 2, &v)) s->presence = (float)v;
     if (rd_num(r, "frequency_penalty", -2, 2, &v)) s->frequency = (float)v;
     if (rd_num(r, "repeat_penalty", 0.01, 10, &v)) s->repetition = (float)v;
@@ -224,7 +230,9 @@ static void read_limits(params *p, reader *r)
     p->s.max_tokens = r->kind == READ_COMPLETIONS ? 16 : -1;
     for (int i = 0; i < 3; i++) {
         const json *j = rd_any(r, name[i]);
-        if (!j || !rd_int(r, name[i], -1, INT64_MAX, &v)) continue;
+        /* A limit of any size is legal; beyond int64 it is as good as the largest. */
+        if (j && j->type == JSON_NUMBER && json_num(j) >= 0x1p63) v = INT64_MAX;
+        else if (!j || !rd_int(r, name[i], -1, INT64_MAX, &v)) continue;
         if (v != -1 && v < lo)
             reader_fail(r, "invalid_value", name[i],
                         "'%s' must be at least %" PRId64 ", or -1 for no limit, got %" PRId64,
@@ -485,6 +493,9 @@ void read_reasoning_fields(params *p, reader *r)
         take_effort(p, r, "reasoning.effort", json_get(j, "effort"));
         take_switch(p, r, "reasoning.enabled", json_get(j, "enabled"));
         const json *x = json_get(j, "exclude"), *m = json_get(j, "max_tokens");
+        if (x && x->type != JSON_NULL && !json_is_bool(x))
+            reader_fail(r, "invalid_type", "reasoning.exclude",
+                        "'reasoning.exclude' must be true or false, got %s", json_type_name(x));
         if (x && x->type == JSON_TRUE) p->show_reasoning = false;
         if (m && !neutral(m) && !r->failed) {
             r->failed = true;

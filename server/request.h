@@ -75,6 +75,8 @@ void params_headers(const params *p, reader *r, int64_t clamped);
 const char *read_model(reader *r);
 /* The reasoning switches of R3, R4, R6. */
 void read_reasoning_fields(params *p, reader *r);
+/* Fields that would change what the client gets and are refused, never ignored (V7). */
+void read_refused(reader *r);
 /* Top-level names nobody asked for go to r->ignored (V6). */
 void read_unknown(reader *r);
 

@@ -38,6 +38,7 @@ BAD_CHAT = [
     ({"logit_bias": {"5": 101}}, "invalid_value", "logit_bias.5"),
     ({"logit_bias": [1]}, "invalid_type", "logit_bias"),
     ({"logprobs": 1}, "invalid_type", "logprobs"),
+    ({"reasoning": {"exclude": "x"}}, "invalid_type", "reasoning.exclude"),
     ({"top_logprobs": 2}, "invalid_value", "top_logprobs"),
     ({"logprobs": True, "top_logprobs": 21}, "invalid_value", "top_logprobs"),
     ({"logprobs": True, "top_logprobs": -1}, "invalid_value", "top_logprobs"),
@@ -110,6 +111,7 @@ def test_later_stage_fields_answer_501(server, fields, param):
     {"tools": []}, {"response_format": {"type": "text"}}, {"tool_choice": "auto"}, {"tool_choice": "none"},
     {"functions": None}, {"stop": None}, {"temperature": None}, {"seed": None}, {"logit_bias": {}}, {"stop": []},
     {"echo": False}, {"thinking_budget": None}, {"seed": -1}, {"seed": -(2 ** 63)}, {"seed": 5.0}, {"max_tokens": 1e0},
+    {"functions": [], "audio": False, "conversation": "", "chat_template": "", "modalities": ["text"]},
     {"user": "u", "metadata": {"a": "b"}, "store": True, "service_tier": "auto"},
 ])
 def test_neutral_values_are_absent(server, fields):
@@ -169,6 +171,35 @@ def test_context_length(server):
     assert check(server.complete(prompt=[[5], [5] * (ctx + 1)]), 400)["param"] == "prompt[1]"
 
 
+def test_refused_fields_are_refused_wherever_messages_are_read(server):
+    m = [{"role": "user", "content": "hi"}]
+    for path in ("/v1/chat/completions", "/apply-template", "/tokenize"):
+        for field, value in (("chat_template", "mine"), ("functions", [{"name": "f"}]), ("conversation", "c1")):
+            check(server.post(path, {"messages": m, field: value}), 400, "unsupported_value", field)
+
+
+def test_request_template(start):
+    s = start("--allow-request-template")
+    m = [{"role": "user", "content": "hi"}]
+    assert s.post("/apply-template", {"messages": m, "chat_template": "T{{ messages[0].content }}"}).json() == {"prompt": "Thi"}
+    plain = s.post("/apply-template", {"messages": m}).json()
+    assert s.post("/apply-template", {"messages": m, "chat_template": ""}).json() == plain
+    check(s.post("/apply-template", {"messages": m, "chat_template": "{% if %}"}), 400, "template_error", "chat_template")
+    check(s.chat(chat_template="{{ raise_exception('no such talk') }}"), 400, "template_error")
+
+
+def test_limits_of_any_size_are_legal(server):
+    for n in (2 ** 63, 10 ** 19, 1e300):
+        r = server.complete(prompt="a", max_tokens=n, stop_token_ids=[5], logit_bias={"5": 100})
+        assert r.status_code == 200 and r.headers["x-quern-clamped"].startswith("max_tokens="), r.text
+    assert server.chat(top_k=2 ** 40, max_tokens=1).status_code == 200
+
+
+def test_detokenize_lists_unknown_fields(server):
+    r = server.post("/detokenize", {"tokens": [5], "frobnicate": 1})
+    assert r.status_code == 200 and r.headers["x-quern-ignored"] == "frobnicate"
+
+
 @pytest.mark.parametrize("prompt,param", [("", "prompt"), ([], "prompt"), ([""], "prompt[0]"), ([[]], "prompt[0]"), (None, "prompt"),
                                           (["a", [1]], "prompt"), ([1, "a"], "prompt"), ([10 ** 9], "prompt[0]"), ({}, "prompt")])
 def test_bad_prompts(server, prompt, param):
@@ -181,12 +212,16 @@ def test_later_stage_completions_fields(server, fields, param):
     check(server.complete(**fields), 501, "not_implemented", param)
 
 
+def test_suffix_must_be_a_string(server):
+    check(server.complete(suffix=True), 400, "invalid_type", "suffix")
+
+
 def test_routes(server):
     assert check(server.get("/nope"), 404, "route_not_found")["type"] == "not_found_error"
     r = server.get("/v1/chat/completions")
     check(r, 405, "method_not_allowed")
     assert r.headers["allow"] == "POST"
-    check(server.post("/v1/embeddings", {"input": "x"}), 501, "not_implemented")
+    assert check(server.post("/v1/embeddings", {"input": "x"}), 501, "not_implemented")["param"] == "/v1/embeddings"
     r = server.post("/v1/messages", {})
     assert r.status_code == 501 and r.json()["type"] == "error" and r.json()["request_id"] == r.headers["x-request-id"]
     r = server.post("/api/chat", {})
