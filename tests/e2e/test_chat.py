@@ -160,11 +160,11 @@ def test_padding_rows_are_never_drawn(server):
 
 
 def test_seed_repeats(server):
-    body = dict(messages=U, temperature=2, max_tokens=30, seed=-9)
+    body = dict(messages=U, temperature=2, top_p=1, top_k=0, max_tokens=30, seed=-9)
     a, b = server.chat(**body).json(), server.chat(**body).json()
     assert a["choices"][0]["message"] == b["choices"][0]["message"]
-    r = server.chat(messages=U, temperature=2, max_tokens=30)
-    again = server.chat(messages=U, temperature=2, max_tokens=30, seed=int(r.headers["x-quern-seed"]))
+    r = server.chat(messages=U, temperature=2, top_p=1, top_k=0, max_tokens=30)
+    again = server.chat(messages=U, temperature=2, top_p=1, top_k=0, max_tokens=30, seed=int(r.headers["x-quern-seed"]))
     assert r.json()["choices"][0]["message"] == again.json()["choices"][0]["message"]
     many = server.chat(n=4, **body).json()["choices"]
     assert many[0]["message"] == a["choices"][0]["message"]
