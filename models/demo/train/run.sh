@@ -14,8 +14,9 @@ GOLDEN=${GOLDEN:-../../../tests/data/demo_golden.json}
 export GOMP_SPINCOUNT=2000      # on shared cores OpenMP's default spinning costs up to 30 times
 mkdir -p "$WORK"
 [ -f "$WORK/tokenizer.json" ] || $PY bpe.py "$WORK/tokenizer.json" 2048
-[ -f "$WORK/main.pt" ] && RESUME=--resume
-$PY train.py --tokenizer "$WORK/tokenizer.json" --out "$WORK/main.pt" --minutes "$MINUTES" $RESUME
+set --
+if [ -f "$WORK/main.pt" ]; then set -- --resume; fi
+$PY train.py --tokenizer "$WORK/tokenizer.json" --out "$WORK/main.pt" --minutes "$MINUTES" "$@"
 $PY export.py "$WORK/main.pt" "$WORK/tokenizer.json" "$OUT"
 $PY evaluate.py "$WORK/main.pt" "$WORK/tokenizer.json" --cases 80 --json "$WORK/scores.json"
 $PY npcheck.py "$OUT" "$GOLDEN" "$WORK/main.pt"
