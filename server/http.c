@@ -305,6 +305,7 @@ static enum MHD_Result send_fault(http_call *c)
     reply_error(&b, route_dialect(c->path), c->pass.request_id, f->status, f->type, f->code, NULL,
                 f->msg);
     if (f->close) c->close_after = true;
+    if (f->status == 503) http_add_header(c, "Retry-After", "1");
     http_reply(c, f->status, "application/json", &b);
     return send_plain(c);
 }
@@ -636,6 +637,8 @@ void http_add_header(http_call *c, const char *name, const char *fmt, ...)
     char text[1024];
     va_list ap;
     if (c->n_header == (int)(sizeof c->header / sizeof *c->header)) return;
+    for (int i = 0; i < c->n_header; i++)
+        if (!strcmp(c->header[i].name, name)) return;
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);

@@ -48,7 +48,7 @@ const char *http_request_id(const http_call *c);
 uint64_t http_key_hash(const http_call *c);  /* of the API key used, 0 = none */
 int64_t http_arrival_us(const http_call *c); /* clock_us when the headers were complete */
 
-/* Reply headers; names are literals, values are copied. */
+/* Reply headers; names are literals, values are copied.  The first value of a name stays. */
 void http_add_header(http_call *c, const char *name, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 /* The one reply of a call; takes body's bytes.  type NULL = no Content-Type (204). */

@@ -181,6 +181,19 @@ def test_body_limits(start):
     alive(s)
 
 
+def test_bodies_in_flight_are_bounded(start):
+    s = start("--max-body", "10000", "--max-body-total", "10000")
+    held = socket.create_connection(("127.0.0.1", s.port), timeout=10)
+    held.sendall(b"POST /v1/completions HTTP/1.1\r\n" + HOST + b"Content-Length: 6000\r\n\r\n{")
+    time.sleep(0.3)
+    chunk = b"%x\r\n%s\r\n" % (6000, b"x" * 6000)
+    for extra, body, length in ((b"", b"x" * 6000, True), (b"Transfer-Encoding: chunked\r\n", chunk + b"0\r\n\r\n", False)):
+        got = s.raw(post(HOST + extra, body=body, length=length), timeout=3)
+        assert status(got) == 503 and b'"code":"out_of_memory"' in got and b"\r\nRetry-After: " in got
+    held.close()
+    assert wait_for(lambda: s.complete(max_tokens=1).status_code == 200)
+
+
 def wait_for(fn, limit=3.0):
     end = time.time() + limit
     while time.time() < end:
