@@ -85,6 +85,7 @@ static int open_text(engine *g, const engine_options *o, err *e)
     if (!rc) {
         g->chat = chat_format_open(text, n, tokenizer_bos_text(g->tok), tokenizer_eos_text(g->tok),
                                    o->template_kwargs, e);
+        g->template_hash = engine_hash_template(text, n, o->template_kwargs);
         if (!g->chat) rc = e ? e->code : ERR_INVALID;
     }
     buf_clear(&file);

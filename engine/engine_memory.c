@@ -164,6 +164,15 @@ static void hash_tensor(XXH3_state_t *h, const ckpt_tensor *t)
     for (int k = 0; k < 3; k++) XXH3_64bits_update(h, (const char *)t->data + at[k], part);
 }
 
+uint64_t engine_hash_template(const char *text, size_t n, const json *kwargs)
+{
+    buf vars = {0};
+    if (kwargs) json_dump(kwargs, &vars);
+    uint64_t h = XXH3_64bits_withSeed(buf_str(&vars), vars.len, text ? XXH3_64bits(text, n) : 0);
+    buf_clear(&vars);
+    return h;
+}
+
 uint64_t engine_fingerprint(const engine *g)
 {
     XXH3_state_t *h = XXH3_createState();
@@ -180,6 +189,12 @@ uint64_t engine_fingerprint(const engine *g)
                      g->info.backend, g->info.isa, g->info.arch, g->info.kv_dtype, g->info.ctx,
                      (int)r->kind, r->theta, r->factor, r->original_ctx, r->beta_fast, r->beta_slow,
                      r->attn_factor, g->conf.norm_eps);
+    XXH3_64bits_update(h, text, (size_t)n < sizeof text ? (size_t)n : sizeof text - 1);
+    /* What a request that leaves a field out gets instead, and what its messages become. */
+    const sampling *s = &g->defaults;
+    n = snprintf(text, sizeof text, "%g %g %d %g %g %g %g template=%016" PRIx64, s->temperature,
+                 s->top_p, s->top_k, s->min_p, s->presence, s->frequency, s->repetition,
+                 g->template_hash);
     XXH3_64bits_update(h, text, (size_t)n < sizeof text ? (size_t)n : sizeof text - 1);
     XXH3_64bits_update(h, g->info.end_id, (size_t)g->info.n_end * sizeof *g->info.end_id);
     uint64_t digest = XXH3_64bits_digest(h);

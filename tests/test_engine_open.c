@@ -184,6 +184,18 @@ START_TEST(fingerprint_names_equal_output)
     o.rope_scaling =
         "{\"rope_type\":\"yarn\",\"factor\":2,\"original_max_position_embeddings\":2048}";
     ck_assert_uint_ne(f, fingerprint(&o));
+    o = demo();
+    o.generation_override = "{\"top_k\": 5}";
+    ck_assert_uint_ne(f, fingerprint(&o));
+    o = demo();
+    o.chat_template_text = "{{ messages[0].content }}";
+    o.chat_template_len = strlen(o.chat_template_text);
+    ck_assert_uint_ne(f, fingerprint(&o));
+    json no = {.type = JSON_FALSE, .key = "enable_thinking", .n_key = 15};
+    json vars = {.type = JSON_OBJECT, .len = 1, .child = &no};
+    o = demo();
+    o.template_kwargs = &vars;
+    ck_assert_uint_ne(f, fingerprint(&o));
 }
 END_TEST
 
