@@ -65,6 +65,6 @@ def test_documents_name_real_options():
 
 
 def test_documents_link_to_files():
-    for path in glob.glob("docs/*.md"):
+    for path in ["README.md", *glob.glob("docs/*.md")]:
         for link in re.findall(r"\]\(([^)#:]+)\)", text(path)):
             assert os.path.exists(os.path.join(os.path.dirname(path), link)), (path, link)
