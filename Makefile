@@ -7,6 +7,7 @@ endif
 CLANG   ?= clang
 MODEL   ?= models/demo
 ARGS    ?=
+TEST_JOBS ?= 1
 
 # V=1 shows the commands.
 Q        = $(if $(V),,@echo "  $(@:$(BUILD)/%=%)";)
@@ -84,7 +85,7 @@ test: deps-test ## the same for the tests, then everything CI runs
 	@tests/run-all.sh
 
 unit: $(TESTS) ## unit and integration tests (check)
-	@tests/run-unit.sh $(TESTS)
+	@TEST_JOBS=$(TEST_JOBS) tests/run-unit.sh $(TESTS)
 
 e2e: $(BIN) ## the served binary driven over HTTP, with the official clients
 	@tests/run-e2e.sh $(BIN)
@@ -95,12 +96,16 @@ lint: ## floors, portability seams, formatting, cppcheck, shellcheck
 format: ## clang-format everything in place
 	clang-format -i $(wildcard */*.c */*.h */*/*.c */*/*.h)
 
+# Sanitizer builds link no jemalloc.  TSan runs what starts threads; the numeric matrices of
+# test_attention, test_linear and test_model would take it half an hour and start the same pool.
+SAN      = $(MAKE) --no-print-directory unit TEST_JOBS=2 PKGS="$(filter-out jemalloc,$(PKGS))"
+TSAN    := bits engine engine_life engine_open gate oom ops pool sample sampling template tokenizer
 asan: ## unit tests under AddressSanitizer and UndefinedBehaviorSanitizer
-	@$(MAKE) --no-print-directory unit BUILD=$(BUILD)-asan PKGS="$(filter-out jemalloc,$(PKGS))" \
-	  CFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer" LDFLAGS="-fsanitize=address,undefined"
-tsan: ## unit tests under ThreadSanitizer
-	@$(MAKE) --no-print-directory unit BUILD=$(BUILD)-tsan PKGS="$(filter-out jemalloc,$(PKGS))" \
-	  CFLAGS="-fsanitize=thread -fno-omit-frame-pointer" LDFLAGS="-fsanitize=thread"
+	@$(SAN) BUILD=$(BUILD)-asan LDFLAGS="-fsanitize=address,undefined" \
+	  CFLAGS="-O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
+tsan: ## unit tests that start threads, under ThreadSanitizer
+	@$(SAN) BUILD=$(BUILD)-tsan LDFLAGS="-fsanitize=thread" CFLAGS="-O1 -fsanitize=thread -fno-omit-frame-pointer" \
+	  TESTS="$(TSAN:%=$(BUILD)-tsan/tests/test_%)"
 
 fuzz: ## every fuzz target for FUZZ_SECONDS in all (300), two at a time
 	@tests/run-fuzz.sh

@@ -190,7 +190,8 @@ static void rotate(float *x, const float *cs, int dim)
 
 /* ---- KV pages: [block][kv_head][K, V][position][vector of head_dim] ----------------------- */
 
-/* A Q8_0 vector is f32 scales of 32 values, then the bytes; the last group may be short. */
+/* A Q8_0 vector is f32 scales of 32 values, then the bytes; the last group may be short.  Whole
+ * floats, so that the next vector's scales are aligned. */
 static size_t kv_vector_bytes(kv_type t, int head_dim)
 {
     size_t n = (size_t)head_dim;
@@ -198,7 +199,7 @@ static size_t kv_vector_bytes(kv_type t, int head_dim)
     case KV_F32: return 4 * n;
     case KV_F16:
     case KV_BF16: return 2 * n;
-    default: return (n + Q8_GROUP - 1) / Q8_GROUP * sizeof(float) + n;
+    default: return (n + Q8_GROUP - 1) / Q8_GROUP * sizeof(float) + (n + 3) / 4 * 4;
     }
 }
 
