@@ -17,8 +17,9 @@ typedef struct app {
     str_list names;       /* served names; names.v[0] is the primary; may end in '*' */
     json_doc *kwargs_doc; /* --default-chat-template-kwargs, or NULL */
     char fingerprint[16]; /* "fp_" + 10 hex (G15) */
-    int64_t start_unix, load_unix;
-    double load_seconds;
+    int64_t start_unix;
+    _Atomic int64_t load_unix; /* 0 while loading */
+    _Atomic double load_seconds;
     atomic_bool draining; /* H18 */
     struct http_server *http;
 } app;

@@ -174,7 +174,6 @@ static int run(app *a, const model_setup *m, const sigset_t *set)
             }
             a->load_unix = clock_unix();
             a->load_seconds = (double)l.us * 1e-6;
-            set_fingerprint(a);
             greet(a, m, &l);
         } else if (s == SIGHUP) {
             reload_keys(a);
@@ -214,7 +213,6 @@ int cmd_serve(const options *o)
     sigaddset(&set, SIGUSR1);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
 
-    snprintf(a.fingerprint, sizeof a.fingerprint, "fp_0000000000");
     gate_options go = {.key = o->api_key.v,
                        .n_key = o->api_key.n,
                        .key_file = o->api_key_file,
@@ -231,6 +229,7 @@ int cmd_serve(const options *o)
     if (!(a.gate = gate_new(&go, &e))) goto failed;
     if (!(a.eng = engine_open(&m.o, &e))) goto failed;
     if (name_list(&a, o, &e)) goto failed;
+    set_fingerprint(&a);
     ho.max_conn = fit_descriptors((int)o->max_conn);
     if (!(a.http = http_start(&a, &ho, &e))) goto failed;
     code = run(&a, &m, &set);
