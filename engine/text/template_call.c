@@ -199,6 +199,6 @@ const global_fn *tpl_find_global(const char *name, size_t n)
         {"joiner", g_joiner},
     };
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
-        if (!strncmp(table[i].name, name, n) && !table[i].name[n]) return &table[i];
+        if (tpl_is_name(table[i].name, name, n)) return &table[i];
     return NULL;
 }

@@ -490,6 +490,6 @@ const filter_fn *tpl_find_filter(const char *name, size_t n)
         {"attr", f_attr},
     };
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
-        if (!strncmp(table[i].name, name, n) && !table[i].name[n]) return &table[i];
+        if (tpl_is_name(table[i].name, name, n)) return &table[i];
     return tpl_find_seq_filter(name, n);
 }

@@ -37,7 +37,7 @@ int tpl_name_id(parser *p, const char *s, size_t n)
 {
     template *t = p->t;
     for (int i = 0; i < t->n_names; i++)
-        if (!strncmp(t->names[i], s, n) && !t->names[i][n]) return i;
+        if (tpl_is_name(t->names[i], s, n)) return i;
     if (t->n_names == t->cap_names) {
         int cap = t->cap_names ? t->cap_names * 2 : 32;
         const char **names = tpl_take(&p->c, (size_t)cap * sizeof *names);

@@ -150,6 +150,6 @@ const test_fn *tpl_find_test(const char *name, size_t n)
         {"le", t_le},
     };
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
-        if (!strncmp(table[i].name, name, n) && !table[i].name[n]) return &table[i];
+        if (tpl_is_name(table[i].name, name, n)) return &table[i];
     return NULL;
 }

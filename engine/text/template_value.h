@@ -11,6 +11,13 @@
 #include "engine/text/template.h"
 
 #include <setjmp.h>
+#include <string.h>
+
+/* s[n], which may hold NULs, spells this name. */
+static inline bool tpl_is_name(const char *name, const char *s, size_t n)
+{
+    return strlen(name) == n && !memcmp(name, s, n);
+}
 
 typedef struct rctx rctx;
 typedef struct value value;
