@@ -3,6 +3,7 @@
  * without a tokenizer (except where no text is needed), requests that can never run. Thread: open,
  * load, stop and close by one thread at a time; the rest by any. */
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/file.h"
 #include "engine/engine_impl.h"
 
@@ -192,6 +193,9 @@ engine *engine_open(const engine_options *o, err *e)
     if (!(g->be = backend_open(&bo, e))) goto fail;
     if (o->trace_ops && k_trace(g->be, o->trace_ops, e)) goto fail;
     if (engine_plan_memory(g, o, e)) goto fail;
+    if (g->mo.kv == KV_Q8_0 && g->conf.qkv_bias)
+        log_warn("--kv-cache-dtype q8_0: keys of a model with q/k/v biases lose much of their "
+                 "precision in it; f16 is the better choice here");
     if (open_text(g, o, e)) goto fail;
     if (describe(g, e)) goto fail;
     prepare(g);
