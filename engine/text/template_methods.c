@@ -555,8 +555,7 @@ static const method methods[] = {
 static int lookup(vkind kind, const char *name, size_t n)
 {
     for (size_t i = 0; i < sizeof methods / sizeof *methods; i++)
-        if (methods[i].kind == kind && tpl_is_name(methods[i].name, name, n))
-            return (int)i;
+        if (methods[i].kind == kind && tpl_is_name(methods[i].name, name, n)) return (int)i;
     return -1;
 }
 
