@@ -123,3 +123,11 @@ def test_config_file_and_environment(tmp_path, start):
     f.write_text(json.dumps({"nonsense": 1}))
     _, err = run("serve", DEMO, "--config", str(f), want=2)
     assert "nonsense" in err
+
+
+def test_trace_ops():
+    _, err = run("chat", DEMO, "--prompt", "hello", "--no-think", "--trace-ops", "attn_paged,1,0")
+    lines = [l for l in err.splitlines() if l.startswith("trace ")]
+    assert len(lines) == 1 and "step 0 layer 1 attn_paged" in lines[0] and "nan 0 inf 0" in lines[0]
+    _, err = run("chat", DEMO, "--prompt", "hello", "--trace-ops", "nonsense", want=2)
+    assert "trace-ops" in err and "attn_paged" in err
