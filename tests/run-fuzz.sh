@@ -1,11 +1,11 @@
 #!/bin/bash
-# Every fuzz target for an equal share of FUZZ_SECONDS (300 in all), two at a time, clang + ASan +
-# UBSan.  New inputs stay in build-fuzz/; the committed seeds are only read.
+# Builds everything with clang (warnings are errors there too), then runs every fuzz target for an
+# equal share of FUZZ_SECONDS (300 in all), two at a time, under ASan and UBSan.  New inputs stay in build-fuzz/; the committed seeds are only read.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 total=${FUZZ_SECONDS:-300}
 pkgs="libmicrohttpd libcjson libpcre2-8 libutf8proc libxxhash"
-make -j2 --no-print-directory fuzzers BUILD=build-fuzz CC="${CLANG:-clang}" PKGS="$pkgs" \
+make -j2 --no-print-directory fuzzers build-fuzz/server/main.o BUILD=build-fuzz CC="${CLANG:-clang}" PKGS="$pkgs" \
     CFLAGS="-O1 -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=undefined -fno-omit-frame-pointer" \
     LDFLAGS="-fsanitize=address,undefined" >build-fuzz.log 2>&1 || { tail -30 build-fuzz.log; exit 1; }
 rm -f build-fuzz.log
