@@ -250,7 +250,6 @@ static void stream_error(gen *g, buf *out)
     reply_error(out, DIALECT_OPENAI, http_request_id(g->call), w.status, w.type, w.code, NULL,
                 w.msg);
     sse_end(out);
-    g->error_sent = true;
 }
 
 static void write_list(gen *g, int req, const delta *list, buf *out)

@@ -58,7 +58,6 @@ struct gen {
     char id[48];
     int64_t created;
     int error; /* first ERR_* of a finished choice */
-    bool error_sent, done_sent;
 };
 
 /* Takes over r's document and p; r may be closed afterwards. */

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Builds everything with clang (warnings are errors there too), then runs every fuzz target for an
-# equal share of FUZZ_SECONDS (300 in all), two at a time, under ASan and UBSan.  New inputs stay in build-fuzz/; the committed seeds are only read.
+# equal share of FUZZ_SECONDS (300 in all), two at a time, under ASan and UBSan.  New inputs stay in
+# build-fuzz/; the committed seeds are only read.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 total=${FUZZ_SECONDS:-300}

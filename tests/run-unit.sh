@@ -18,12 +18,16 @@ one() {
     return $rc
 }
 
+# Each is waited for by its number: one that is over already still tells how it ended.
 bad=0
-while [ $# -gt 0 ]; do
-    while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n || bad=1; done
-    one "$1" &
-    shift
+pids=()
+for t in "$@"; do
+    if [ ${#pids[@]} -ge "$jobs" ]; then
+        wait "${pids[0]}" || bad=1
+        pids=("${pids[@]:1}")
+    fi
+    one "$t" &
+    pids+=($!)
 done
-while [ -n "$(jobs -rp)" ]; do wait -n || bad=1; done
-wait || bad=1
+for p in "${pids[@]}"; do wait "$p" || bad=1; done
 exit $bad
