@@ -4,9 +4,13 @@
 #ifndef QUERN_BASE_DTYPE_H
 #define QUERN_BASE_DTYPE_H
 
+#include "base/linkage.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+C_BEGIN
 
 /* enumerator, GGUF id, name, elements per block, bytes per block */
 #define DTYPE_LIST(X)                    \
@@ -46,5 +50,7 @@ dtype_traits dtype_of(int id);
 int dtype_by_name(const char *name);
 /* Bytes of a row of n elements; false if n is not a multiple of the block or it overflows. */
 bool dtype_row_bytes(int id, int64_t n, size_t *bytes);
+
+C_END
 
 #endif

@@ -5,7 +5,11 @@
 #ifndef QUERN_BASE_ERR_H
 #define QUERN_BASE_ERR_H
 
+#include "base/linkage.h"
+
 #include <stddef.h>
+
+C_BEGIN
 
 /* name, value, plain words */
 #define ERR_LIST(X)                           \
@@ -39,5 +43,7 @@ int err_set(err *e, int code, const char *fmt, ...) __attribute__((format(printf
 int err_prefix(err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Plain words of a code. */
 const char *err_words(int code);
+
+C_END
 
 #endif

@@ -10,9 +10,8 @@ void attn_block(const pass *p, const layer *l, kv_pages *kv, tensor h)
     tensor qkv = k_scratch(p->be, h.rows, l->qkv.out);
     tensor o = k_scratch(p->be, h.rows, l->o.in);
     k_norm_linear(p->be, qkv, h, &l->attn_norm, d->eps, &l->qkv);
-    k_rope_store(p->be, qkv, d->heads, d->kv_heads, d->head_dim, l->q_norm.v ? &l->q_norm : NULL,
-                 l->k_norm.v ? &l->k_norm : NULL, d->eps, p->cs, kv, p->b);
-    k_attn_paged(p->be, o, qkv, d->heads, kv, p->b);
+    k_rope_attn(p->be, o, qkv, d->heads, l->q_norm.v ? &l->q_norm : NULL,
+                l->k_norm.v ? &l->k_norm : NULL, d->eps, p->cs, kv, p->b);
     k_linear_add(p->be, h, o, &l->o);
     k_scratch_release(p->be, mark);
 }
@@ -33,11 +32,11 @@ void head_block(const pass *p, const vec *norm, const weight *head, tensor logit
     k_norm_linear(p->be, logits, h, norm, p->d->eps, head);
 }
 
-/* As k_scratch takes it: rows padded to 16 values. */
-static size_t take(int rows, int cols)
+/* As k_scratch and k_scratch_f32 take it: rows padded to 64 bytes. */
+static size_t take_of(int rows, int cols, act_type type)
 {
-    size_t ld = ((size_t)cols + 15) / 16 * 16;
-    return (size_t)rows * ld * sizeof(float);
+    size_t size = type == ACT_BF16 ? 2 : 4;
+    return (size_t)rows * (((size_t)cols * size + 63) / 64 * 64);
 }
 
 static size_t larger(size_t a, size_t b)
@@ -47,13 +46,14 @@ static size_t larger(size_t a, size_t b)
 
 size_t blocks_scratch_bytes(const backend *be, const block_dims *d, int max_tok, int max_out)
 {
+    act_type act = be->act;
     int q = d->heads * d->head_dim, qkv = q + 2 * d->kv_heads * d->head_dim;
-    size_t row = take(max_tok, d->hidden);
+    size_t row = take_of(max_tok, d->hidden, act);
     size_t norm = be->op->norm_linear ? 0 : row, sum = be->op->linear_add ? 0 : row;
-    size_t glu = be->op->norm_glu ? 0 : row + take(max_tok, 2 * d->ff);
-    size_t attn = take(max_tok, qkv) + take(max_tok, q) + larger(norm, sum);
-    size_t mlp = take(max_tok, d->ff) + larger(glu, sum);
-    size_t outer =
-        take(max_out, d->vocab) + take(max_tok, d->head_dim) + row + take(max_out, d->hidden);
+    size_t glu = be->op->norm_glu ? 0 : row + take_of(max_tok, 2 * d->ff, act);
+    size_t attn = take_of(max_tok, qkv, act) + take_of(max_tok, q, act) + larger(norm, sum);
+    size_t mlp = take_of(max_tok, d->ff, act) + larger(glu, sum);
+    size_t outer = take_of(max_out, d->vocab, ACT_F32) + take_of(max_tok, d->head_dim, ACT_F32) +
+                   row + take_of(max_out, d->hidden, act);
     return outer + larger(larger(attn, mlp), norm);
 }

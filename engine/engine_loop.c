@@ -336,7 +336,9 @@ static void run_step(engine *g)
         return;
     }
     err e = {0};
-    if (g->run->run(g->run, b, g->step.row, &e)) fail(g, &e);
+    int rc = g->run->start(g->run, b, g->step.row, &e);
+    if (!rc && g->run->finish) rc = g->run->finish(g->run, &e);
+    if (rc) fail(g, &e);
     else finish_step(g, clock_us());
 }
 

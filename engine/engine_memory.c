@@ -3,7 +3,6 @@
  * memory this process may use, a cache too small to be of any use, unknown KV types. Thread:
  * whoever opens the engine. */
 #include "base/log.h"
-#include "base/sysinfo.h"
 #include "engine/engine_impl.h"
 
 #include <inttypes.h>
@@ -29,11 +28,11 @@ static double mib(uint64_t bytes)
 }
 
 /* Bytes for KV: what was asked for, or half of what is left beside weights and scratch. */
-static int kv_budget(const engine_options *o, const model_plan *p, uint64_t *budget,
+static int kv_budget(backend *be, const engine_options *o, const model_plan *p, uint64_t *budget,
                      uint64_t *available, err *e)
 {
     uint64_t fixed = (uint64_t)p->weight_bytes + p->scratch_bytes;
-    *available = sys_mem_available();
+    *available = k_mem_available(be);
     if (*available == 0) *available = UINT64_MAX / 2; /* the system does not say */
     if (fixed >= *available)
         return err_set(
@@ -75,7 +74,7 @@ static void explain(engine *g, const engine_options *o, uint64_t available, int6
 static int fit(engine *g, const engine_options *o, const model_plan *p, err *e)
 {
     uint64_t budget = 0, available = 0;
-    int rc = kv_budget(o, p, &budget, &available, e);
+    int rc = kv_budget(g->be, o, p, &budget, &available, e);
     if (rc) return rc;
     engine_info_t *i = &g->info;
     int b = g->be->kv_block;
@@ -133,6 +132,7 @@ int engine_plan_memory(engine *g, const engine_options *o, err *e)
     int out = i->max_num_seqs > MIN_OUT ? i->max_num_seqs : MIN_OUT;
     g->mo.ctx = i->ctx;
     g->mo.max_tok = i->max_batched;
+    g->mo.max_seqs = i->max_num_seqs;
     g->mo.max_out = out < i->max_batched ? out : i->max_batched;
     g->mo.progress = &g->progress;
     model_plan p;

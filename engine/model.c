@@ -21,7 +21,7 @@ struct model {
     kv_pages *kv;          /* [n_layers] */
     size_t kv_block_bytes; /* one block of one layer */
     rope_spec rope;
-    float *inv_freq; /* [head_dim/2] owned */
+    vec inv_freq; /* [head_dim/2] */
     int max_tok, max_out;
     int64_t n_params;
 };
@@ -95,6 +95,17 @@ int model_plan_make(const checkpoint *c, const backend *be, const model_options 
     return 0;
 }
 
+static int load_rope(model *m, int64_t ctx, err *e)
+{
+    float *table = malloc((size_t)m->conf.head_dim * sizeof *table);
+    if (!table) return err_set(e, ERR_NOMEM, "out of memory");
+    int rc = rope_init(&m->rope, table, &m->conf, ctx, e);
+    if (!rc) rc = k_upload_vec(m->be, &m->inv_freq, table, m->rope.dim / 2, e);
+    m->rope.inv_freq = m->inv_freq.v;
+    free(table);
+    return rc;
+}
+
 model *model_load(const checkpoint *c, backend *be, const model_options *o, err *e)
 {
     model_plan plan;
@@ -110,11 +121,13 @@ model *model_load(const checkpoint *c, backend *be, const model_options *o, err 
                  .max_out = o->max_out,
                  .n_params = plan.n_params,
                  .kv_block_bytes = plan.kv_block_bytes / (size_t)conf->layers};
-    m->inv_freq = malloc((size_t)conf->head_dim * sizeof *m->inv_freq);
     m->kv = calloc((size_t)conf->layers, sizeof *m->kv);
-    if (!m->inv_freq || !m->kv) goto no_memory;
-    if (rope_init(&m->rope, m->inv_freq, conf, o->ctx, e)) goto fail;
+    if (!m->kv) goto no_memory;
+    if (load_rope(m, o->ctx, e)) goto fail;
     if (k_scratch_reserve(be, plan.scratch_bytes, e)) goto fail;
+    const batch_limits limits = {o->max_tok, o->max_seqs, o->max_out,
+                                 (int)((o->ctx + be->kv_block - 1) / be->kv_block)};
+    if (k_batch_reserve(be, &limits, e)) goto fail;
     if (weights_load(&m->w, arch_find(conf, e), c, be, o->progress, e)) goto fail;
     return m;
 no_memory:
@@ -130,8 +143,8 @@ void model_free(model *m)
     for (int i = 0; m->kv && i < (int)m->conf.layers; i++)
         k_free(m->be, m->kv[i].data, (size_t)m->kv[i].n_blocks * m->kv_block_bytes);
     weights_free(&m->w, m->be);
+    k_release_vec(m->be, &m->inv_freq);
     free(m->kv);
-    free(m->inv_freq);
     free(m);
 }
 
@@ -165,27 +178,36 @@ static tensor out_rows(const pass *p, tensor h)
 }
 
 /* After the last attention only rows that get logits matter: the last MLP runs on them alone. */
-void model_forward(model *m, const batch *b, tensor *logits)
+static void pass_layers(model *m, const pass *p, tensor h, tensor logits)
+{
+    for (int i = 0; i < m->w.n_layers; i++) {
+        k_trace_layer(m->be, i);
+        attn_block(p, &m->w.layers[i], &m->kv[i], h);
+        if (i + 1 == m->w.n_layers) {
+            if (p->b->n_out == 0) return;
+            h = out_rows(p, h);
+        }
+        mlp_block(p, &m->w.layers[i], h);
+    }
+    head_block(p, &m->w.g.norm, weights_head(&m->w), logits, h);
+}
+
+void model_forward(model *m, const batch *host, tensor *logits)
 {
     backend *be = m->be;
-    assert(b->n_tok > 0 && b->n_tok <= m->max_tok && b->n_out <= m->max_out);
+    assert(host->n_tok > 0 && host->n_tok <= m->max_tok && host->n_out <= m->max_out);
     k_scratch_release(be, 0);
     k_trace_step(be);
-    *logits = k_scratch(be, b->n_out, m->dims.vocab);
-    pass p = {be, &m->dims, b, k_scratch(be, b->n_tok, m->rope.dim)};
-    tensor h = k_scratch(be, b->n_tok, m->dims.hidden); /* the residual stream */
-    k_rope_rows(be, p.cs, b->pos, &m->rope);
-    k_embed(be, h, b->tok, &m->w.g.embed);
-    for (int i = 0; i < m->w.n_layers; i++) {
-        k_trace_layer(be, i);
-        attn_block(&p, &m->w.layers[i], &m->kv[i], h);
-        if (i + 1 == m->w.n_layers) {
-            if (b->n_out == 0) return;
-            h = out_rows(&p, h);
-        }
-        mlp_block(&p, &m->w.layers[i], h);
-    }
-    head_block(&p, &m->w.g.norm, weights_head(&m->w), *logits, h);
+    const batch b = k_batch(be, host);
+    if (k_replay(be, &b, logits)) return;
+    k_record(be, &b);
+    *logits = k_scratch_f32(be, b.n_out, m->dims.vocab);
+    pass p = {be, &m->dims, &b, k_scratch_f32(be, b.n_tok, m->rope.dim)};
+    tensor h = k_scratch(be, b.n_tok, m->dims.hidden); /* the residual stream */
+    k_rope_rows(be, p.cs, b.pos, &m->rope);
+    k_embed(be, h, b.tok, &m->w.g.embed);
+    pass_layers(m, &p, h, *logits);
+    k_record_end(be, &b, logits);
 }
 
 const model_config *model_conf(const model *m)

@@ -17,6 +17,7 @@ const char *model_kv_name(kv_type t);
 typedef struct {
     int64_t ctx;          /* positions rope must cover (dynamic NTK's base is fixed by it) */
     int max_tok, max_out; /* rows of the largest step, rows of its logits */
+    int max_seqs;         /* sequences of the largest step */
     kv_type kv;
     _Atomic double *progress; /* 0..1 while loading, or NULL */
 } model_options;

@@ -20,12 +20,13 @@ int step_init(step *t, const sched_options *o, int max_blocks)
     t->slot = calloc(tok, sizeof *t->slot);
     t->seq_start = calloc(seqs + 1, sizeof *t->seq_start);
     t->ctx_len = calloc(seqs, sizeof *t->ctx_len);
+    t->n_prompt = calloc(seqs, sizeof *t->n_prompt);
     t->block_table = calloc(seqs * (size_t)max_blocks, sizeof *t->block_table);
     t->out_row = calloc(out, sizeof *t->out_row);
     t->out = calloc(out, sizeof *t->out);
     t->row = calloc(out, sizeof *t->row);
-    if (t->tok && t->pos && t->slot && t->seq_start && t->ctx_len && t->block_table && t->out_row &&
-        t->out && t->row)
+    if (t->tok && t->pos && t->slot && t->seq_start && t->ctx_len && t->n_prompt &&
+        t->block_table && t->out_row && t->out && t->row)
         return 0;
     step_clear(t);
     return ERR_NOMEM;
@@ -38,6 +39,7 @@ void step_clear(step *t)
     free(t->slot);
     free(t->seq_start);
     free(t->ctx_len);
+    free(t->n_prompt);
     free(t->block_table);
     free(t->out_row);
     free(t->out);
@@ -82,6 +84,7 @@ void step_build(step *t, seq *const *plan, int n_plan)
         assert(b->n_out + q->n_scoring + q->drawing <= t->max_out);
         t->seq_start[i] = row0;
         t->ctx_len[i] = q->n_cached + q->n_planned;
+        t->n_prompt[i] = q->n_prompt;
         int32_t *table = t->block_table + (size_t)i * (size_t)width;
         memcpy(table, q->block, (size_t)q->n_block * sizeof *table);
         memset(table + q->n_block, 0, (size_t)(width - q->n_block) * sizeof *table);
@@ -94,6 +97,7 @@ void step_build(step *t, seq *const *plan, int n_plan)
     b->slot = t->slot;
     b->seq_start = t->seq_start;
     b->ctx_len = t->ctx_len;
+    b->n_prompt = t->n_prompt;
     b->block_table = t->block_table;
     b->out_row = t->out_row;
 }

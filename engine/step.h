@@ -18,6 +18,7 @@ typedef struct {
     int32_t *tok, *pos, *slot; /* [max_tok] */
     int32_t *seq_start;        /* [max_seqs + 1] */
     int32_t *ctx_len;          /* [max_seqs] */
+    int32_t *n_prompt;         /* [max_seqs] */
     int32_t *block_table;      /* [max_seqs * max_blocks] */
     int32_t *out_row;          /* [max_out] */
     step_row *out;             /* [max_out] beside b.out_row */

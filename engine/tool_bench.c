@@ -86,7 +86,8 @@ static int open_model(bench *b, const engine_options *o, int64_t ctx, err *e)
                      "a run needs %lld positions; the model has %lld: lower --ctx or "
                      "--prefill-tokens",
                      (long long)ctx, (long long)conf->ctx);
-    model_options mo = {.ctx = ctx, .max_tok = b->max_tok, .max_out = b->max_seq};
+    model_options mo = {
+        .ctx = ctx, .max_tok = b->max_tok, .max_seqs = b->max_seq, .max_out = b->max_seq};
     if (!rc) rc = model_kv_parse(o->kv_dtype, &mo.kv, e);
     model_plan plan;
     if (!rc) rc = model_plan_make(c, b->be, &mo, &plan, e);

@@ -4,7 +4,10 @@
 #ifndef QUERN_KERNELS_BACKEND_H
 #define QUERN_KERNELS_BACKEND_H
 
+#include "base/linkage.h"
 #include "kernels/kernels.h"
+
+C_BEGIN
 
 typedef struct {
     const char *name;
@@ -19,5 +22,7 @@ void ref_sample(backend *be, tensor logits, sample_row *rows, int n);
 
 /* Bytes of one quantised activation record: 32 k of a row (kernels/cpu/linear.h). */
 enum { ACT_Q8_BYTES = 64 };
+
+C_END
 
 #endif

@@ -51,7 +51,7 @@ static float read_f16(const uint8_t *p)
 }
 
 /* 16 bytes: low nibbles are elements 0..15, high nibbles 16..31. */
-static void nibbles(const uint8_t *q, uint8_t code[restrict 32])
+static void nibbles(const uint8_t *q, uint8_t *restrict code)
 {
     for (int i = 0; i < 16; i++) {
         code[i] = q[i] & 15;
@@ -60,7 +60,7 @@ static void nibbles(const uint8_t *q, uint8_t code[restrict 32])
 }
 /* Bit i of high becomes bit 4 of code i: eight at a time, bit i of a byte copied into byte i, kept
  * there alone, and made 1 by a carry into the top bit. */
-static void fifth_bits(uint32_t high, uint8_t code[restrict 32])
+static void fifth_bits(uint32_t high, uint8_t *restrict code)
 {
     for (int i = 0; i < 32; i += 8) {
         uint64_t x = (high >> i & 255) * 0x0101010101010101u & 0x8040201008040201u, c;
@@ -69,7 +69,7 @@ static void fifth_bits(uint32_t high, uint8_t code[restrict 32])
         memcpy(code + i, &c, 8);
     }
 }
-static void codes_nvfp4(const uint8_t *q, uint8_t code[restrict 32])
+static void codes_nvfp4(const uint8_t *q, uint8_t *restrict code)
 {
     for (int half = 0; half < 2; half++, q += 8, code += 16)
         for (int i = 0; i < 8; i++) {
@@ -78,7 +78,7 @@ static void codes_nvfp4(const uint8_t *q, uint8_t code[restrict 32])
         }
 }
 
-void format_codes(int type, const uint8_t *block, int sub, uint8_t code[restrict 32])
+void format_codes(int type, const uint8_t *block, int sub, uint8_t *restrict code)
 {
     const uint8_t *b = block;
     int n = sub / 4, s = sub % 4; /* place in the 128-element halves of Q2_K, Q3_K, Q6_K */

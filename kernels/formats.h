@@ -11,8 +11,11 @@
 #define QUERN_KERNELS_FORMATS_H
 
 #include "base/dtype.h"
+#include "base/linkage.h"
 
 #include <string.h>
+
+C_BEGIN
 
 typedef struct {
     int subs;            /* sub-blocks of 32 per block; 0 for F32, F16, BF16 */
@@ -25,7 +28,7 @@ typedef struct {
 format_traits format_of(int type);
 
 /* Codes of sub-block sub of one block. */
-void format_codes(int type, const uint8_t *block, int sub, uint8_t code[restrict 32]);
+void format_codes(int type, const uint8_t *block, int sub, uint8_t *code /* [32] */);
 /* Scales and minima of the two halves of sub-block sub. */
 void format_scales(int type, const uint8_t *block, int sub, float scale[2], float min[2]);
 
@@ -98,5 +101,7 @@ static inline uint16_t f32_to_f16(float f)
     q += rest > half || (rest == half && (q & 1));
     return (uint16_t)(sign | q);
 }
+
+C_END
 
 #endif

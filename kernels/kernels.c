@@ -6,6 +6,7 @@
 #include "base/sysinfo.h"
 #include "kernels/backend.h"
 #include "kernels/cpu/cpu.h"
+#include "kernels/formats.h"
 
 #include <assert.h>
 #include <math.h>
@@ -95,11 +96,22 @@ static void *scratch_take(backend *be, size_t bytes)
     return p;
 }
 
+static tensor scratch_of(backend *be, int rows, int cols, act_type type)
+{
+    size_t size = type == ACT_BF16 ? 2 : 4;
+    int ld = (int)round_up((size_t)cols, 64 / size);
+    void *p = scratch_take(be, (size_t)rows * (size_t)ld * size);
+    return (tensor){p, rows, cols, ld, type};
+}
+
 tensor k_scratch(backend *be, int rows, int cols)
 {
-    int ld = (int)round_up((size_t)cols, 16);
-    void *p = scratch_take(be, (size_t)rows * (size_t)ld * sizeof(float));
-    return (tensor){p, rows, cols, ld, ACT_F32};
+    return scratch_of(be, rows, cols, be->act);
+}
+
+tensor k_scratch_f32(backend *be, int rows, int cols)
+{
+    return scratch_of(be, rows, cols, ACT_F32);
 }
 
 /* Records lie [cols/32][rows], so ld is the distance between the blocks of a row. */
@@ -130,11 +142,77 @@ int k_sync(backend *be, err *e)
     return rc;
 }
 
+/* ---- moving data, recording ----------------------------------------------------------------- */
+
+void k_upload(backend *be, void *dst, const void *src, size_t bytes)
+{
+    if (be->op->upload) be->op->upload(be, dst, src, bytes);
+    else memcpy(dst, src, bytes);
+}
+
+void k_download(backend *be, void *dst, const void *src, size_t bytes)
+{
+    if (be->op->download) be->op->download(be, dst, src, bytes);
+    else memcpy(dst, src, bytes);
+}
+
+int k_batch_reserve(backend *be, const batch_limits *l, err *e)
+{
+    return be->op->batch_reserve ? be->op->batch_reserve(be, l, e) : 0;
+}
+
+batch k_batch(backend *be, const batch *b)
+{
+    batch device = *b;
+    device.bucket = 0;
+    if (be->op->batch_upload) be->op->batch_upload(be, b, &device);
+    return device;
+}
+
+uint64_t k_mem_available(backend *be)
+{
+    return be->op->mem_available ? be->op->mem_available(be) : sys_mem_available();
+}
+
+bool k_replay(backend *be, const batch *b, tensor *logits)
+{
+    return b->bucket && be->op->replay && !be->trace.on && be->op->replay(be, b, logits);
+}
+
+void k_record(backend *be, const batch *b)
+{
+    if (b->bucket && be->op->record && !be->trace.on) be->op->record(be, b);
+}
+
+void k_record_end(backend *be, const batch *b, const tensor *logits)
+{
+    if (b->bucket && be->op->record_end && !be->trace.on) be->op->record_end(be, b, logits);
+}
+
+bool k_can_overlap(const backend *be)
+{
+    return be->op->mark != NULL;
+}
+
+int k_mark(backend *be)
+{
+    return be->op->mark ? be->op->mark(be) : 0;
+}
+
+int k_wait(backend *be, int mark, err *e)
+{
+    if (!be->op->wait) return k_sync(be, e);
+    int rc = be->op->wait(be, mark, e);
+    if (be->fault[0]) return err_set(e, ERR_DEVICE, "%s", be->fault);
+    return rc;
+}
+
 /* ---- tracing ------------------------------------------------------------------------------ */
 
-static const char *const traced[] = {"embed",      "gather_rows", "linear",    "rms_norm",
-                                     "glu",        "add",         "rope_rows", "rope_store",
-                                     "attn_paged", "norm_linear", "norm_glu",  "linear_add"};
+static const char *const traced[] = {"embed",      "gather_rows", "linear",      "rms_norm",
+                                     "glu",        "add",         "rope_rows",   "rope_store",
+                                     "attn_paged", "rope_attn",   "norm_linear", "norm_glu",
+                                     "linear_add", "all_reduce"};
 
 static bool trace_number(const char **s, int *v)
 {
@@ -170,7 +248,8 @@ int k_trace(backend *be, const char *spec, err *e)
             e, ERR_INVALID,
             "--trace-ops is '%.60s'; it takes OP[,LAYER[,STEP]] with OP one of *, embed, "
             "gather_rows, linear, rms_norm, glu, add, rope_rows, rope_store, attn_paged, "
-            "norm_linear, norm_glu, linear_add, and numbers or *",
+            "rope_attn, "
+            "norm_linear, norm_glu, linear_add, all_reduce, and numbers or *",
             spec);
     be->trace.on = true;
     be->trace.at_layer = be->trace.at_step = -1;
@@ -188,13 +267,31 @@ void k_trace_layer(backend *be, int layer)
     be->trace.at_layer = layer;
 }
 
-static void trace_values(const char *op, const backend *be, tensor y)
+/* Row r of y as f32 in row[y.cols]; also copies it to the host. */
+static void trace_row(backend *be, tensor y, int r, float *row)
+{
+    size_t size = y.type == ACT_BF16 ? 2 : 4;
+    k_download(be, row, (char *)y.ptr + (size_t)r * (size_t)y.ld * size, (size_t)y.cols * size);
+    if (y.type != ACT_BF16) return;
+    const uint16_t *h = (const uint16_t *)row;
+    for (int c = y.cols; c-- > 0;) { /* in place, from the end */
+        uint16_t v;
+        memcpy(&v, h + c, sizeof v);
+        row[c] = bf16_to_f32(v);
+    }
+}
+
+static void trace_values(const char *op, backend *be, tensor y)
 {
     double low = INFINITY, high = -INFINITY, squares = 0;
     long n_nan = 0, n_inf = 0;
-    for (int r = 0; r < y.rows; r++)
+    float *row = malloc((size_t)y.cols * sizeof *row), f[4] = {0};
+    if (!row) return;
+    for (int r = 0; r < y.rows; r++) {
+        trace_row(be, y, r, row);
+        for (int c = 0; r == 0 && c < 4; c++) f[c] = row[c < y.cols ? c : 0];
         for (int c = 0; c < y.cols; c++) {
-            double v = tensor_row(y, r)[c];
+            double v = row[c];
             n_nan += isnan(v) != 0;
             n_inf += isinf(v) != 0;
             if (!isfinite(v)) continue;
@@ -202,13 +299,14 @@ static void trace_values(const char *op, const backend *be, tensor y)
             high = v > high ? v : high;
             squares += v * v;
         }
-    const float *f = tensor_row(y, 0);
+    }
+    free(row);
     double count = (double)y.rows * y.cols;
     log_info("trace step %d layer %d %s [%d, %d] min %.6g max %.6g rms %.6g nan %ld inf %ld first "
              "%.6g %.6g %.6g %.6g",
              be->trace.at_step, be->trace.at_layer, op, y.rows, y.cols, low, high,
-             sqrt(squares / count), n_nan, n_inf, (double)f[0], (double)f[y.cols > 1],
-             (double)f[y.cols > 2 ? 2 : 0], (double)f[y.cols > 3 ? 3 : 0]);
+             sqrt(squares / count), n_nan, n_inf, (double)f[0], (double)f[1], (double)f[2],
+             (double)f[3]);
 }
 
 /* After an op: its output, if someone asked to see it. */
@@ -219,7 +317,7 @@ static void shown(backend *be, const char *op, tensor y)
     if (be->trace.step >= 0 && be->trace.step != be->trace.at_step) return;
     err e = {0};
     if (be->op->sync(be, &e)) return;
-    if (y.type == ACT_F32) trace_values(op, be, y);
+    if (y.type != ACT_Q8) trace_values(op, be, y);
     else
         log_info("trace step %d layer %d %s [%d, %d] 8-bit records", be->trace.at_step,
                  be->trace.at_layer, op, y.rows, y.cols);
@@ -284,7 +382,7 @@ int k_upload_vec(backend *be, vec *v, const float *src, int n, err *e)
         *v = (vec){0};
         return err_set(e, ERR_NOMEM, "cannot allocate a vector of %d values", n);
     }
-    memcpy(v->v, src, bytes);
+    k_upload(be, v->v, src, bytes);
     return 0;
 }
 
@@ -301,16 +399,28 @@ static bool is_f32(tensor t, int rows, int cols)
     return t.type == ACT_F32 && t.rows == rows && t.cols == cols && t.ld >= cols;
 }
 
+/* An activation: f32, or the type of a backend that has another. */
+static bool is_act(const backend *be, tensor t, int rows, int cols)
+{
+    return t.type == be->act && t.rows == rows && t.cols == cols && t.ld >= cols;
+}
+
+/* What a matrix product may write: activations, or f32 (logits). */
+static bool is_out(const backend *be, tensor t, int rows, int cols)
+{
+    return is_f32(t, rows, cols) || is_act(be, t, rows, cols);
+}
+
 void k_embed(backend *be, tensor y, const int32_t *tok, const weight *w)
 {
-    assert(is_f32(y, y.rows, w->in));
+    assert(is_act(be, y, y.rows, w->in));
     be->op->embed(be, y, tok, w);
     shown(be, "embed", y);
 }
 
 void k_gather_rows(backend *be, tensor y, tensor x, const int32_t *row)
 {
-    assert(is_f32(y, y.rows, x.cols) && is_f32(x, x.rows, x.cols));
+    assert(is_act(be, y, y.rows, x.cols) && is_act(be, x, x.rows, x.cols));
     be->op->gather_rows(be, y, x, row);
     shown(be, "gather_rows", y);
 }
@@ -319,33 +429,33 @@ void k_gather_rows(backend *be, tensor y, tensor x, const int32_t *row)
 static bool is_input(backend *be, tensor x, const weight *w)
 {
     if (x.type == ACT_Q8) return x.cols == w->in && k_glu_out_q8(be, w);
-    return is_f32(x, x.rows, w->in);
+    return is_act(be, x, x.rows, w->in);
 }
 
 void k_linear(backend *be, tensor y, tensor x, const weight *w)
 {
-    assert(is_input(be, x, w) && is_f32(y, x.rows, w->out));
+    assert(is_input(be, x, w) && is_out(be, y, x.rows, w->out));
     be->op->linear(be, y, x, w);
     shown(be, "linear", y);
 }
 
 void k_rms_norm(backend *be, tensor y, tensor x, const vec *w, float eps)
 {
-    assert(is_f32(x, x.rows, w->n) && is_f32(y, x.rows, w->n));
+    assert(is_act(be, x, x.rows, w->n) && is_act(be, y, x.rows, w->n));
     be->op->rms_norm(be, y, x, w, eps);
     shown(be, "rms_norm", y);
 }
 
 void k_glu(backend *be, tensor y, tensor gate_up)
 {
-    assert(is_f32(gate_up, y.rows, 2 * y.cols) && is_f32(y, y.rows, y.cols));
+    assert(is_act(be, gate_up, y.rows, 2 * y.cols) && is_act(be, y, y.rows, y.cols));
     be->op->glu(be, y, gate_up);
     shown(be, "glu", y);
 }
 
 void k_add(backend *be, tensor y, tensor x)
 {
-    assert(is_f32(y, x.rows, x.cols) && is_f32(x, x.rows, x.cols));
+    assert(is_act(be, y, x.rows, x.cols) && is_act(be, x, x.rows, x.cols));
     be->op->add(be, y, x);
     shown(be, "add", y);
 }
@@ -360,7 +470,7 @@ void k_rope_rows(backend *be, tensor cs, const int32_t *pos, const rope_spec *r)
 void k_rope_store(backend *be, tensor qkv, int heads, int kv_heads, int head_dim, const vec *q_norm,
                   const vec *k_norm, float eps, tensor cs, kv_pages *kv, const batch *b)
 {
-    assert(is_f32(qkv, b->n_tok, (heads + 2 * kv_heads) * head_dim));
+    assert(is_act(be, qkv, b->n_tok, (heads + 2 * kv_heads) * head_dim));
     assert(is_f32(cs, b->n_tok, cs.cols) && cs.cols <= head_dim);
     assert(!q_norm || q_norm->n == head_dim);
     assert(!k_norm || k_norm->n == head_dim);
@@ -372,15 +482,33 @@ void k_rope_store(backend *be, tensor qkv, int heads, int kv_heads, int head_dim
 void k_attn_paged(backend *be, tensor o, tensor qkv, int heads, const kv_pages *kv, const batch *b)
 {
     assert(heads > 0 && kv->kv_heads > 0 && heads % kv->kv_heads == 0);
-    assert(is_f32(qkv, b->n_tok, (heads + 2 * kv->kv_heads) * kv->head_dim));
-    assert(is_f32(o, b->n_tok, heads * kv->head_dim));
+    assert(is_act(be, qkv, b->n_tok, (heads + 2 * kv->kv_heads) * kv->head_dim));
+    assert(is_act(be, o, b->n_tok, heads * kv->head_dim));
     be->op->attn_paged(be, o, qkv, heads, kv, b);
     shown(be, "attn_paged", o);
 }
 
+void k_rope_attn(backend *be, tensor o, tensor qkv, int heads, const vec *q_norm, const vec *k_norm,
+                 float eps, tensor cs, kv_pages *kv, const batch *b)
+{
+    if (!be->op->rope_attn) {
+        k_rope_store(be, qkv, heads, kv->kv_heads, kv->head_dim, q_norm, k_norm, eps, cs, kv, b);
+        k_attn_paged(be, o, qkv, heads, kv, b);
+        return;
+    }
+    assert(heads > 0 && kv->kv_heads > 0 && heads % kv->kv_heads == 0);
+    assert(is_act(be, qkv, b->n_tok, (heads + 2 * kv->kv_heads) * kv->head_dim));
+    assert(is_act(be, o, b->n_tok, heads * kv->head_dim));
+    assert(is_f32(cs, b->n_tok, cs.cols) && cs.cols <= kv->head_dim);
+    assert(!q_norm || q_norm->n == kv->head_dim);
+    assert(!k_norm || k_norm->n == kv->head_dim);
+    be->op->rope_attn(be, o, qkv, heads, q_norm, k_norm, eps, cs, kv, b);
+    shown(be, "rope_attn", o);
+}
+
 void k_norm_linear(backend *be, tensor y, tensor x, const vec *norm, float eps, const weight *w)
 {
-    assert(is_f32(x, x.rows, norm->n) && norm->n == w->in && is_f32(y, x.rows, w->out));
+    assert(is_act(be, x, x.rows, norm->n) && norm->n == w->in && is_out(be, y, x.rows, w->out));
     if (be->op->norm_linear) {
         be->op->norm_linear(be, y, x, norm, eps, w);
         shown(be, "norm_linear", y);
@@ -396,14 +524,14 @@ void k_norm_linear(backend *be, tensor y, tensor x, const vec *norm, float eps, 
 
 void k_norm_glu(backend *be, tensor y, tensor x, const vec *norm, float eps, const weight *w)
 {
-    assert(w->join == JOIN_GLU && norm->n == w->in && is_f32(x, x.rows, w->in));
+    assert(w->join == JOIN_GLU && norm->n == w->in && is_act(be, x, x.rows, w->in));
     assert(y.rows == x.rows && y.cols == w->out / 2);
     if (be->op->norm_glu) {
         be->op->norm_glu(be, y, x, norm, eps, w);
         shown(be, "norm_glu", y);
         return;
     }
-    assert(y.type == ACT_F32);
+    assert(y.type == be->act);
     size_t mark = k_scratch_mark(be);
     tensor t = k_scratch(be, x.rows, x.cols), gate_up = k_scratch(be, x.rows, w->out);
     be->op->rms_norm(be, t, x, norm, eps);
@@ -420,7 +548,7 @@ bool k_glu_out_q8(const backend *be, const weight *down)
 
 void k_linear_add(backend *be, tensor y, tensor x, const weight *w)
 {
-    assert(is_input(be, x, w) && is_f32(y, x.rows, w->out));
+    assert(is_input(be, x, w) && is_act(be, y, x.rows, w->out));
     if (be->op->linear_add) {
         be->op->linear_add(be, y, x, w);
         shown(be, "linear_add", y);

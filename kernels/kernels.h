@@ -18,26 +18,31 @@
 
 #include "base/dtype.h"
 #include "base/err.h"
+#include "base/linkage.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+C_BEGIN
+
 /* ---- values ---------------------------------------------------------------------------------- */
 
 typedef enum {
     ACT_F32, /* float */
-    ACT_Q8   /* cpu only: rows already quantised as records of 32 k (linear_glu -> linear_add) */
+    ACT_Q8,  /* cpu only: rows already quantised as records of 32 k (linear_glu -> linear_add) */
+    ACT_BF16 /* cuda: every activation but logits and the cos/sin rows */
 } act_type;
 
-/* A view, never an owner: rows x cols values, row r at ptr + r * ld elements (ACT_F32). */
+/* A view, never an owner: rows x cols values, row r at ptr + r * ld elements (not ACT_Q8).  ptr is
+ * the backend's: only a backend whose memory is the host's may be read through it. */
 typedef struct {
     void *ptr;
     int rows, cols, ld;
     act_type type;
 } tensor;
 
-/* Row r of an f32 tensor. */
+/* Row r of an f32 tensor in host memory. */
 static inline float *tensor_row(tensor t, int r)
 {
     return (float *)t.ptr + (size_t)r * (size_t)t.ld;
@@ -92,26 +97,38 @@ typedef struct {
     int n_blocks, kv_heads, head_dim;
 } kv_pages;
 
-/* The device view of a step; all that kernels ever see of scheduling.  Pointers are device-ready.
- * A sequence contributes seq_start[s+1] - seq_start[s] >= 1 rows, in order of position; there is no
- * decode/prefill flag. */
+/* A step as kernels see it; all they ever see of scheduling.  The engine makes one in host memory;
+ * k_batch turns it into one whose pointers the ops may follow.  A sequence contributes
+ * seq_start[s+1] - seq_start[s] >= 1 rows, in order of position; there is no decode/prefill flag.
+ * Where a backend has two attention bodies whose bits differ, the row decides and not the step:
+ * positions below n_prompt take the one, generated positions the other, so that a recomputed
+ * sequence gets the bits it had at first. */
 typedef struct {
     int n_tok, n_seq, n_out;
-    int max_blocks;             /* row length of block_table */
-    const int32_t *tok;         /* [n_tok] token ids */
+    int max_blocks; /* row length of block_table */
+    /* [n_tok] token ids; -1 - j is the id drawn for row j by the k_sample before this step, which
+     * the host may not know yet (only after k_mark, with a backend that has `mark`) */
+    const int32_t *tok;
     const int32_t *pos;         /* [n_tok] positions */
     const int32_t *slot;        /* [n_tok] block * kv_block + offset, where k and v of the row go */
     const int32_t *seq_start;   /* [n_seq+1] first row of each sequence */
     const int32_t *ctx_len;     /* [n_seq] positions visible to the last row = its position + 1 */
     const int32_t *block_table; /* [n_seq][max_blocks] */
     const int32_t *out_row;     /* [n_out] rows whose logits are wanted, rising */
+    const int32_t *n_prompt;    /* [n_seq] length of the prompt; NULL: every row is a prompt's */
+    int bucket; /* set by k_batch: > 0 names a shape whose pass may be recorded and replayed */
 } batch;
+
+/* The largest batch a backend will see. */
+typedef struct {
+    int max_tok, max_seqs, max_out, max_blocks;
+} batch_limits;
 
 /* Rotary embedding as a table of frequencies: linear, NTK and YaRN scaling only change the table.
  */
 typedef struct {
     int dim;               /* rotated dims of a head, even */
-    const float *inv_freq; /* [dim/2] host, f32 */
+    const float *inv_freq; /* [dim/2] f32, in the backend's memory */
     float scale;           /* cos and sin are multiplied by it (YaRN's attention factor), else 1 */
 } rope_spec;
 
@@ -151,9 +168,12 @@ typedef struct {
 typedef struct backend backend;
 
 typedef struct {
-    const char *name; /* "auto", "cpu", "ref" */
-    const char *isa;  /* cpu: "auto", "avx512", "avx2", "portable" */
-    int threads;      /* 0 = all cores this process may use (affinity and cgroup) */
+    const char *name;     /* "auto", "cpu", "ref", "cuda", in the emulated build "cuda-emu" */
+    const char *isa;      /* cpu: "auto", "avx512", "avx2", "portable" */
+    int device;           /* cuda: ordinal among the visible devices */
+    bool batch_invariant; /* cuda: one body for every number of rows (cpu and ref: always so) */
+    bool no_graphs;       /* cuda: run every pass eagerly */
+    int threads;          /* 0 = all cores this process may use (affinity and cgroup) */
     bool bf16_repack; /* cpu: BF16/F16 matrices as 14-bit block integers (faster prefill, 3e-8 NMSE)
                        */
     size_t scratch_bytes; /* arena; 0 = grown by k_scratch_reserve */
@@ -171,6 +191,21 @@ typedef struct {
     size_t (*kv_block_bytes)(kv_type t, int kv_heads,
                              int head_dim); /* K and V of one block, one layer */
     int (*sync)(backend *, err *e);
+    /* Those up to wait may be NULL where the backend's memory is the host's and ops have run when
+     * they return (cpu, ref): the wrappers then copy, do nothing, or say "not recorded". */
+    void (*upload)(backend *, void *dst, const void *src, size_t bytes); /* src is free on return */
+    void (*download)(backend *, void *dst, const void *src, size_t bytes); /* waits */
+    int (*batch_reserve)(backend *, const batch_limits *l, err *e);
+    void (*batch_upload)(backend *, const batch *host, batch *device);
+    uint64_t (*mem_available)(backend *); /* bytes, of the device */
+    bool (*replay)(backend *, const batch *b,
+                   tensor *logits); /* true: the recorded pass was queued */
+    void (*record)(backend *, const batch *b);
+    void (*record_end)(backend *, const batch *b, const tensor *logits);
+    /* Overlap: mark stands behind all samples queued so far; wait returns when that one is reached
+     * and the sample_rows before it are filled.  NULL: k_sample has filled them on return. */
+    int (*mark)(backend *);
+    int (*wait)(backend *, int mark, err *e);
     /* rows */
     void (*embed)(backend *, tensor y, const int32_t *tok, const weight *w);
     void (*gather_rows)(backend *, tensor y, tensor x, const int32_t *row);
@@ -188,6 +223,8 @@ typedef struct {
                        const batch *b);
     /* optional fusions: NULL = composition in engine/blocks.c; a test proves fused == composed in
      * bits (cpu) or within the op's bound */
+    void (*rope_attn)(backend *, tensor o, tensor qkv, int heads, const vec *q_norm,
+                      const vec *k_norm, float eps, tensor cs, kv_pages *kv, const batch *b);
     void (*norm_linear)(backend *, tensor y, tensor x, const vec *norm, float eps, const weight *w);
     void (*norm_glu)(backend *, tensor y, tensor x, const vec *norm, float eps, const weight *w);
     void (*linear_add)(backend *, tensor y, tensor x, const weight *w); /* y += W x + bias */
@@ -196,9 +233,13 @@ typedef struct {
     void (*sample)(backend *, tensor logits, sample_row *rows, int n);
 } backend_ops;
 
+struct comm;
+
 struct backend {
     const backend_ops *op;
-    int kv_block; /* positions per KV block: cpu 32 */
+    int kv_block;      /* positions per KV block: cpu 32, cuda 16 */
+    act_type act;      /* what k_scratch makes and activations are: f32, on cuda bf16 */
+    struct comm *comm; /* the other ranks of this model (kernels/comm.h); NULL = alone.  Borrowed */
     int threads;
     char isa[16];   /* what really runs, for the start-up lines and the fingerprint */
     bool exact_f32; /* ref */
@@ -227,9 +268,11 @@ int backend_cores(void);
 int k_scratch_reserve(backend *be, size_t bytes, err *e);
 size_t k_scratch_mark(const backend *be);
 void k_scratch_release(backend *be, size_t mark);
-/* rows x cols f32 values, 64-byte aligned rows (ld padded to 16).  Asserts on overflow of the
- * reserved arena: sizes come from model_scratch_bytes, not from requests. */
+/* rows x cols activations of the backend's type, 64-byte aligned rows of at least 16 values.
+ * Asserts on overflow of the reserved arena: sizes come from blocks_scratch_bytes, not from
+ * requests. */
 tensor k_scratch(backend *be, int rows, int cols);
+tensor k_scratch_f32(backend *be, int rows, int cols); /* logits, cos/sin rows */
 tensor k_scratch_q8(backend *be, int rows, int cols);
 void k_fault(backend *be, const char *op, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
@@ -252,6 +295,27 @@ int k_upload_vec(backend *be, vec *v, const float *src, int n, err *e);
 void k_release_vec(backend *be, vec *v);
 /* 0, or ERR_DEVICE with the latched fault. */
 int k_sync(backend *be, err *e);
+/* Copies into and out of the backend's memory, in order with the ops; download waits for them. */
+void k_upload(backend *be, void *dst, const void *src, size_t bytes);
+void k_download(backend *be, void *dst, const void *src, size_t bytes);
+/* Once, before the first k_batch. */
+int k_batch_reserve(backend *be, const batch_limits *l, err *e);
+/* The batch as the ops read it: *b itself, or a copy on the device (padded with rows that do
+ * nothing up to a recorded shape; then n_tok, n_seq and n_out of the result are larger, within the
+ * limits).  Valid until the next but one. */
+batch k_batch(backend *be, const batch *b);
+/* Bytes that weights and KV may take: of the device, or of this process where that is the host's;
+ * 0 if the system does not say. */
+uint64_t k_mem_available(backend *be);
+/* A pass over a batch with a bucket: replay queues what was recorded for that bucket and sets
+ * *logits, or says false; record .. record_end brackets the eager pass that is to be kept. */
+bool k_replay(backend *be, const batch *b, tensor *logits);
+void k_record(backend *be, const batch *b);
+void k_record_end(backend *be, const batch *b, const tensor *logits);
+/* Overlap (see backend_ops).  k_can_overlap: k_sample returns before its results are there. */
+bool k_can_overlap(const backend *be);
+int k_mark(backend *be);
+int k_wait(backend *be, int mark, err *e);
 
 /* y[n, in] = rows tok[] of w. */
 void k_embed(backend *be, tensor y, const int32_t *tok, const weight *w);
@@ -273,13 +337,17 @@ void k_rope_store(backend *be, tensor qkv, int heads, int kv_heads, int head_dim
  * of qkv's rows.  KV is cut into chunks of 256 absolute positions, folded in order. */
 void k_attn_paged(backend *be, tensor o, tensor qkv, int heads, const kv_pages *kv, const batch *b);
 /* Fusions with their compositions inside: safe to call on every backend. */
+/* k_rope_store, then k_attn_paged. */
+void k_rope_attn(backend *be, tensor o, tensor qkv, int heads, const vec *q_norm, const vec *k_norm,
+                 float eps, tensor cs, kv_pages *kv, const batch *b);
 void k_norm_linear(backend *be, tensor y, tensor x, const vec *norm, float eps, const weight *w);
 /* y[n, ff] = glu(W rms_norm(x)), W joined by JOIN_GLU.  y may be ACT_Q8 if k_glu_out_q8(be, down).
  */
 void k_norm_glu(backend *be, tensor y, tensor x, const vec *norm, float eps, const weight *w);
 bool k_glu_out_q8(const backend *be, const weight *down);
 void k_linear_add(backend *be, tensor y, tensor x, const weight *w);
-/* Draws from logits[n, >= n_vocab]; results in rows[] after k_sync. */
+/* Draws from logits[>= n, >= n_vocab] (f32); results in rows[] after k_sync, or after k_wait for a
+ * later mark.  rows[] must stay until then; what its pointers show is read before the call ends. */
 void k_sample(backend *be, tensor logits, sample_row *rows, int n);
 
 /* Host-side reference conversion of n elements (a multiple of the block) to f32; exact. */
@@ -287,5 +355,7 @@ void dequant_row(int type, const void *src, float *dst, int64_t n);
 /* The reverse for the types `quern quantize` writes (Q8_0, Q4_0, Q5_0, Q4_K, Q6_K, F16, BF16, F32,
  * Q4_1, Q5_1, Q5_K as fallbacks of the mixes); ERR_UNSUPPORTED for others. */
 int quant_row(int type, const float *src, void *dst, int64_t n);
+
+C_END
 
 #endif

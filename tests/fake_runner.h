@@ -213,7 +213,7 @@ static inline runner *fake_runner_new(const fake_options *o)
     if (!f || !f->kv) abort();
     for (size_t i = 0; i < n; i++) f->kv[i] = (fake_slot){.pos = -1, .run = -1};
     f->o = *o;
-    f->r = (runner){.run = fake_run, .close = fake_close};
+    f->r = (runner){.depth = 1, .start = fake_run, .close = fake_close};
     return &f->r;
 }
 

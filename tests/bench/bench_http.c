@@ -94,7 +94,7 @@ int main(int argc, char **argv)
     options opt = {.max_queue = 1024, .reasoning_field = (char[]){"both"}};
     tokenizer *tok =
         tokenizer_open(&(tokenizer_source){.tokenizer_json = "models/demo/tokenizer.json"}, &e);
-    runner nothing = {run_nothing, close_nothing};
+    runner nothing = {.depth = 1, .start = run_nothing, .close = close_nothing};
     engine_options eo = {.max_num_seqs = n, .max_queue = 1024, .prefix_caching = true};
     engine_shape shape = {
         .n_vocab = N_VOCAB, .kv_block = 32, .n_blocks = n * 160, .ctx = 4096, .tok = tok};
