@@ -268,7 +268,9 @@ int engine_load(engine *g, err *e)
     if (rc) return rc;
     g->pool = kvpool_new(i->n_kv_blocks, i->kv_block);
     int longest = (int)((i->ctx + i->kv_block - 1) / i->kv_block);
-    if (!g->pool || sched_init(&g->sched, &g->so, g->pool) || step_init(&g->step, &g->so, longest))
+    bool bad = !g->pool || sched_init(&g->sched, &g->so, g->pool);
+    for (int k = 0; k < STEPS_OPEN && !bad; k++) bad = step_init(&g->step[k], &g->so, longest);
+    if (bad)
         return err_set(e, ERR_NOMEM, "out of memory for the bookkeeping of %d KV blocks",
                        i->n_kv_blocks);
     atomic_store(&g->beat_us, clock_us());
@@ -297,7 +299,7 @@ void engine_close(engine *g)
 {
     if (!g) return;
     engine_stop(g);
-    step_clear(&g->step);
+    for (int i = 0; i < STEPS_OPEN; i++) step_clear(&g->step[i]);
     sched_clear(&g->sched);
     kvpool_free(g->pool);
     if (g->run) g->run->close(g->run);

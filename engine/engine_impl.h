@@ -11,6 +11,9 @@
 #include "engine/runner.h"
 #include "engine/step.h"
 
+/* Steps that may be started and not finished: while one runs, the next is planned and started. */
+enum { STEPS_OPEN = 2 };
+
 struct engine {
     /* Const after engine_open. */
     checkpoint *ckpt; /* NULL after loading, and in tests */
@@ -33,7 +36,8 @@ struct engine {
     runner *run;
     kvpool *pool;
     sched sched;
-    step step;
+    step step[STEPS_OPEN]; /* step[n % STEPS_OPEN] is the n-th started */
+    uint64_t n_started, n_finished;
     request *first, *last; /* requests with a live choice */
     int n_live;            /* of them */
     uint64_t order;        /* arrivals */

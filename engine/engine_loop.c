@@ -92,6 +92,7 @@ static void end_choice(engine *g, choice *c, const token_info *t, ending end, in
     if (c->out) stats_add(g->stats.reasoning_tokens, (uint64_t)output_reasoning_tokens(c->out));
     if (c->first_us) stats_add(g->stats.predicted_seconds, seconds(c->first_us, now));
     sched_remove(&g->sched, &c->q);
+    for (int i = 0; i < STEPS_OPEN; i++) step_forget(&g->step[i], &c->q);
     c->live = false;
     request_publish(c, t, &end, now);
     if (--r->n_live == 0) list_remove(g, r);
@@ -149,13 +150,13 @@ static void mark_scheduled(engine *g, choice *c, int64_t now)
 }
 
 /* What each row of logits shall do.  A choice without memory for its row is ended by the caller. */
-static int fill_rows(engine *g, choice **broken)
+static int fill_rows(engine *g, step *t, choice **broken)
 {
-    for (int i = 0; i < g->step.b.n_out; i++) {
-        const step_row *o = &g->step.out[i];
+    for (int i = 0; i < t->b.n_out; i++) {
+        const step_row *o = &t->out[i];
         choice *c = o->q->owner;
         const sampling *s = &c->r->plan.s;
-        sample_row *row = &g->step.row[i];
+        sample_row *row = &t->row[i];
         *broken = c;
         if (o->drawing) {
             bool answering = !c->out || !output_in_reasoning(c->out);
@@ -184,13 +185,14 @@ static void copy_logprobs(token_info *t, const sample_row *row)
     memcpy(t->top_logprob, row->top_logprob, (size_t)row->n_top * sizeof *t->top_logprob);
 }
 
-/* Does the newest token end the choice?  A token that ends it by its id is not part of the text. */
-static ending feed_token(engine *g, choice *c, token_info *t)
+/* Does the n-th generated token end the choice?  A token that ends it by its id is not part of the
+ * text. */
+static ending feed_token(engine *g, choice *c, int n, token_info *t)
 {
     const sample_plan *p = &c->r->plan;
-    bool late = c->q.n_gen > p->s.min_tokens;
+    bool late = n > p->s.min_tokens;
     ending end = {FINISH_NONE, -1, -1, 0};
-    bool stops_on = c->q.n_gen >= p->s.min_tokens;
+    bool stops_on = n >= p->s.min_tokens;
     bool is_end = late && !p->s.ignore_eos && sampling_is_end(&g->base, t->id);
     bool is_stop = late && sample_plan_is_stop_id(p, t->id);
     t->kind = TOK_MARKUP;
@@ -203,7 +205,7 @@ static ending feed_token(engine *g, choice *c, token_info *t)
     } else {
         t->kind = TOK_ANSWER;
     }
-    if (end.reason == FINISH_NONE && c->q.n_gen >= c->r->max_tokens) end.reason = FINISH_LENGTH;
+    if (end.reason == FINISH_NONE && n >= c->r->max_tokens) end.reason = FINISH_LENGTH;
     if (end.reason == FINISH_NONE || !c->out || end.stop_index >= 0) return end;
     /* A stop string that could still have grown into a longer one is decided by the end. */
     int decided = output_end(c->out, &c->content, &c->reasoning);
@@ -211,7 +213,7 @@ static ending feed_token(engine *g, choice *c, token_info *t)
     return end;
 }
 
-static void observe_token(engine *g, choice *c, int64_t now)
+static void observe_token(engine *g, choice *c, int len, int64_t now)
 {
     stats_add(g->stats.generation_tokens, 1);
     if (!c->first_us) {
@@ -221,45 +223,49 @@ static void observe_token(engine *g, choice *c, int64_t now)
         stats_observe(&g->stats.itl, seconds(c->last_us, now));
     }
     c->last_us = now;
-    if (seq_len(&c->q) > atomic_load_explicit(&g->stats.n_tokens_max, memory_order_relaxed))
-        stats_set(g->stats.n_tokens_max, seq_len(&c->q));
+    if (len > atomic_load_explicit(&g->stats.n_tokens_max, memory_order_relaxed))
+        stats_set(g->stats.n_tokens_max, len);
 }
 
-static void take_token(engine *g, choice *c, const sample_row *row, int64_t now)
+/* The token at position pos is known now.  The step after may be computing one more of this
+ * choice already; if the token ends it, that one is not wanted. */
+static void take_token(engine *g, choice *c, int pos, const sample_row *row, int64_t now)
 {
     token_info t = {0};
+    int n = pos - c->q.n_prompt + 1;
+    assert(n >= 1 && n <= c->q.n_gen && c->q.gen[n - 1] < 0);
     copy_logprobs(&t, row);
-    c->q.gen[c->q.n_gen++] = row->id;
-    observe_token(g, c, now);
+    c->q.gen[n - 1] = row->id;
+    c->q.hold = false;
+    observe_token(g, c, pos + 1, now);
     buf_reset(&c->content);
     buf_reset(&c->reasoning);
-    ending end = feed_token(g, c, &t);
-    int rc = sampler_accept(&c->smp, &c->q, t.kind == TOK_ANSWER);
+    ending end = feed_token(g, c, n, &t);
+    int rc = sampler_accept(&c->smp, &c->q, pos, t.kind == TOK_ANSWER);
     if (!rc && (c->content.oom || c->reasoning.oom)) rc = ERR_NOMEM;
     if (rc) end = (ending){FINISH_ERROR, -1, -1, rc};
+    if (end.reason != FINISH_NONE) c->q.n_gen = n;
     if (end.reason != FINISH_NONE) end_choice(g, c, &t, end, now);
     else if (request_publish(c, &t, NULL, now))
         end_choice(g, c, NULL, (ending){FINISH_ERROR, -1, -1, ERR_NOMEM}, now);
 }
 
-/* After the planned tokens of c were computed: counters, and the end of a prompt-only request. */
-static void commit_choice(engine *g, choice *c, int64_t now)
+/* The prompt of c is computed: counters. */
+static void observe_prompt(engine *g, choice *c, int64_t now)
 {
-    sched_commit(&g->sched, &c->q);
-    if (c->q.n_cached < c->q.n_prompt || c->counted) return;
+    if (c->counted) return;
     c->counted = true;
-    if (c->index == 0) {
-        stats_add(g->stats.prompt_tokens, (uint64_t)c->q.n_prompt);
-        stats_add(g->stats.prompt_seconds, seconds(c->scheduled_us, now));
-    }
+    if (c->index) return;
+    stats_add(g->stats.prompt_tokens, (uint64_t)c->q.n_prompt);
+    stats_add(g->stats.prompt_seconds, seconds(c->scheduled_us, now));
 }
 
 /* Requests that only wanted their prompt computed. */
-static void end_prompt_only(engine *g, int64_t now)
+static void end_prompt_only(engine *g, const step *t, int64_t now)
 {
-    for (int i = 0; i < g->sched.n_plan; i++) {
-        seq *q = g->sched.plan[i];
-        if (q->draws || q->n_cached < q->n_prompt) continue;
+    for (int i = 0; i < t->b.n_seq; i++) {
+        seq *q = t->seqs[i].q;
+        if (!q || q->draws || !t->seqs[i].prompt_done) continue;
         choice *c = q->owner;
         buf_reset(&c->content);
         buf_reset(&c->reasoning);
@@ -267,23 +273,23 @@ static void end_prompt_only(engine *g, int64_t now)
     }
 }
 
-/* A request may be freed with its last choice's end, so each pass touches only what still lives:
- * first all that ends nothing, then prompt-only requests, then those that drew. */
-static void finish_step(engine *g, int64_t now)
+/* The results of a step.  A request may be freed with its last choice's end, which takes it out of
+ * the step; so first all that ends nothing, then prompt-only requests, then those that drew. */
+static void take_results(engine *g, const step *t, int64_t now)
 {
-    const step *t = &g->step;
-    for (int i = 0; i < g->sched.n_plan; i++) commit_choice(g, g->sched.plan[i]->owner, now);
+    for (int i = 0; i < t->b.n_seq; i++)
+        if (t->seqs[i].q && t->seqs[i].prompt_done) observe_prompt(g, t->seqs[i].q->owner, now);
     for (int i = 0; i < t->b.n_out; i++) {
-        if (t->out[i].drawing) continue;
+        if (!t->out[i].q || t->out[i].drawing) continue;
         choice *c = t->out[i].q->owner;
         copy_logprobs(&c->r->prompt_lp[t->out[i].pos + 1], &t->row[i]);
     }
-    end_prompt_only(g, now);
+    end_prompt_only(g, t, now);
     int drawn = 0;
     for (int i = 0; i < t->b.n_out; i++) {
-        if (!t->out[i].drawing) continue;
+        if (!t->out[i].q || !t->out[i].drawing) continue;
         drawn++;
-        take_token(g, t->out[i].q->owner, &t->row[i], now);
+        take_token(g, t->out[i].q->owner, t->out[i].pos + 1, &t->row[i], now);
     }
     stats_throughput(&g->stats, drawn, now);
     stats_add(g->stats.steps, 1);
@@ -306,40 +312,96 @@ static void publish_gauges(engine *g)
 
 static void fail(engine *g, const err *e)
 {
+    g->n_finished = g->n_started; /* nothing more comes of them */
     snprintf(g->fault, sizeof g->fault, "%.199s", e->msg[0] ? e->msg : "device fault");
     log_error("device fault: %s; the engine stops", g->fault);
     engine_enter(g, ENGINE_FAILED, ERR_DEVICE);
     engine_fail_all(g, NULL, ERR_DEVICE);
 }
 
-static void run_step(engine *g)
+static int n_open(const engine *g)
+{
+    return (int)(g->n_started - g->n_finished);
+}
+
+/* The step in the making is on its way: what the next one may take for computed, and a pending
+ * token for every draw. */
+static void commit_step(engine *g, const step *t)
+{
+    for (int i = 0; i < t->b.n_seq; i++) sched_commit(&g->sched, t->seqs[i].q);
+    for (int i = 0; i < t->b.n_out; i++) {
+        if (!t->out[i].drawing) continue;
+        choice *c = t->out[i].q->owner;
+        c->q.gen[c->q.n_gen++] = -1 - i;
+        c->q.hold = c->q.n_gen >= c->r->max_tokens || !sample_plan_is_blind(&c->r->plan);
+    }
+    g->n_started++;
+}
+
+static void start_step(engine *g)
 {
     int n = sched_plan(&g->sched);
-    assert(n > 0);
+    if (!n) return;
     int64_t now = clock_us();
     for (int i = 0; i < n; i++) {
         choice *c = g->sched.plan[i]->owner;
         if (!c->scheduled_us) mark_scheduled(g, c, now);
     }
-    step_build(&g->step, g->sched.plan, n);
-    const batch *b = &g->step.b;
+    step *t = &g->step[g->n_started % STEPS_OPEN];
+    step_build(t, g->sched.plan, n);
+    const batch *b = &t->b;
     if (g->dump_plan)
         log_info("step: %d tokens of %d sequences, %d rows of logits; %d run, %d wait, %d of %d KV "
                  "blocks available",
                  b->n_tok, b->n_seq, b->n_out, g->sched.n_run, g->sched.n_waiting,
                  kvpool_available(g->pool), kvpool_total(g->pool));
     choice *broken;
-    if (fill_rows(g, &broken)) {
+    if (fill_rows(g, t, &broken)) {
         /* Nothing was computed: drop the one, plan again without it. */
         sched_drop_plan(&g->sched);
         end_request(g, broken->r, (ending){FINISH_ERROR, -1, -1, ERR_NOMEM}, now);
         return;
     }
     err e = {0};
-    int rc = g->run->start(g->run, b, g->step.row, &e);
-    if (!rc && g->run->finish) rc = g->run->finish(g->run, &e);
-    if (rc) fail(g, &e);
-    else finish_step(g, clock_us());
+    if (g->run->start(g->run, b, t->row, &e)) fail(g, &e);
+    else commit_step(g, t);
+}
+
+static void finish_step(engine *g)
+{
+    err e = {0};
+    if (g->run->finish && g->run->finish(g->run, &e)) {
+        fail(g, &e);
+        return;
+    }
+    take_results(g, &g->step[g->n_finished++ % STEPS_OPEN], clock_us());
+}
+
+/* Whether the next step can be planned while the last one runs: not if a sequence that goes on
+ * needs its token known for the row that follows; it would only run every other step. */
+static bool can_overlap(const engine *g)
+{
+    const step *t = &g->step[g->n_finished % STEPS_OPEN];
+    if (n_open(g) >= g->run->depth) return false;
+    for (int i = 0; i < t->b.n_out; i++) {
+        const seq *q = t->out[i].q;
+        if (!q || !t->out[i].drawing) continue;
+        const choice *c = q->owner;
+        if (q->hold && q->n_gen < c->r->max_tokens) return false;
+    }
+    return true;
+}
+
+/* Starts a step where one may be started, then waits for the oldest unless that one was the first.
+ */
+static void work(engine *g)
+{
+    uint64_t before = g->n_started;
+    bool first = n_open(g) == 0;
+    if (g->n_live && (first || can_overlap(g))) start_step(g);
+    if (engine_status(g) == ENGINE_FAILED) return;
+    bool more = g->n_started > before && n_open(g) < g->run->depth;
+    if (n_open(g) && !more) finish_step(g);
 }
 
 void *engine_loop(void *arg)
@@ -350,14 +412,15 @@ void *engine_loop(void *arg)
         publish_gauges(g);
         atomic_store_explicit(&g->beat_us, clock_us(), memory_order_relaxed);
         int places = g->so.max_seqs - g->sched.n_run;
-        inbox_news news = inbox_drain(g->in, g->n_live > 0, places);
+        inbox_news news = inbox_drain(g->in, g->n_live > 0 || n_open(g) > 0, places);
         if (news.stop || failed)
             engine_fail_all(g, news.fresh, news.stop ? ERR_SHUTDOWN : ERR_DEVICE);
+        while (news.stop && n_open(g)) finish_step(g); /* they still write into what is freed next */
         if (news.stop) break;
         if (failed) continue;
         accept_requests(g, news.fresh);
         sweep(g, news.woken, clock_us());
-        if (g->n_live) run_step(g);
+        if (g->n_live || n_open(g)) work(g);
     }
     publish_gauges(g);
     return NULL;

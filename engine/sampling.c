@@ -486,9 +486,14 @@ int sampler_fill(sampler *m, const seq *q, bool answering, uint64_t key, sample_
     return 0;
 }
 
-int sampler_accept(sampler *m, const seq *q, bool answer)
+bool sample_plan_is_blind(const sample_plan *p)
 {
-    int32_t id = seq_tok(q, seq_len(q) - 1);
+    return !p->longest_bad && !has_repetition(&p->s) && !has_presence(&p->s);
+}
+
+int sampler_accept(sampler *m, const seq *q, int i, bool answer)
+{
+    int32_t id = seq_tok(q, i);
     size_t max = m->plan->longest_bad, n = 0;
     if (max && answer) {
         const char *text = visible(m->plan, id, &n);
@@ -500,5 +505,5 @@ int sampler_accept(sampler *m, const seq *q, bool answer)
     } else {
         m->n_tail = 0;
     }
-    return count(m, q, seq_len(q) - 1);
+    return count(m, q, i);
 }

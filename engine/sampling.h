@@ -82,7 +82,10 @@ void sampler_clear(sampler *m);
 /* The row that draws q's next token.  answering: it can belong to the answer; key: the choice part
  * of the random number's key. */
 int sampler_fill(sampler *m, const seq *q, bool answering, uint64_t key, sample_row *row);
-/* q's newest token was appended.  answer: it belongs to the answer. */
-int sampler_accept(sampler *m, const seq *q, bool answer);
+/* Token i of q (generated, in order) is known.  answer: it belongs to the answer. */
+int sampler_accept(sampler *m, const seq *q, int i, bool answer);
+/* A row can be filled before the token in front of it is known: nothing in it depends on which
+ * tokens were drawn, only on how many. */
+bool sample_plan_is_blind(const sample_plan *p);
 
 #endif

@@ -212,7 +212,12 @@ static bool plan_tokens(sched *s, seq *q)
 
 static bool is_decode(const seq *q)
 {
-    return seq_len(q) - q->n_cached == 1;
+    return seq_len(q) - q->n_cached == 1 && !q->hold;
+}
+
+static bool is_prefill(const seq *q)
+{
+    return seq_len(q) - q->n_cached > 1 && !q->hold;
 }
 
 /* The block for the next position of q, at somebody's cost if need be; false: q itself had to go.
@@ -339,21 +344,22 @@ static seq *next_prefill(const sched *s)
     seq *best = NULL;
     for (int i = 0; i < s->n_run; i++) {
         seq *q = s->run[i];
-        if (q->n_planned == 0 && !is_decode(q) && (!best || before(q, best))) best = q;
+        if (q->n_planned == 0 && is_prefill(q) && (!best || before(q, best))) best = q;
     }
     return best;
 }
 
-static seq *skip_followers(seq *q)
+/* The first of q and those behind it that may be admitted. */
+static seq *skip_unready(seq *q)
 {
-    while (q && q->following && !q->group->settled) q = q->next;
+    while (q && (q->hold || (q->following && !q->group->settled))) q = q->next;
     return q;
 }
 
 /* Prompts, running and waiting merged in order, until the budget is spent. */
 static void plan_prefills(sched *s, bool may_admit)
 {
-    seq *w = may_admit ? skip_followers(s->first) : NULL;
+    seq *w = may_admit ? skip_unready(s->first) : NULL;
     while (s->tok_left > 0) {
         seq *r = next_prefill(s);
         if (!r && !w) return;
@@ -367,7 +373,7 @@ static void plan_prefills(sched *s, bool may_admit)
             continue;
         }
         if (!plan_tokens(s, w)) return;
-        w = skip_followers(next);
+        w = skip_unready(next);
     }
 }
 
@@ -393,6 +399,7 @@ static void publish_full(sched *s, seq *q)
 {
     for (int b = s->o.kv_block; (q->n_published + 1) * b <= q->n_cached; q->n_published++) {
         int k = q->n_published;
+        if (seq_tok(q, k * b + b - 1) < 0) return; /* pending */
         for (int i = 0; i < b; i++) s->gather[i] = seq_tok(q, k * b + i);
         bool done;
         q->block[k] = kvpool_publish(s->pool, q->block[k], k ? q->block[k - 1] : -1, q->salt,

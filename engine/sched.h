@@ -48,13 +48,13 @@ void sched_add(sched *s, seq *q);
  */
 void sched_remove(sched *s, seq *q);
 
-/* Fills plan[n_plan] and each planned sequence's "this step" fields.  0 only if there is no work.
- */
+/* Fills plan[n_plan] and each planned sequence's "this step" fields.  0 only if there is no work,
+ * or all there is is held. */
 int sched_plan(sched *s);
 /* The planned step will not run; nothing was computed. */
 void sched_drop_plan(sched *s);
-/* After the step: the planned tokens of q are computed.  Call for every planned sequence before
- * appending its new token. */
+/* The step was started: what comes later finds the planned tokens of q computed.  Call for every
+ * planned sequence before appending its new token. */
 void sched_commit(sched *s, seq *q);
 
 static inline int sched_blocks(const sched *s, int n_tok)

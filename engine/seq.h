@@ -31,13 +31,16 @@ struct seq {
     /* Set by the owner before sched_add. */
     const int32_t *prompt; /* [n_prompt] borrowed, n_prompt >= 1 */
     int n_prompt;
-    int32_t *gen; /* [n_gen] owned by the owner, who appends */
+    /* [n_gen] owned by the owner, who appends.  The last may be pending: -1 - j while the step that
+     * draws it in row j is not finished. */
+    int32_t *gen;
     int n_gen;
     int priority;     /* lower first */
     uint64_t order;   /* arrival; unique */
     kv_salt salt;     /* borrowed */
     bool reuse;       /* may use blocks others published */
     bool draws;       /* false: only computes the prompt (max_tokens 0) */
+    bool hold;        /* not to be planned: its pending token ends it, or must be known first */
     int n_score;      /* logits of prompt positions [0, n_score) are wanted (prompt logprobs) */
     seq_group *group; /* NULL for a lone choice */
     int32_t *block; /* [cap_block] owned by the owner; room for the longest this sequence can get */

@@ -23,10 +23,11 @@ int step_init(step *t, const sched_options *o, int max_blocks)
     t->n_prompt = calloc(seqs, sizeof *t->n_prompt);
     t->block_table = calloc(seqs * (size_t)max_blocks, sizeof *t->block_table);
     t->out_row = calloc(out, sizeof *t->out_row);
+    t->seqs = calloc(seqs, sizeof *t->seqs);
     t->out = calloc(out, sizeof *t->out);
     t->row = calloc(out, sizeof *t->row);
     if (t->tok && t->pos && t->slot && t->seq_start && t->ctx_len && t->n_prompt &&
-        t->block_table && t->out_row && t->out && t->row)
+        t->block_table && t->out_row && t->seqs && t->out && t->row)
         return 0;
     step_clear(t);
     return ERR_NOMEM;
@@ -42,6 +43,7 @@ void step_clear(step *t)
     free(t->n_prompt);
     free(t->block_table);
     free(t->out_row);
+    free(t->seqs);
     free(t->out);
     free(t->row);
     *t = (step){0};
@@ -84,6 +86,7 @@ void step_build(step *t, seq *const *plan, int n_plan)
         assert(b->n_out + q->n_scoring + q->drawing <= t->max_out);
         t->seq_start[i] = row0;
         t->ctx_len[i] = q->n_cached + q->n_planned;
+        t->seqs[i] = (step_seq){q, t->ctx_len[i] >= q->n_prompt};
         t->n_prompt[i] = q->n_prompt;
         int32_t *table = t->block_table + (size_t)i * (size_t)width;
         memcpy(table, q->block, (size_t)q->n_block * sizeof *table);
@@ -100,4 +103,12 @@ void step_build(step *t, seq *const *plan, int n_plan)
     b->n_prompt = t->n_prompt;
     b->block_table = t->block_table;
     b->out_row = t->out_row;
+}
+
+void step_forget(step *t, const seq *q)
+{
+    for (int i = 0; i < t->b.n_seq; i++)
+        if (t->seqs[i].q == q) t->seqs[i].q = NULL;
+    for (int i = 0; i < t->b.n_out; i++)
+        if (t->out[i].q == q) t->out[i].q = NULL;
 }

@@ -1,5 +1,6 @@
-/* step.h - a plan as the flat arrays a backend reads (`batch`), and which sequence each row of
- * logits is for.  Allocated once for the largest step. Thread: the engine thread only. */
+/* step.h - a plan as the flat arrays a backend reads (`batch`), which sequences it is of and which
+ * of them each row of logits is for.  Allocated once for the largest step.  A started step outlives
+ * its sequences: whoever ends one takes it out (step_forget).  Thread: the engine thread only. */
 #ifndef QUERN_ENGINE_STEP_H
 #define QUERN_ENGINE_STEP_H
 
@@ -8,10 +9,16 @@
 
 /* One row of logits. */
 typedef struct {
-    seq *q;
+    seq *q;       /* NULL: it has ended */
     int pos;      /* its position */
     bool drawing; /* draws the token at pos + 1; else scores prompt token pos + 1 */
 } step_row;
+
+/* One sequence of the step. */
+typedef struct {
+    seq *q;           /* NULL: it has ended */
+    bool prompt_done; /* its prompt is complete with this step */
+} step_seq;
 
 typedef struct {
     int max_tok, max_seqs, max_out, max_blocks, kv_block;
@@ -21,6 +28,7 @@ typedef struct {
     int32_t *n_prompt;         /* [max_seqs] */
     int32_t *block_table;      /* [max_seqs * max_blocks] */
     int32_t *out_row;          /* [max_out] */
+    step_seq *seqs;            /* [max_seqs] beside b.ctx_len */
     step_row *out;             /* [max_out] beside b.out_row */
     sample_row *row;           /* [max_out] to be filled by the caller, results by the runner */
     batch b;                   /* points into the arrays above */
@@ -30,5 +38,7 @@ typedef struct {
 int step_init(step *t, const sched_options *o, int max_blocks);
 void step_clear(step *t);
 void step_build(step *t, seq *const *plan, int n_plan);
+/* q has ended: nothing of this step concerns it any more. */
+void step_forget(step *t, const seq *q);
 
 #endif

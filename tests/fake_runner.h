@@ -26,8 +26,28 @@ typedef struct {
     int32_t run;            /* number of the run that wrote it */
 } fake_slot;
 
+/* Steps a fake runner lets be open at once.  With 2, results come at finish only, and tokens may
+ * name a row of the step before. */
+static int fake_depth = 1;
+
+static inline void fake_overlap(void)
+{
+    fake_depth = 2;
+}
+
+typedef struct {
+    sample_row *to; /* [n] the caller's */
+    sample_row *row;
+    int n;
+} fake_results;
+
 typedef struct {
     runner r;
+    fake_results open[2]; /* oldest first */
+    int n_open;
+    int32_t *drawn; /* [n_drawn] by the last step */
+    int n_drawn;
+    long overlaps; /* steps started while another was open */
     fake_options o;
     fake_slot *kv; /* [n_blocks * kv_block] */
     long rows, runs;
@@ -158,15 +178,17 @@ static int run_seq(fake_runner *f, const batch *b, int s, err *e)
     for (int r = r0; r < r1; r++) {
         int p = b->pos[r];
         if (p != b->pos[r0] + r - r0) return err_set(e, ERR_DEVICE, "row %d: position %d", r, p);
-        if (b->tok[r] < 0 || b->tok[r] >= f->o.n_vocab)
-            return err_set(e, ERR_DEVICE, "row %d: token", r);
+        int32_t tok = b->tok[r];
+        if (tok < 0 && f->r.depth > 1 && -1 - tok < f->n_drawn) tok = f->drawn[-1 - tok];
+        if (tok < 0 || tok >= f->o.n_vocab)
+            return err_set(e, ERR_DEVICE, "row %d: token %d", r, b->tok[r]);
         if (b->slot[r] != slot_of(f, b, s, p))
             return err_set(e, ERR_DEVICE, "row %d: slot is not in the table", r);
         fake_slot *at = &f->kv[b->slot[r]];
         if (at->run == (int32_t)f->runs)
             return err_set(e, ERR_DEVICE, "slot %d is written twice", b->slot[r]);
         uint64_t before = p ? f->kv[slot_of(f, b, s, p - 1)].value : 1;
-        *at = (fake_slot){.value = mix(before, (uint64_t)b->tok[r] + 1),
+        *at = (fake_slot){.value = mix(before, (uint64_t)tok + 1),
                           .before = before,
                           .pos = p,
                           .run = (int32_t)f->runs};
@@ -198,9 +220,49 @@ static int fake_run(runner *r, const batch *b, sample_row *row, err *e)
     return 0;
 }
 
+/* What a device does: the rows are read now, their results are there when it is done. */
+static int fake_start(runner *r, const batch *b, sample_row *row, err *e)
+{
+    fake_runner *f = (fake_runner *)r;
+    size_t n = (size_t)b->n_out;
+    if (f->n_open == r->depth) return err_set(e, ERR_DEVICE, "a third step is started");
+    f->overlaps += f->n_open;
+    sample_row *copy = malloc((n + 1) * sizeof *copy);
+    if (!copy) abort();
+    if (n) memcpy(copy, row, n * sizeof *copy);
+    int rc = fake_run(r, b, copy, e);
+    free(f->drawn);
+    f->drawn = malloc((n + 1) * sizeof *f->drawn);
+    if (!f->drawn) abort();
+    for (size_t i = 0; i < n; i++) {
+        f->drawn[i] = copy[i].id;
+        copy[i].allow = NULL;
+        copy[i].ban = copy[i].bias_id = copy[i].seen_id = copy[i].gen_count = NULL;
+        copy[i].bias = NULL;
+        row[i].id = -77;
+    }
+    f->n_drawn = b->n_out;
+    f->open[f->n_open++] = (fake_results){row, copy, b->n_out};
+    return rc;
+}
+
+static int fake_finish(runner *r, err *e)
+{
+    fake_runner *f = (fake_runner *)r;
+    if (!f->n_open) return err_set(e, ERR_DEVICE, "no step is open");
+    fake_results done = f->open[0];
+    f->open[0] = f->open[1];
+    f->n_open--;
+    if (done.n) memcpy(done.to, done.row, (size_t)done.n * sizeof *done.to);
+    free(done.row);
+    return 0;
+}
+
 static void fake_close(runner *r)
 {
     fake_runner *f = (fake_runner *)r;
+    for (int i = 0; i < f->n_open; i++) free(f->open[i].row);
+    free(f->drawn);
     free(f->kv);
     free(f);
 }
@@ -214,6 +276,7 @@ static inline runner *fake_runner_new(const fake_options *o)
     for (size_t i = 0; i < n; i++) f->kv[i] = (fake_slot){.pos = -1, .run = -1};
     f->o = *o;
     f->r = (runner){.depth = 1, .start = fake_run, .close = fake_close};
+    if (fake_depth > 1) f->r = (runner){fake_depth, fake_start, fake_finish, fake_close};
     return &f->r;
 }
 
@@ -224,6 +287,11 @@ static inline void fake_runner_counts(const runner *r, long *rows, long *runs, i
     *rows = f->rows;
     *runs = f->runs;
     *max_rows = f->max_rows;
+}
+
+static inline long fake_runner_overlaps(const runner *r)
+{
+    return ((const fake_runner *)r)->overlaps;
 }
 
 #endif

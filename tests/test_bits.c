@@ -263,6 +263,11 @@ int main(void)
     tcase_set_timeout(t, 300);
     tcase_add_loop_test(t, rule_of_bits, 0, N_WORLDS);
     suite_add_tcase(s, t);
+    TCase *overlap = tcase_create("the next step starts while one runs");
+    tcase_set_timeout(overlap, 300);
+    tcase_add_checked_fixture(overlap, fake_overlap, NULL);
+    tcase_add_loop_test(overlap, rule_of_bits, FAKE, FAKE + 1);
+    suite_add_tcase(s, overlap);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_NORMAL);
     int failed = srunner_ntests_failed(r);

@@ -351,10 +351,31 @@ START_TEST(counters_follow_their_rules)
 }
 END_TEST
 
-int main(void)
+/* The next step starts while one runs, unless a row must know the token in front of it. */
+START_TEST(steps_overlap_where_they_may)
 {
-    Suite *s = suite_create("engine");
-    TCase *t = tcase_create("engine");
+    for (int blind = 0; blind < 2; blind++) {
+        engine *g = open_fake((setup){0});
+        client c;
+        request_spec s = spec_of(g, 11, 20, 40);
+        s.s.ignore_eos = true;
+        s.s.presence = blind ? 0 : 0.5f;
+        client_run(&c, g, s);
+        ck_assert_int_eq(c.a[0].n_tok, 40);
+        client_clear(&c);
+        long overlaps = fake_runner_overlaps(g->run);
+        if (fake_depth > 1 && blind) ck_assert_int_eq(overlaps, 39);
+        else ck_assert_int_eq(overlaps, 0);
+        engine_close(g);
+    }
+}
+END_TEST
+
+/* Everything with one step open at a time, and with the next one started while the last runs. */
+static void add_tests(Suite *s, const char *name, void (*set_up)(void))
+{
+    TCase *t = tcase_create(name);
+    tcase_add_checked_fixture(t, set_up, NULL);
     tcase_set_timeout(t, 60);
     tcase_add_test(t, draws_what_its_tokens_determine);
     tcase_add_test(t, end_tokens_can_be_held_off);
@@ -366,7 +387,15 @@ int main(void)
     tcase_add_test(t, choices_are_independent_and_keyed);
     tcase_add_test(t, cached_tokens_are_told);
     tcase_add_test(t, counters_follow_their_rules);
+    tcase_add_test(t, steps_overlap_where_they_may);
     suite_add_tcase(s, t);
+}
+
+int main(void)
+{
+    Suite *s = suite_create("engine");
+    add_tests(s, "one step", NULL);
+    add_tests(s, "overlap", fake_overlap);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_NORMAL);
     int failed = srunner_ntests_failed(r);

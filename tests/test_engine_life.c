@@ -265,10 +265,11 @@ START_TEST(storm)
 }
 END_TEST
 
-int main(void)
+/* Everything with one step open at a time, and with the next one started while the last runs. */
+static void add_tests(Suite *s, const char *name, void (*set_up)(void))
 {
-    Suite *s = suite_create("engine_life");
-    TCase *t = tcase_create("engine_life");
+    TCase *t = tcase_create(name);
+    tcase_add_checked_fixture(t, set_up, NULL);
     tcase_set_timeout(t, 60);
     tcase_add_test(t, cancel_frees_the_place);
     tcase_add_test(t, deadlines);
@@ -279,6 +280,13 @@ int main(void)
     tcase_add_test(t, idle_sleeps_and_beats);
     tcase_add_test(t, storm);
     suite_add_tcase(s, t);
+}
+
+int main(void)
+{
+    Suite *s = suite_create("engine_life");
+    add_tests(s, "one step", NULL);
+    add_tests(s, "overlap", fake_overlap);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_NORMAL);
     int failed = srunner_ntests_failed(r);

@@ -179,7 +179,7 @@ static bool sim_step(sim *m)
     for (int i = 0; i < b->n_out; i++)
         m->t.row[i] = (sample_row){.n_vocab = V, .forced = -1, .n_top = -1, .repetition = 1};
     err e = {0};
-    ck_assert_msg(m->r->run(m->r, b, m->t.row, &e) == 0, "step %ld: %s", m->now, e.msg);
+    ck_assert_msg(m->r->start(m->r, b, m->t.row, &e) == 0, "step %ld: %s", m->now, e.msg);
     for (int i = 0; i < n; i++) {
         sim_seq *x = m->s.plan[i]->owner;
         if (x->first < 0) {
