@@ -5,8 +5,10 @@
  * Thread: main, before others start. */
 #include "config/options.h"
 
+#include "base/dtype.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "config/device.h"
 #include "config/options_table.h"
 
 #include <ctype.h>
@@ -421,9 +423,18 @@ static int apply_line(const setter *s, int argc, char **argv, bool only_config)
 static int check(const setter *s)
 {
     options *o = s->o;
-    if (!strcmp(o->device, "cuda"))
-        return err_set(s->e, ERR_UNSUPPORTED,
-                       "--device cuda: this build has no CUDA back end; use auto or cpu");
+    device_choice device;
+    int rc = device_parse(o->device, &device, s->e);
+    if (!rc) rc = device_check_ranks(&device, (int)o->tensor_parallel_size, s->e);
+    if (rc) return rc;
+    for (char *c = o->device; *c; c++) *c = (char)tolower((unsigned char)*c);
+    if (o->dummy_type && !o->dummy_weights)
+        return err_set(s->e, ERR_INVALID, "--dummy-type does nothing without --dummy-weights");
+    if (o->dummy_type && dtype_by_name(o->dummy_type) < 0)
+        return err_set(s->e, ERR_INVALID,
+                       "--dummy-type takes BF16, F16, F32 or one of GGUF's block types such as "
+                       "Q8_0 or Q4_K, got '%.40s'",
+                       o->dummy_type);
     if (o->tensor_parallel_size > 1)
         return err_set(s->e, ERR_UNSUPPORTED,
                        "--tensor-parallel-size %lld: only 1 is supported yet",

@@ -30,10 +30,14 @@ typedef struct {
     char *chat_template;                /* file path or literal template text */
     char *default_chat_template_kwargs; /* JSON */
     /* machine */
-    char *device, *cpu_isa; /* cpu_isa "ref" is turned into device "ref" */
+    char *device, *cpu_isa; /* device: as config/device.h reads it, in lower case; cpu_isa "ref" is
+                               turned into device "ref" */
     int64_t threads;        /* 0 = all processors of this process */
     bool bf16_repack;
     int64_t tensor_parallel_size;
+    bool batch_invariant, no_graphs; /* cuda */
+    bool dummy_weights;
+    char *dummy_type;
     /* engine */
     int64_t max_num_seqs, max_num_batched_tokens; /* 0 = from the memory plan, the backend's */
     int64_t max_queue;

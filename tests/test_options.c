@@ -1,6 +1,7 @@
 /* test_options.c - every source of options, their order, and what is refused by name. */
 #include "base/file.h"
 #include "base/log.h"
+#include "config/device.h"
 #include "config/options.h"
 #include "config/options_table.h"
 
@@ -137,6 +138,28 @@ START_TEST(command_line)
 }
 END_TEST
 
+START_TEST(devices)
+{
+    device_choice d;
+    ck_assert_int_eq(parse(CMD_SERVE, "--device|CUDA:3"), 0);
+    ck_assert_str_eq(o.device, "cuda:3");
+    ck_assert_int_eq(device_parse("Cuda:2,0,11", &d, &e), 0);
+    ck_assert_str_eq(d.name, "cuda");
+    ck_assert(d.n == 3 && d.ordinal[0] == 2 && d.ordinal[1] == 0 && d.ordinal[2] == 11);
+    ck_assert_int_eq(device_of_rank(&d, 1), 0);
+    ck_assert_int_eq(device_check_ranks(&d, 3, &e), 0);
+    ck_assert_int_eq(device_check_ranks(&d, 4, &e), ERR_INVALID);
+    ck_assert_int_eq(device_parse("cuda-emu:5", &d, &e), 0);
+    ck_assert_int_eq(device_of_rank(&d, 3), 5);
+    ck_assert_int_eq(device_check_ranks(&d, 4, &e), 0);
+    ck_assert_int_eq(device_parse(NULL, &d, &e), 0);
+    ck_assert_str_eq(d.name, "auto");
+    ck_assert_int_eq(device_of_rank(&d, 3), 3);
+    ck_assert_int_eq(device_parse("cud", &d, &e), ERR_INVALID);
+    ck_assert_int_eq(device_parse("cuda:0,", &d, &e), ERR_INVALID);
+}
+END_TEST
+
 static const struct {
     command cmd;
     const char *line;
@@ -172,8 +195,30 @@ static const struct {
     {CMD_SERVE, "a|-m|b", ERR_INVALID, "-m: the model is given twice"},
     {CMD_QUANTIZE, "a|b|c", ERR_INVALID, "unexpected argument 'c'"},
     {CMD_INSPECT, "--port|1", ERR_INVALID, "--port does nothing in this command"},
-    {CMD_SERVE, "--device|cuda", ERR_UNSUPPORTED,
-     "--device cuda: this build has no CUDA back end; use auto or cpu"},
+    {CMD_SERVE, "--device|gpu", ERR_INVALID,
+     "--device takes auto, cpu, ref or cuda[:i[,j...]], got 'gpu'"},
+    {CMD_SERVE, "--device|cpu:0", ERR_INVALID,
+     "--device 'cpu:0': cpu has no devices to choose among"},
+    {CMD_SERVE, "--device|cuda:", ERR_INVALID,
+     "--device 'cuda:': after the colon come device numbers from 0 to 1023, separated by commas"},
+    {CMD_SERVE, "--device|cuda:0,x", ERR_INVALID,
+     "--device 'cuda:0,x': after the colon come device numbers from 0 to 1023, separated by "
+     "commas"},
+    {CMD_SERVE, "--device|cuda:-1", ERR_INVALID,
+     "--device 'cuda:-1': after the colon come device numbers from 0 to 1023, separated by commas"},
+    {CMD_SERVE, "--device|cuda:99999999999999999999", ERR_INVALID,
+     "--device 'cuda:99999999999999999999': after the colon come device numbers from 0 to 1023, "
+     "separated by commas"},
+    {CMD_SERVE, "--device|cuda:1,0,1", ERR_INVALID, "--device 'cuda:1,0,1' names device 1 twice"},
+    {CMD_SERVE, "--device|cuda:0,1", ERR_INVALID,
+     "--device names 2 devices and --tensor-parallel-size is 1: name one device a rank, one for "
+     "all, or none (then rank r takes device r)"},
+    {CMD_BENCH, "--dummy-type|Q8_0", ERR_INVALID,
+     "--dummy-type does nothing without --dummy-weights"},
+    {CMD_BENCH, "--dummy-weights|--dummy-type|Q9", ERR_INVALID,
+     "--dummy-type takes BF16, F16, F32 or one of GGUF's block types such as Q8_0 or Q4_K, got "
+     "'Q9'"},
+    {CMD_INSPECT, "--dummy-weights", ERR_INVALID, "--dummy-weights does nothing in this command"},
     {CMD_SERVE, "-tp|2", ERR_UNSUPPORTED, "--tensor-parallel-size 2: only 1 is supported yet"},
     {CMD_SERVE, "--tls-cert|x", ERR_UNSUPPORTED, "--tls-cert is not supported yet (TLS)"},
     {CMD_SERVE, "--media-allow=x", ERR_UNSUPPORTED,
@@ -329,6 +374,7 @@ int main(void)
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, defaults);
     tcase_add_test(t, command_line);
+    tcase_add_test(t, devices);
     tcase_add_loop_test(t, refuses, 0, sizeof refused / sizeof refused[0]);
     tcase_add_test(t, order_of_sources);
     tcase_add_loop_test(t, refuses_in_file, 0, sizeof bad_files / sizeof bad_files[0]);
