@@ -128,6 +128,20 @@ static value slice_str(rctx *c, vstr *s, int64_t lo, int64_t count, int64_t step
     return v_str(r);
 }
 
+_Noreturn static void range_overflow(rctx *c)
+{
+    raise(c, "integer overflow: the template computes beyond 64 bits");
+}
+
+/* The number at an index of a range, which may be one before its first or behind its last. */
+static int64_t range_at(rctx *c, const vseq *q, int64_t index)
+{
+    int64_t v;
+    if (__builtin_mul_overflow(index, q->step, &v) || __builtin_add_overflow(q->start, v, &v))
+        range_overflow(c);
+    return v;
+}
+
 value tpl_get_slice(rctx *c, value obj, value lo, value hi, value by)
 {
     if (obj.kind == V_UNDEF) tpl_raise_undefined(c, obj);
@@ -158,9 +172,9 @@ value tpl_get_slice(rctx *c, value obj, value lo, value hi, value by)
     }
     q->n = (size_t)count;
     if (obj.kind == V_RANGE) {
-        q->start = count ? q->v[0].i : obj.q->start;
-        q->step = obj.q->step * step;
-        q->stop = q->start + count * q->step;
+        q->start = range_at(c, obj.q, from);
+        q->stop = range_at(c, obj.q, to);
+        if (__builtin_mul_overflow(obj.q->step, step, &q->step)) range_overflow(c);
     }
     return v_seq(obj.kind, q);
 }

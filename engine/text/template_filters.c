@@ -151,6 +151,7 @@ static value f_indent(rctx *c, value in, const args *a)
         tpl_sb_init(&t, c);
         for (int64_t i = 0; i < n.i; i++) tpl_sb_str(&t, space.s);
         by = tpl_sb_done(&t);
+        work(c, by->n >> 4);
     }
     bool first = tpl_arg_bool(c, v[1], false), blank = tpl_arg_bool(c, v[2], false);
     vseq *q = tpl_str_splitlines(c, tpl_str_concat(c, in.s, tpl_v_text(c, "\n").s), false).q;
@@ -363,6 +364,44 @@ static value f_float(rctx *c, value in, const args *a)
     return v.kind == V_MISSING ? v_float(0) : v;
 }
 
+/* A finite number rounded to a multiple of 10^places, ties to even, on its exact decimal digits. */
+static value round_tens(rctx *c, value in, int64_t places)
+{
+    char t[400];
+    const char *v = t; /* [n] digits of the whole part */
+    bool minus, rest = false;
+    size_t n;
+    if (in.kind == V_BIG) {
+        minus = in.s->v[0] == '-';
+        v = in.s->v + minus;
+        n = in.s->n - minus;
+    } else if (in.kind == V_FLOAT) {
+        minus = signbit(in.f);
+        rest = in.f != trunc(in.f);
+        n = (size_t)snprintf(t, sizeof t, "%.0f", trunc(fabs(in.f)));
+    } else {
+        n = (size_t)snprintf(t, sizeof t, "%lld", (long long)tpl_int_of(in));
+        minus = t[0] == '-';
+        v += minus;
+        n -= minus;
+    }
+    size_t cut = places > (int64_t)n ? n + 1 : (size_t)places, keep = cut > n ? 0 : n - cut;
+    char *out = tpl_take(c, n + 4); /* sign, a carry, the digits, the end */
+    out[0] = minus ? '-' : '+';
+    out[1] = '0';
+    memcpy(out + 2, v, keep);
+    memset(out + 2 + keep, '0', n - keep);
+    out[2 + n] = 0;
+    for (size_t i = keep + 1; i < n; i++) rest |= v[i] != '0';
+    char half = cut > n ? '0' : v[keep];
+    if (half > '5' || (half == '5' && (rest || out[1 + keep] % 2))) {
+        size_t i = 1 + keep;
+        while (out[i] == '9') out[i--] = '0';
+        out[i]++;
+    }
+    return in.kind == V_FLOAT ? v_float(strtod(out, NULL)) : tpl_parse_int(c, out, 2 + n);
+}
+
 static value f_round(rctx *c, value in, const args *a)
 {
     value v[2];
@@ -375,43 +414,57 @@ static value f_round(rctx *c, value in, const args *a)
         raise(c, "method must be common, ceil or floor");
     if (in.kind == V_UNDEF) tpl_raise_undefined(c, in);
     if (!tpl_is_number(in)) raise(c, "type %s doesn't define __round__ method", tpl_type_name(in));
-    if (digits > 300) digits = 300;
-    if (digits < -300) digits = -300;
-    double scale = pow(10, (double)digits), f = tpl_to_double(c, in);
-    if (how && tpl_str_is(c, how, "ceil")) return v_float(ceil(f * scale) / scale);
-    if (how && tpl_str_is(c, how, "floor")) return v_float(floor(f * scale) / scale);
-    if (in.kind != V_FLOAT && digits >= 0) return in.kind == V_BOOL ? v_int(in.b) : in;
-    if (!isfinite(f)) return in;
-    if (digits >= 0 && fabs(f) < 1e22) {
-        snprintf(t, sizeof t, "%.*f", (int)digits, f);
-        return v_float(strtod(t, NULL));
+    if (how && !tpl_str_is(c, how, "common")) {
+        double f = tpl_to_double(c, in), scale = pow(10, (double)(digits > 300    ? 300
+                                                                  : digits < -300 ? -300
+                                                                                  : digits));
+        bool up = tpl_str_is(c, how, "ceil");
+        return v_float((up ? ceil(f * scale) : floor(f * scale)) / scale);
     }
-    if (digits >= 0) return v_float(f);
-    f = rint(f * scale) / scale;
-    value out = v_float(f);
-    if (in.kind != V_FLOAT) float_to_int(c, f, &out);
-    return out;
+    if (digits < 0 && !(in.kind == V_FLOAT && !isfinite(in.f)))
+        return round_tens(c, in, digits < -INT32_MAX ? INT32_MAX : -digits);
+    if (in.kind != V_FLOAT) return in.kind == V_BOOL ? v_int(in.b) : in;
+    if (!(fabs(in.f) < 1e22) || digits > 323) return in; /* no digit of it stands that far right */
+    snprintf(t, sizeof t, "%.*f", (int)digits, in.f);
+    return v_float(strtod(t, NULL));
+}
+
+/* Python's float(v). */
+static double python_float(rctx *c, value v)
+{
+    double f;
+    if (v.kind == V_UNDEF) tpl_raise_undefined(c, v);
+    if (tpl_is_number(v)) return tpl_to_double(c, v);
+    if (v.kind != V_STR)
+        raise(c, "float() argument must be a string or a real number, not '%s'", tpl_type_name(v));
+    if (text_to_float(c, v.s, &f)) return f;
+    sbuild b;
+    tpl_sb_init(&b, c);
+    tpl_put_repr(&b, v);
+    raise(c, "could not convert string to float: %s", tpl_str_cstr(c, tpl_sb_done(&b)));
+    return 0;
 }
 
 static value f_filesizeformat(rctx *c, value in, const args *a)
 {
     static const char prefix[] = "kMGTPEZY";
     value v;
-    args no = {0};
-    char t[80];
+    char t[400];
     tpl_bind(c, "filesizeformat", a, "binary", &v);
-    double f = in.kind == V_STR ? f_float(c, in, &no).f : tpl_to_double(c, in);
+    double f = python_float(c, in);
     bool binary_units = tpl_arg_bool(c, v, false);
-    double base = binary_units ? 1024 : 1000, unit = base;
+    double base = binary_units ? 1024 : 1000;
     if (f == 1) return tpl_v_text(c, "1 Byte");
-    int i = 0;
     if (f < base) {
-        snprintf(t, sizeof t, "%.0f Bytes", trunc(f));
+        if (isinf(f)) raise(c, "cannot convert float infinity to integer");
+        snprintf(t, sizeof t, "%.0f Bytes", trunc(f) + 0.0); /* + 0.0: no "-0" */
     } else {
-        for (unit = base * base; f >= unit && i < 7; i++) unit *= base;
+        int i = 0;
+        long double unit = (long double)base * base; /* exact up to 10^27, as Python's integers */
+        for (; !(f < unit) && i < 7; i++) unit *= base;
         char p = prefix[i];
         if (binary_units && p == 'k') p = 'K';
-        snprintf(t, sizeof t, "%.1f %c%sB", base * f / unit, p, binary_units ? "i" : "");
+        snprintf(t, sizeof t, "%.1f %c%sB", base * f / (double)unit, p, binary_units ? "i" : "");
     }
     char *copy = arena_copy(&c->mem, t, strlen(t));
     if (!copy) tpl_fail(c, ERR_NOMEM, "out of memory");

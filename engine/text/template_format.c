@@ -94,6 +94,8 @@ static void put_number(sbuild *b, percent *p, char conv, value v)
     if (!real && v.kind == V_FLOAT && strchr("xXo", conv))
         raise(c, "%%%c format: an integer is required, not float", conv);
     if (v.kind == V_BIG && !real) {
+        if (strchr("xXo", conv) || p->zero || p->plus || p->space || p->precision >= 0)
+            raise(c, "%%%c of an integer beyond 64 bits is supported without flags only", conv);
         put_padded(b, p, v.s);
         return;
     }
@@ -214,9 +216,9 @@ static value field_value(rctx *c, const char *v, size_t n, const args *a, size_t
         bool item = v[i] == '[';
         while (to < n && (item ? v[to] != ']' : v[to] != '.' && v[to] != '[')) to++;
         vstr *key = tpl_str_new(c, v + from, to - from, OPEN);
-        value k = item && to > from && v[from] >= '0' && v[from] <= '9'
-                      ? tpl_parse_int(c, v + from, to - from)
-                      : v_str(key);
+        bool number = item && to > from;
+        for (size_t k = from; k < to; k++) number &= v[k] >= '0' && v[k] <= '9';
+        value k = number ? tpl_parse_int(c, v + from, to - from) : v_str(key);
         out = item ? tpl_get_item(c, out, k) : tpl_get_attr(c, out, key);
         i = to + item;
     }

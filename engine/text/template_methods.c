@@ -344,7 +344,8 @@ static value s_zfill(rctx *c, value self, const args *a)
     tpl_bind(c, "zfill", a, "width", &v);
     const char *s = tpl_str_flat(c, self.s);
     bool sign = self.s->n && (s[0] == '-' || s[0] == '+');
-    two[0] = v_int(tpl_arg_int(c, v, 0) - sign);
+    int64_t width = tpl_arg_int(c, v, 0);
+    two[0] = v_int(width > 0 ? width - sign : 0);
     args inner = {.pos = two, .n = 2};
     if (!sign) return pad(c, self, &inner, "zfill", 1);
     value rest = pad(c, v_str(tpl_str_sub(c, self.s, 1, self.s->n - 1)), &inner, "zfill", 1);

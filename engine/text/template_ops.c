@@ -31,10 +31,18 @@ _Noreturn static void overflow(rctx *c)
     raise(c, "integer overflow: the template computes beyond 64 bits");
 }
 
+/* Quotient and remainder as Python has them: the remainder has the sign of b.  Not for
+ * INT64_MIN / -1. */
 static int64_t floor_div(int64_t a, int64_t b)
 {
     int64_t q = a / b;
     return q - ((a % b != 0) && ((a < 0) != (b < 0)));
+}
+
+static int64_t floor_mod(int64_t a, int64_t b)
+{
+    int64_t r = a % b;
+    return r && (r < 0) != (b < 0) ? r + b : r;
 }
 
 static value int_power(rctx *c, int64_t a, int64_t b)
@@ -69,7 +77,7 @@ static value int_op(rctx *c, int op, int64_t a, int64_t b)
         over = a == INT64_MIN && b == -1;
         if (!over) r = floor_div(a, b);
         break;
-    case BIN_MOD: r = b == -1 ? 0 : a - floor_div(a, b) * b; break;
+    case BIN_MOD: r = b == -1 ? 0 : floor_mod(a, b); break;
     default: return int_power(c, a, b);
     }
     if (over) overflow(c);

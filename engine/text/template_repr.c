@@ -284,6 +284,7 @@ static void json_newline(writer *w)
 {
     if (!w->style->indent) return;
     tpl_sb_puts(&w->b, "\n");
+    work(w->b.c, (uint64_t)w->level >> 4);
     for (int i = 0; i < w->level; i++) tpl_sb_str(&w->b, w->style->indent);
 }
 

@@ -201,10 +201,13 @@ static value f_map(rctx *c, value in, const args *a)
         rest = tail(a, 1);
     }
     vseq *q = tpl_iterate(c, in);
+    /* map('map', 'map', ...) goes one level deeper with each name. */
+    if (++c->depth > MAX_DEPTH) tpl_fail(c, ERR_LIMIT, "maximum recursion depth exceeded");
     for (size_t i = 0; i < q->n; i++) {
         work(c, 1);
         tpl_seq_push(c, out, &cap, f ? f->fn(c, q->v[i], &rest) : path(c, q->v[i], v[0], v[1]));
     }
+    c->depth--;
     return generator(out);
 }
 

@@ -192,6 +192,9 @@ vstr *tpl_str_concat(rctx *c, vstr *a, vstr *b)
 {
     if (!a->n) return b;
     if (!b->n) return a;
+    /* Joining is lazy: doubling a text again and again costs nothing until its bytes are needed. */
+    if (a->n + b->n > c->mem.limit)
+        tpl_fail(c, ERR_LIMIT, "the template builds a text that is too large");
     if (a->v && b->v && a->n + b->n <= COPY_BELOW && !a->room) {
         sbuild t;
         tpl_sb_init(&t, c);

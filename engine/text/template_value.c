@@ -196,7 +196,7 @@ value tpl_seq_concat(rctx *c, vkind k, vseq *a, vseq *b)
     tpl_seq_load(c, b);
     size_t n = a->n + b->n;
     vseq *q = tpl_seq_new(c, 0);
-    if (a->room >= n && *a->used == a->n) { /* nothing lies behind a: put b there */
+    if (a->room && a->room >= n && *a->used == a->n) { /* nothing lies behind a: put b there */
         q->v = a->v;
         q->room = a->room;
         q->used = a->used;
