@@ -84,9 +84,9 @@ void comm_close(comm *c);
 /* why as printf; "rank N: " is put in front. */
 void comm_abort(comm *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* x[r][from .. from + n) of every rank r in [0, world) is replaced by their sum in rank order: the
- * one definition of the order and the rounding. */
-void comm_sum(void *const *x, int world, size_t from, size_t n, act_type type);
+/* dst[n] = src[0][n] + ... + src[world - 1][n], each of type ACT_F32 or ACT_BF16: the one
+ * definition of the order and the rounding.  dst may be one of src[]. */
+void comm_sum(void *dst, const void *const *src, int world, size_t n, act_type type);
 
 C_END
 
