@@ -236,7 +236,7 @@ static void take_token(engine *g, choice *c, int pos, const sample_row *row, int
     assert(n >= 1 && n <= c->q.n_gen && c->q.gen[n - 1] < 0);
     copy_logprobs(&t, row);
     c->q.gen[n - 1] = row->id;
-    c->q.hold = false;
+    if (n == c->q.n_gen) c->q.hold = false; /* nothing is pending any more */
     observe_token(g, c, pos + 1, now);
     buf_reset(&c->content);
     buf_reset(&c->reasoning);
