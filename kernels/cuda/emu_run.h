@@ -1,0 +1,49 @@
+/* emu_run.h - between the files of the emulator: how a block is run, and its shared memory.
+ * Thread: the one that runs the block. */
+#ifndef QUERN_KERNELS_CUDA_EMU_RUN_H
+#define QUERN_KERNELS_CUDA_EMU_RUN_H
+
+#include "kernels/cuda/emu.h"
+
+#ifdef __has_feature
+#if __has_feature(address_sanitizer)
+#define EMU_ASAN 1
+#endif
+#if __has_feature(thread_sanitizer)
+#define EMU_TSAN 1
+#endif
+#endif
+#ifdef __SANITIZE_ADDRESS__
+#define EMU_ASAN 1
+#endif
+#ifdef __SANITIZE_THREAD__
+#define EMU_TSAN 1
+#endif
+#ifndef EMU_ASAN
+#define EMU_ASAN 0
+#endif
+#ifndef EMU_TSAN
+#define EMU_TSAN 0
+#endif
+/* Fibres switch by a few instructions on x86-64, by ucontext elsewhere (or on demand). */
+#ifndef EMU_UCONTEXT
+#ifdef __x86_64__
+#define EMU_UCONTEXT 0
+#else
+#define EMU_UCONTEXT 1
+#endif
+#endif
+
+namespace emu
+{
+
+void block_begin_grid(block *b, const launch_spec &s, void (*entry)(void *), void *arg);
+void block_run(block *b, uint3 bid, uint64_t rng);
+
+/* Shared memory of blk: fresh, full of NaN; and the check that nothing was written beside it. */
+void shared_poison();
+void shared_check();
+
+} // namespace emu
+
+#endif
