@@ -3,7 +3,7 @@
 #include "engine/models/models.h"
 
 static const rule rules[] = {
-    {"model.embed_tokens", MATRIX(embed), {DIM_VOCAB, DIM_HIDDEN}, SPLIT_NONE, BIAS_NONE},
+    {"model.embed_tokens", MATRIX(embed), {DIM_VOCAB, DIM_HIDDEN}, SPLIT_OUT, BIAS_NONE},
     {"lm_head", MATRIX(head), {DIM_VOCAB, DIM_HIDDEN}, SPLIT_OUT, BIAS_NONE},
     {"model.norm", VECTOR(norm), {DIM_HIDDEN}, SPLIT_NONE, BIAS_NONE},
     {LAYER "input_layernorm", NORM(attn_norm), {DIM_HIDDEN}, SPLIT_NONE, BIAS_NONE},
