@@ -125,8 +125,13 @@ model *model_load(const checkpoint *c, backend *be, const model_options *o, err 
     if (!m->kv) goto no_memory;
     if (load_rope(m, o->ctx, e)) goto fail;
     if (k_scratch_reserve(be, plan.scratch_bytes, e)) goto fail;
-    const batch_limits limits = {o->max_tok, o->max_seqs, o->max_out,
-                                 (int)((o->ctx + be->kv_block - 1) / be->kv_block)};
+    const batch_limits limits = {.max_tok = o->max_tok,
+                                 .max_seqs = o->max_seqs,
+                                 .max_out = o->max_out,
+                                 .max_blocks = (int)((o->ctx + be->kv_block - 1) / be->kv_block),
+                                 .heads = m->dims.heads,
+                                 .kv_heads = m->dims.kv_heads,
+                                 .head_dim = m->dims.head_dim};
     if (k_batch_reserve(be, &limits, e)) goto fail;
     if (weights_load(&m->w, arch_find(conf, e), c, be, o->progress, e)) goto fail;
     return m;

@@ -13,7 +13,14 @@ typedef struct {
     const char *name;
     backend *(*open)(const backend_options *o, err *e);
     void (*close)(backend *be);
+    /* Whether this machine has what it runs on; if not, why ("no NVIDIA driver").  NULL: always. */
+    bool (*there)(char *why, size_t n);
 } backend_entry;
+
+/* kernels/cuda/backend.c: "cuda", and in the emulated build "cuda-emu". */
+backend *cuda_open(const backend_options *o, err *e);
+void cuda_close(backend *be);
+bool cuda_there(char *why, size_t n);
 
 backend *ref_open(const backend_options *o, err *e);
 void ref_close(backend *be);

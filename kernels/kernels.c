@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/sysinfo.h"
 #include "kernels/backend.h"
+#include "kernels/comm.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/formats.h"
 
@@ -15,27 +16,57 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The first entry is what "auto" means. */
+/* "auto" is the first one whose device is there. */
 static const backend_entry backends[] = {
-    {"cpu", cpu_open, cpu_close},
-    {"ref", ref_open, ref_close},
+#ifdef HAVE_CUDA
+    {"cuda", cuda_open, cuda_close, cuda_there},
+#endif
+    {"cpu", cpu_open, cpu_close, NULL},
+    {"ref", ref_open, ref_close, NULL},
+#ifdef HAVE_CUDA_EMU
+    {"cuda-emu", cuda_open, cuda_close, NULL},
+#endif
 };
 enum { N_BACKENDS = sizeof backends / sizeof *backends };
 
+static const backend_entry *first_there(void)
+{
+    for (int i = 0; i < N_BACKENDS; i++) {
+        char why[160];
+        if (!backends[i].there || backends[i].there(why, sizeof why)) return &backends[i];
+        log_info("%s: running on the CPU", why);
+    }
+    assert(!"the cpu is always there");
+    return NULL;
+}
+
+static const backend_entry *find_entry(const char *name, err *e)
+{
+    char all[80] = "auto";
+    if (!name || !strcmp(name, "auto")) return first_there();
+    for (int i = 0; i < N_BACKENDS; i++) {
+        if (!strcmp(name, backends[i].name)) return &backends[i];
+        size_t n = strlen(all);
+        snprintf(all + n, sizeof all - n, ", %s", backends[i].name);
+    }
+    err_set(e, ERR_INVALID, "this build has no back end '%.40s'; --device can be %s", name, all);
+    return NULL;
+}
+
 backend *backend_open(const backend_options *o, err *e)
 {
-    const char *name = o->name && strcmp(o->name, "auto") ? o->name : backends[0].name;
-    for (int i = 0; i < N_BACKENDS; i++) {
-        if (strcmp(name, backends[i].name)) continue;
-        backend *be = backends[i].open(o, e);
-        if (be && o->scratch_bytes && k_scratch_reserve(be, o->scratch_bytes, e)) {
-            backend_close(be);
-            return NULL;
-        }
-        return be;
+    const backend_entry *b = find_entry(o->name, e);
+    if (!b) return NULL;
+    backend_options named = *o;
+    named.name = b->name;
+    backend *be = b->open(&named, e);
+    if (!be) return NULL;
+    if (o->no_graphs && !be->op->replay) log_warn("--no-graphs: %s records nothing", b->name);
+    if (o->scratch_bytes && k_scratch_reserve(be, o->scratch_bytes, e)) {
+        backend_close(be);
+        return NULL;
     }
-    err_set(e, ERR_INVALID, "backend '%.40s' is unknown; accepted: auto, cpu, ref", name);
-    return NULL;
+    return be;
 }
 
 void backend_close(backend *be)
@@ -174,19 +205,25 @@ uint64_t k_mem_available(backend *be)
     return be->op->mem_available ? be->op->mem_available(be) : sys_mem_available();
 }
 
+/* A pass with collectives is recorded only where they can be. */
+static bool may_record(const backend *be, const batch *b)
+{
+    return b->bucket && !be->trace.on && (!be->comm || be->comm->op->recordable);
+}
+
 bool k_replay(backend *be, const batch *b, tensor *logits)
 {
-    return b->bucket && be->op->replay && !be->trace.on && be->op->replay(be, b, logits);
+    return may_record(be, b) && be->op->replay && be->op->replay(be, b, logits);
 }
 
 void k_record(backend *be, const batch *b)
 {
-    if (b->bucket && be->op->record && !be->trace.on) be->op->record(be, b);
+    if (may_record(be, b) && be->op->record) be->op->record(be, b);
 }
 
 void k_record_end(backend *be, const batch *b, const tensor *logits)
 {
-    if (b->bucket && be->op->record_end && !be->trace.on) be->op->record_end(be, b, logits);
+    if (may_record(be, b) && be->op->record_end) be->op->record_end(be, b, logits);
 }
 
 bool k_can_overlap(const backend *be)
@@ -570,4 +607,22 @@ void k_sample(backend *be, tensor logits, sample_row *rows, int n)
         assert(rows[i].n_top <= 20 && rows[i].forced < rows[i].n_vocab);
     }
     be->op->sample(be, logits, rows, n);
+}
+
+/* ---- ranks -------------------------------------------------------------------------------- */
+
+/* Rows lie ld apart; what is between them is summed along. */
+void k_all_reduce(backend *be, tensor x)
+{
+    assert(is_act(be, x, x.rows, x.cols));
+    if (!be->comm) return;
+    size_t n = (size_t)(x.rows - 1) * (size_t)x.ld + (size_t)x.cols;
+    if (x.rows) be->comm->op->all_reduce(be->comm, be, x.ptr, n, x.type);
+    shown(be, "all_reduce", x);
+}
+
+void k_share_drawn(backend *be, int n)
+{
+    if (!be->comm || !be->op->drawn || !n) return;
+    be->comm->op->broadcast(be->comm, be, be->op->drawn(be), (size_t)n * sizeof(int32_t));
 }

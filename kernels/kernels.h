@@ -79,6 +79,9 @@ typedef struct {
     } seg[WEIGHT_MAX_SEG];
     float *bias;  /* [out] device, owned, or NULL */
     size_t bytes; /* all device bytes */
+    /* An embedding cut over ranks holds rows [row0, row0 + out) of rows_all; 0, 0 where it is
+     * whole.  Set after the upload. */
+    int row0, rows_all;
 } weight;
 
 /* A per-channel vector (norm weights), f32 on the device. */
@@ -122,6 +125,9 @@ typedef struct {
 /* The largest batch a backend will see. */
 typedef struct {
     int max_tok, max_seqs, max_out, max_blocks;
+    /* Of the model: what the work space of attention depends on.  0: no attention will be asked
+     * for. */
+    int heads, kv_heads, head_dim;
 } batch_limits;
 
 /* Rotary embedding as a table of frequencies: linear, NTK and YaRN scaling only change the table.
@@ -166,10 +172,14 @@ typedef struct {
 /* ---- backend --------------------------------------------------------------------------------- */
 
 typedef struct backend backend;
+/* Of split.h. */
+typedef struct split_ask split_ask;
+typedef struct split_best split_best;
+typedef struct split_point split_point;
 
 typedef struct {
     const char *name;     /* "auto", "cpu", "ref", "cuda", in the emulated build "cuda-emu" */
-    const char *isa;      /* cpu: "auto", "avx512", "avx2", "portable" */
+    const char *isa;      /* cpu: "auto", "avx512", "avxvnni", "avx2", "portable" */
     int device;           /* cuda: ordinal among the visible devices */
     bool batch_invariant; /* cuda: one body for every number of rows (cpu and ref: always so) */
     bool no_graphs;       /* cuda: run every pass eagerly */
@@ -187,6 +197,10 @@ typedef struct {
     int (*upload_weight)(backend *, weight *w, const weight_part *parts, int n_parts, int in,
                          weight_join join, err *e);
     void (*release_weight)(backend *, weight *w);
+    /* Made-up values instead of parts[].data, the same for the same seed; NULL: k_dummy_weight
+     * makes them on the host. */
+    int (*dummy_weight)(backend *, weight *w, const weight_part *parts, int n_parts, int in,
+                        weight_join join, uint64_t seed, err *e);
     size_t (*weight_bytes)(int type, int64_t rows, int64_t in); /* what upload_weight will take */
     size_t (*kv_block_bytes)(kv_type t, int kv_heads,
                              int head_dim); /* K and V of one block, one layer */
@@ -206,7 +220,10 @@ typedef struct {
      * and the sample_rows before it are filled.  NULL: k_sample has filled them on return. */
     int (*mark)(backend *);
     int (*wait)(backend *, int mark, err *e);
-    /* rows */
+    /* Ids the last `sample` drew, int32 [rows], in the backend's memory and in order with the ops;
+     * NULL where the host has them at once. */
+    void *(*drawn)(backend *);
+    /* rows; embed: zeros for a token of another rank's rows */
     void (*embed)(backend *, tensor y, const int32_t *tok, const weight *w);
     void (*gather_rows)(backend *, tensor y, tensor x, const int32_t *row);
     /* math; all f32 in and out unless said */
@@ -231,6 +248,11 @@ typedef struct {
     bool (*glu_out_q8)(const weight *down); /* norm_glu may write ACT_Q8 rows for this consumer */
     /* logits */
     void (*sample)(backend *, tensor logits, sample_row *rows, int n);
+    /* A row of logits cut over ranks (split.h); NULL: whole rows go to rank 0. */
+    void (*split_best)(backend *, tensor part, int first, const split_ask *ask, int n,
+                       split_best *out);
+    void (*split_mass)(backend *, tensor part, int first, const split_ask *ask,
+                       const split_point *at, int n, double *out, int ld);
 } backend_ops;
 
 struct comm;
@@ -241,8 +263,10 @@ struct backend {
     act_type act;      /* what k_scratch makes and activations are: f32, on cuda bf16 */
     struct comm *comm; /* the other ranks of this model (kernels/comm.h); NULL = alone.  Borrowed */
     int threads;
-    char isa[16];   /* what really runs, for the start-up lines and the fingerprint */
-    bool exact_f32; /* ref */
+    char isa[16];    /* what really runs, for the start-up lines and the fingerprint */
+    char device[64]; /* cuda: the name of the GPU; "" on the host's processor */
+    bool invariant;  /* one body for every number of rows: the rule of bits holds */
+    bool exact_f32;  /* ref */
     /* scratch: a bump arena at a fixed address; same sequence of takes -> same addresses */
     char *scratch;
     size_t scratch_cap, scratch_used, scratch_peak;
@@ -290,6 +314,10 @@ void *k_alloc(backend *be, size_t bytes);
 void k_free(backend *be, void *p, size_t bytes);
 int k_upload_weight(backend *be, weight *w, const weight_part *parts, int n_parts, int in,
                     weight_join join, err *e);
+/* The same with values made up from seed, about as large as a trained model's: parts[].data is not
+ * read, biases are.  For measuring speed; equal on every run, not across backends. */
+int k_dummy_weight(backend *be, weight *w, const weight_part *parts, int n_parts, int in,
+                   weight_join join, uint64_t seed, err *e);
 void k_release_weight(backend *be, weight *w);
 int k_upload_vec(backend *be, vec *v, const float *src, int n, err *e);
 void k_release_vec(backend *be, vec *v);
@@ -317,7 +345,7 @@ bool k_can_overlap(const backend *be);
 int k_mark(backend *be);
 int k_wait(backend *be, int mark, err *e);
 
-/* y[n, in] = rows tok[] of w. */
+/* y[n, in] = rows tok[] of w; the rows of an embedding cut over ranks add up to them. */
 void k_embed(backend *be, tensor y, const int32_t *tok, const weight *w);
 /* y[i] = x[row[i]]. */
 void k_gather_rows(backend *be, tensor y, tensor x, const int32_t *row);
@@ -349,6 +377,11 @@ void k_linear_add(backend *be, tensor y, tensor x, const weight *w);
 /* Draws from logits[>= n, >= n_vocab] (f32); results in rows[] after k_sync, or after k_wait for a
  * later mark.  rows[] must stay until then; what its pointers show is read before the call ends. */
 void k_sample(backend *be, tensor logits, sample_row *rows, int n);
+
+/* Over the ranks (comm.h); nothing where be->comm is NULL.  x becomes the sum over all ranks. */
+void k_all_reduce(backend *be, tensor x);
+/* The ids rank 0 drew for n rows become every rank's, for tokens -1 - j of the next batch. */
+void k_share_drawn(backend *be, int n);
 
 /* Host-side reference conversion of n elements (a multiple of the block) to f32; exact. */
 void dequant_row(int type, const void *src, float *dst, int64_t n);

@@ -365,7 +365,7 @@ backend *ref_open(const backend_options *o, err *e)
     be->op = &ref_ops;
     be->kv_block = REF_KV_BLOCK;
     be->threads = 1;
-    be->exact_f32 = true;
+    be->exact_f32 = be->invariant = true;
     memcpy(be->isa, "C", 2);
     return be;
 }

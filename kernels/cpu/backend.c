@@ -184,6 +184,7 @@ backend *cpu_open(const backend_options *o, err *e)
     be->op = &cpu_ops;
     be->state = s;
     be->kv_block = CPU_KV_BLOCK;
+    be->invariant = true;
     be->threads = o->threads ? o->threads : backend_cores();
     if (!o->threads && be->threads > POOL_MAX_THREADS) be->threads = POOL_MAX_THREADS;
     snprintf(be->isa, sizeof be->isa, "%s", isa_names[isa]);

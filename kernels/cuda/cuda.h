@@ -80,6 +80,9 @@ void cuda_gemm_run(backend *be, void *y, int ldy, act_type ytype, bool add, cons
 
 int cuda_upload_weight(backend *be, weight *w, const weight_part *parts, int n_parts, int in,
                        weight_join join, err *e);
+/* Values made up on the device; see backend_ops.dummy_weight. */
+int cuda_dummy_weight(backend *be, weight *w, const weight_part *parts, int n_parts, int in,
+                      weight_join join, uint64_t seed, err *e);
 void cuda_release_weight(backend *be, weight *w);
 size_t cuda_weight_bytes(int type, int64_t rows, int64_t in);
 void cuda_embed(backend *be, tensor y, const int32_t *tok, const weight *w);
@@ -101,8 +104,13 @@ void cuda_rope_attn(backend *be, tensor o, tensor qkv, int heads, const vec *q_n
 /* Work space and tickets attention needs for the largest step: attention_plan.c, through
  * cuda_need_work, once the heads are known (kv pages allocated). */
 size_t cuda_plan_words(const batch_limits *l);
+/* Asks for the work space of the largest step; called by batch_reserve. */
+int cuda_attn_need(backend *be, const batch_limits *l, int heads, int kv_heads, int head_dim,
+                   err *e);
 /* Lists the work of a (padded) host batch into plan[cuda_plan_words]. */
 void cuda_plan_fill(const batch_limits *l, const batch *host, bool invariant, int32_t *plan);
+/* Words of a filled plan that say something. */
+size_t cuda_plan_used(const int32_t *plan);
 
 /* ---- rows.cu --------------------------------------------------------------------------------- */
 
