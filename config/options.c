@@ -435,7 +435,7 @@ static int check(const setter *s)
                        "--dummy-type takes BF16, F16, F32 or one of GGUF's block types such as "
                        "Q8_0 or Q4_K, got '%.40s'",
                        o->dummy_type);
-    if (o->tensor_parallel_size > 1)
+    if (o->tensor_parallel_size > 1 && s->cmd != CMD_INSPECT)
         return err_set(s->e, ERR_UNSUPPORTED,
                        "--tensor-parallel-size %lld: only 1 is supported yet",
                        (long long)o->tensor_parallel_size);

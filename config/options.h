@@ -69,6 +69,7 @@ typedef struct {
     char *decode_batches, *prefill_tokens; /* bench: "1,8,32" */
     int64_t ctx;                           /* bench, inspect */
     int64_t seqs;                          /* inspect */
+    char *assume_type;                     /* inspect */
     char *prompt;                          /* chat: one question, no terminal */
     bool no_think;                         /* chat */
     str_list args;                         /* positional arguments after the first */

@@ -1,28 +1,37 @@
-/* tool_inspect.c - `quern inspect`: what is in a checkpoint, what it needs, and whether it fits
- * here. Owns what it opens, for the length of the call; reads headers, never weights. Refuses: what
- * opening refuses; an architecture we do not run (after describing the file). Thread: the caller's.
- */
+/* tool_inspect.c - `quern inspect`: what is in a checkpoint, what it needs, whether it fits here,
+ * and what each rank would hold (tool_inspect_plan.c).  Owns what it opens, for the length of the
+ * call; reads headers, never weights, and is content with a config.json alone.  Refuses: what
+ * opening refuses; an architecture we do not run (after describing the file).  Thread: the
+ * caller's. */
 #include "base/file.h"
 #include "base/sysinfo.h"
 #include "engine/model.h"
 #include "engine/text/template.h"
 #include "engine/text/tokenizer.h"
+#include "engine/tool_inspect.h"
 #include "engine/tools.h"
+#include "engine/weights.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_TYPES = 12, MAX_TEMPLATE = 4 << 20, DEFAULT_BATCHED = 512, MIN_OUT = 16 };
+enum {
+    MAX_TYPES = 12,
+    MAX_TEMPLATE = 4 << 20,
+    MIN_OUT = 16,
+    /* Tokens of a step where the operator says nothing: here, and on a GPU. */
+    DEFAULT_BATCHED = 512,
+    GPU_BATCHED = 2048
+};
 
-/* "label          " in front of a line. */
-static void label(buf *out, const char *word)
+void inspect_label(buf *out, const char *word)
 {
     buf_printf(out, "%-14s ", word);
 }
 
-static void put_bytes(buf *out, uint64_t n)
+void inspect_put_bytes(buf *out, uint64_t n)
 {
     if (n >= 1ull << 30) buf_printf(out, "%.2f GiB", (double)n / (1ull << 30));
     else if (n >= 1 << 20) buf_printf(out, "%.1f MiB", (double)n / (1 << 20));
@@ -96,7 +105,7 @@ static void put_tensors(const checkpoint *c, buf *out)
         params += (double)t->dim[0] * (double)t->dim[1] * (double)t->dim[2] * (double)t->dim[3];
         add_tensor(&sum[class_of(t->name)], t);
     }
-    label(out, "parameters");
+    inspect_label(out, "parameters");
     put_count(out, params);
     buf_printf(out, " in %zu tensors\n", checkpoint_n_tensors(c));
     for (int k = 0; k < N_CLASSES; k++) {
@@ -104,7 +113,7 @@ static void put_tensors(const checkpoint *c, buf *out)
         buf_printf(out, "  %-12s %5d ", class_names[k], sum[k].n);
         for (int i = 0; i < sum[k].n_types; i++) {
             buf_printf(out, "%s%s ", i ? ", " : "", sum[k].type[i].name);
-            put_bytes(out, sum[k].type[i].bytes);
+            inspect_put_bytes(out, sum[k].type[i].bytes);
         }
         buf_putc(out, '\n');
     }
@@ -117,11 +126,12 @@ static void put_config(const checkpoint *c, const char *path, buf *out)
     const model_config *m = checkpoint_config(c);
     char name[256];
     checkpoint_name(path, name, sizeof name);
-    label(out, "model");
+    inspect_label(out, "model");
     buf_printf(out, "%s, %s, ", name, checkpoint_is_gguf(c) ? "GGUF" : "Hugging Face directory");
-    put_bytes(out, checkpoint_bytes(c));
+    if (checkpoint_n_tensors(c)) inspect_put_bytes(out, checkpoint_bytes(c));
+    else buf_puts(out, "no weights");
     buf_putc(out, '\n');
-    label(out, "architecture");
+    inspect_label(out, "architecture");
     buf_printf(out,
                "%s (%s): %" PRId64 " layers, hidden %" PRId64 ", heads %" PRId64 "/%" PRId64
                " of %" PRId64 ", mlp %" PRId64 ", vocabulary %" PRId64,
@@ -137,7 +147,7 @@ static void put_rope(const model_config *m, buf *out)
 {
     static const char *const kinds[] = {"plain", "linear", "dynamic NTK", "YaRN"};
     const rope_config *r = &m->rope;
-    label(out, "context");
+    inspect_label(out, "context");
     buf_printf(out, "%" PRId64 " tokens; rope %s, theta %g", m->ctx, kinds[r->kind], r->theta);
     if (r->kind != ROPE_PLAIN)
         buf_printf(out, ", factor %g over %" PRId64, r->factor, r->original_ctx);
@@ -158,7 +168,7 @@ static void put_sampling(const generation_config *g, buf *out)
                {g->has_presence, "presence_penalty", g->presence},
                {g->has_frequency, "frequency_penalty", g->frequency}};
     const char *comma = "";
-    label(out, "sampling");
+    inspect_label(out, "sampling");
     if (g->has_do_sample && !g->do_sample) buf_puts(out, "greedy");
     else
         for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
@@ -189,7 +199,7 @@ static void put_ends(const generation_config *g, const tokenizer *tok, buf *out)
             if (!known) id[n++] = more[i];
         }
     }
-    label(out, "end tokens");
+    inspect_label(out, "end tokens");
     for (int i = 0; i < n; i++) {
         size_t len = 0;
         const char *text = tok ? tokenizer_piece(tok, id[i], &len) : NULL;
@@ -226,7 +236,7 @@ static void put_template(const engine_options *o, const checkpoint_text *files,
     err e = {0};
     size_t n = 0;
     const char *text = NULL;
-    label(out, "template");
+    inspect_label(out, "template");
     if (o->chat_template_text) {
         put_traits("--chat-template", o->chat_template_text, o->chat_template_len, out);
     } else if (files->chat_template) {
@@ -252,7 +262,7 @@ static void put_text(const engine_options *o, const checkpoint *c, buf *out)
                             .gguf = checkpoint_gguf(c)};
     err e = {0};
     tokenizer *tok = NULL;
-    label(out, "tokenizer");
+    inspect_label(out, "tokenizer");
     if (!src.gguf && !src.tokenizer_json && !(src.vocab_json && src.merges))
         buf_puts(out, "none: the model can be measured, not served\n");
     else if (!(tok = tokenizer_open(&src, &e))) buf_printf(out, "cannot be used: %s\n", e.msg);
@@ -264,21 +274,19 @@ static void put_text(const engine_options *o, const checkpoint *c, buf *out)
 
 /* ---- memory ---------------------------------------------------------------------------------- */
 
-typedef struct {
-    int64_t ctx;
-    int seqs, block;
-    kv_type kv;
-    model_plan p;
-} needs;
-
-static uint64_t kv_bytes(const needs *n, int64_t ctx)
+static uint64_t kv_bytes(const inspect_needs *n, int64_t ctx)
 {
     uint64_t blocks = ((uint64_t)ctx + (uint64_t)n->block - 1) / (uint64_t)n->block;
     return blocks * (uint64_t)n->seqs * n->p.kv_block_bytes;
 }
 
+static uint64_t together(const inspect_needs *n)
+{
+    return n->kv_bytes + (uint64_t)n->p.weight_bytes + n->p.scratch_bytes;
+}
+
 /* What would make it fit. */
-static void put_advice(const needs *n, uint64_t available, buf *out)
+static void put_advice(const inspect_needs *n, uint64_t available, buf *out)
 {
     uint64_t fixed = (uint64_t)n->p.weight_bytes + n->p.scratch_bytes;
     if (fixed >= available) {
@@ -286,9 +294,9 @@ static void put_advice(const needs *n, uint64_t available, buf *out)
             out,
             "; the weights alone are too much: raise the memory limit, or use a smaller or more "
             "quantised checkpoint (Q8_0 would take ");
-        put_bytes(out, (uint64_t)((double)n->p.n_params * 34 / 32));
+        inspect_put_bytes(out, (uint64_t)((double)n->p.n_params * 34 / 32));
         buf_puts(out, ", Q4_0 ");
-        put_bytes(out, (uint64_t)((double)n->p.n_params * 18 / 32));
+        inspect_put_bytes(out, (uint64_t)((double)n->p.n_params * 18 / 32));
         buf_puts(out, ")\n");
         return;
     }
@@ -304,87 +312,194 @@ static void put_advice(const needs *n, uint64_t available, buf *out)
     buf_puts(out, n->kv == KV_Q8_0 ? "\n" : "; --kv-cache-dtype q8_0 takes less\n");
 }
 
-static void put_memory(const needs *n, const backend *be, buf *out)
+static void put_memory(const inspect_needs *n, const backend *be, buf *out)
 {
-    uint64_t kv = kv_bytes(n, n->ctx), available = sys_mem_available();
-    uint64_t total = kv + (uint64_t)n->p.weight_bytes + n->p.scratch_bytes;
-    label(out, "memory");
+    uint64_t available = n->available, total = together(n);
+    inspect_label(out, "memory");
     buf_printf(out, "%d sequence%s of %" PRId64 " tokens: weights ", n->seqs,
                n->seqs == 1 ? "" : "s", n->ctx);
-    put_bytes(out, (uint64_t)n->p.weight_bytes);
+    inspect_put_bytes(out, (uint64_t)n->p.weight_bytes);
     buf_printf(out, " (%s), KV cache (%s) ", n->p.quantization, model_kv_name(n->kv));
-    put_bytes(out, kv);
+    inspect_put_bytes(out, n->kv_bytes);
     buf_puts(out, ", working memory ");
-    put_bytes(out, n->p.scratch_bytes);
+    inspect_put_bytes(out, n->p.scratch_bytes);
     buf_puts(out, ", together ");
-    put_bytes(out, total);
+    inspect_put_bytes(out, total);
     buf_puts(out, "\n  per token    ");
-    put_bytes(out, n->p.kv_block_bytes / (uint64_t)n->block);
+    inspect_put_bytes(out, n->p.kv_block_bytes / (uint64_t)n->block);
     buf_puts(out, " of KV cache\n");
-    label(out, "machine");
-    put_bytes(out, available);
+    inspect_label(out, "machine");
+    inspect_put_bytes(out, available);
     buf_puts(out, " available of ");
-    put_bytes(out, sys_mem_limit());
+    inspect_put_bytes(out, sys_mem_limit());
     buf_printf(out, ", %d processor%s, %s %s\n", sys_cpus(), sys_cpus() == 1 ? "" : "s",
                be->op->name, be->isa);
-    label(out, "fits");
+    inspect_label(out, "fits");
     buf_puts(out, total <= available ? "yes, leaving " : "no, short of ");
-    put_bytes(out, total <= available ? available - total : total - available);
+    inspect_put_bytes(out, total <= available ? available - total : total - available);
     if (total <= available) buf_putc(out, '\n');
     else put_advice(n, available, out);
 }
 
-static int put_needs(const engine_options *o, const checkpoint *c, int64_t ctx, int seqs, buf *out,
-                     err *e)
+/* ---- JSON ------------------------------------------------------------------------------------ */
+
+static void put_config_json(const checkpoint *c, const char *path, buf *out)
 {
     const model_config *m = checkpoint_config(c);
-    needs n = {.ctx = ctx > 0                ? ctx
-                      : o->max_model_len > 0 ? o->max_model_len
-                                             : m->ctx,
-               .seqs = seqs > 0              ? seqs
-                       : o->max_num_seqs > 0 ? o->max_num_seqs
-                                             : 1};
+    char name[256];
+    checkpoint_name(path, name, sizeof name);
+    buf_puts(out, "{\"model\":");
+    buf_put_json(out, name, strlen(name));
+    buf_printf(out, ",\"form\":\"%s\",\"file_bytes\":%" PRIu64 ",\"tensors\":%zu,\"architecture\":",
+               checkpoint_is_gguf(c) ? "gguf" : "directory", checkpoint_bytes(c),
+               checkpoint_n_tensors(c));
+    buf_put_json(out, m->arch, strlen(m->arch));
+    buf_puts(out, ",\"model_type\":");
+    buf_put_json(out, m->model_type, strlen(m->model_type));
+    buf_printf(out,
+               ",\"layers\":%" PRId64 ",\"hidden\":%" PRId64 ",\"heads\":%" PRId64
+               ",\"kv_heads\":%" PRId64 ",\"head_dim\":%" PRId64 ",\"mlp\":%" PRId64
+               ",\"vocabulary\":%" PRId64 ",\"tied\":%s,\"context\":%" PRId64,
+               m->layers, m->hidden, m->heads, m->kv_heads, m->head_dim, m->ff, m->vocab,
+               m->tied ? "true" : "false", m->ctx);
+}
+
+static void put_needs_json(const inspect_needs *n, const backend *be, buf *out)
+{
+    buf_printf(out,
+               ",\"here\":{\"backend\":\"%s\",\"isa\":\"%s\",\"parameters\":%" PRId64
+               ",\"weights\":\"%s\",\"weight_bytes\":%" PRId64
+               ",\"kv_dtype\":\"%s\",\"kv_bytes\":%" PRIu64 ",\"scratch_bytes\":%zu"
+               ",\"available_bytes\":%" PRIu64 ",\"fits\":%s}",
+               be->op->name, be->isa, n->p.n_params, n->p.quantization, n->p.weight_bytes,
+               model_kv_name(n->kv), n->kv_bytes, n->p.scratch_bytes, n->available,
+               together(n) <= n->available ? "true" : "false");
+}
+
+/* ---- this machine ---------------------------------------------------------------------------- */
+
+/* What this machine would need, with the back end the options choose. */
+static int find_needs(const engine_options *o, const checkpoint *c, const tp_ask *ask,
+                      const backend *be, inspect_needs *n, err *e)
+{
+    int batched = o->max_num_batched_tokens ? o->max_num_batched_tokens : DEFAULT_BATCHED;
+    int rows = ask->seqs > MIN_OUT ? ask->seqs : MIN_OUT;
+    model_options mo = {.ctx = ask->ctx,
+                        .max_tok = batched,
+                        .max_out = rows < batched ? rows : batched,
+                        .max_seqs = ask->seqs,
+                        .kv = ask->kv};
+    *n = (inspect_needs){.ctx = ask->ctx, .seqs = ask->seqs, .block = be->kv_block, .kv = ask->kv};
+    int rc = model_plan_make(c, be, &mo, &n->p, e);
+    n->kv_bytes = kv_bytes(n, n->ctx);
+    n->available = sys_mem_available();
+    return rc;
+}
+
+static int put_needs(const engine_options *o, const checkpoint *c, const tp_ask *ask, bool as_json,
+                     buf *out, err *e)
+{
     const backend_options bo = {
         .name = o->device, .isa = o->cpu_isa, .threads = o->threads, .bf16_repack = o->bf16_repack};
     backend *be = backend_open(&bo, e);
     if (!be) return e->code;
-    int batched = o->max_num_batched_tokens ? o->max_num_batched_tokens : DEFAULT_BATCHED;
-    int rows = n.seqs > MIN_OUT ? n.seqs : MIN_OUT;
-    model_options mo = {
-        .ctx = n.ctx, .max_tok = batched, .max_out = rows < batched ? rows : batched};
-    n.block = be->kv_block;
-    int rc = model_kv_parse(o->kv_dtype, &n.kv, e);
-    mo.kv = n.kv;
-    if (!rc) rc = model_plan_make(c, be, &mo, &n.p, e);
-    if (!rc && n.ctx > m->ctx)
-        rc = err_set(e, ERR_INVALID,
-                     "a context of %" PRId64 " tokens is more than the model's %" PRId64
-                     "; stretch it with --rope-scaling",
-                     n.ctx, m->ctx);
-    if (!rc) put_memory(&n, be, out);
+    inspect_needs n;
+    int rc = find_needs(o, c, ask, be, &n, e);
+    if (!rc && as_json) put_needs_json(&n, be, out);
+    else if (!rc) put_memory(&n, be, out);
     backend_close(be);
     return rc;
 }
 
-int tool_inspect(const engine_options *o, int64_t ctx, int seqs, buf *out, err *e)
+/* ---- the whole report ------------------------------------------------------------------------ */
+
+/* Zeros of the options are what the model and the defaults say. */
+static int read_ask(const engine_options *o, const inspect_options *i, const model_config *m,
+                    tp_ask *ask, err *e)
+{
+    *ask = (tp_ask){.ctx = i->ctx > 0             ? i->ctx
+                           : o->max_model_len > 0 ? o->max_model_len
+                                                  : m->ctx,
+                    .seqs = i->seqs > 0           ? i->seqs
+                            : o->max_num_seqs > 0 ? o->max_num_seqs
+                                                  : 1,
+                    .batched = o->max_num_batched_tokens ? o->max_num_batched_tokens : GPU_BATCHED,
+                    .tp = i->tp > 0 ? i->tp : 1,
+                    .assume_type = i->assume_type};
+    int rc = model_kv_parse(o->kv_dtype, &ask->kv, e);
+    if (rc || ask->ctx <= m->ctx) return rc;
+    return err_set(e, ERR_INVALID,
+                   "a context of %" PRId64 " tokens is more than the model's %" PRId64
+                   "; stretch it with --rope-scaling",
+                   ask->ctx, m->ctx);
+}
+
+static void describe(const engine_options *o, const checkpoint *c, bool as_json, buf *out)
+{
+    const model_config *m = checkpoint_config(c);
+    if (as_json) {
+        put_config_json(c, o->model_path, out);
+        return;
+    }
+    put_config(c, o->model_path, out);
+    if (checkpoint_n_tensors(c)) put_tensors(c, out);
+    put_rope(m, out);
+    put_sampling(&m->gen, out);
+    put_text(o, c, out);
+}
+
+static int report(const engine_options *o, const inspect_options *i, const checkpoint *c, buf *out,
+                  err *e)
+{
+    tp_ask ask;
+    tp_plan p = {0};
+    describe(o, c, i->json, out);
+    if (!weights_arch(c, e)) return e->code;
+    int rc = read_ask(o, i, checkpoint_config(c), &ask, e);
+    if (!rc && checkpoint_n_tensors(c)) rc = put_needs(o, c, &ask, i->json, out, e);
+    if (!rc) rc = tp_plan_make(&p, c, &ask, e);
+    if (!rc && i->json) {
+        buf_puts(out, ",\"plan\":");
+        tp_plan_json(&p, out);
+        buf_puts(out, "}\n");
+    } else if (!rc) {
+        tp_plan_text(&p, out);
+    }
+    tp_plan_clear(&p);
+    return rc;
+}
+
+/* Whether dir/name is there. */
+static bool holds(const char *dir, const char *name)
+{
+    buf path = {0};
+    buf_printf(&path, "%s/%s", dir, name);
+    bool yes = buf_ok(&path) && file_exists(buf_str(&path));
+    buf_clear(&path);
+    return yes;
+}
+
+/* A directory with a config.json and no weights at all: a model one may want to buy GPUs for. */
+static checkpoint *open_any(const char *path, err *e)
+{
+    bool bare = holds(path, "config.json") && !holds(path, "model.safetensors") &&
+                !holds(path, "model.safetensors.index.json");
+    return checkpoint_open(path, &(checkpoint_options){.weights = !bare}, e);
+}
+
+int tool_inspect(const engine_options *o, const inspect_options *i, buf *out, err *e)
 {
     err own = {0};
     if (!e) e = &own;
-    checkpoint *c = checkpoint_open(o->model_path, &(checkpoint_options){.weights = true}, e);
+    checkpoint *c = open_any(o->model_path, e);
     if (!c) return e->code;
     int rc = 0;
     model_config *m = checkpoint_config_edit(c);
     if (o->rope_scaling) rc = model_config_rope_override(m, o->rope_scaling, e);
     if (!rc && o->generation_override)
         rc = model_config_generation_override(m, o->generation_override, e);
-    if (!rc) {
-        put_config(c, o->model_path, out);
-        put_tensors(c, out);
-        put_rope(m, out);
-        put_sampling(&m->gen, out);
-        put_text(o, c, out);
-        rc = put_needs(o, c, ctx, seqs, out, e);
-    }
+    if (!rc) rc = report(o, i, c, out, e);
+    if (rc && i->json) buf_reset(out); /* half an object is of no use */
     if (!rc && !buf_ok(out)) rc = err_set(e, ERR_NOMEM, "out of memory");
     checkpoint_close(c);
     return rc;

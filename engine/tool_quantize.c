@@ -5,6 +5,7 @@
 #include "base/sysinfo.h"
 #include "config/gguf_write.h"
 #include "engine/gguf_meta.h"
+#include "engine/tool_quantize.h"
 #include "engine/tools.h"
 #include "engine/weights.h"
 
@@ -24,13 +25,13 @@ enum {
 };
 
 /* What --type means: the type of matrices, of the output matrix, and llama.cpp's number of it. */
-typedef struct {
+struct quantize_target {
     const char *name;
     int base, head;
     int file_type; /* general.file_type */
     bool mix;      /* raise half of attn_v and ffn_down to Q6_K, as llama.cpp's _M mixes do */
-} target;
-static const target targets[] = {
+};
+static const quantize_target targets[] = {
     {"F32", DT_F32, DT_F32, 0, false},      {"F16", DT_F16, DT_F16, 1, false},
     {"BF16", DT_BF16, DT_BF16, 32, false},  {"Q8_0", DT_Q8_0, DT_Q8_0, 7, false},
     {"Q4_0", DT_Q4_0, DT_Q6_K, 2, false},   {"Q5_0", DT_Q5_0, DT_Q6_K, 8, false},
@@ -38,15 +39,19 @@ static const target targets[] = {
     {"Q4_K_M", DT_Q4_K, DT_Q6_K, 15, true},
 };
 
-static const target *find_target(const char *name, err *e)
+const quantize_target *quantize_target_find(const char *word, const char *option, err *e)
 {
     for (size_t i = 0; i < sizeof targets / sizeof *targets; i++)
-        if (!strcmp(name, targets[i].name)) return &targets[i];
+        if (!strcmp(word, targets[i].name)) return &targets[i];
     err_set(e, ERR_INVALID,
-            "--type %.32s is not known; accepted: Q8_0, Q4_0, Q5_0, Q4_K, Q6_K, Q4_K_M, F16, BF16, "
-            "F32",
-            name);
+            "%s %.32s is not known; accepted: Q8_0, Q4_0, Q5_0, Q4_K, Q6_K, Q4_K_M, F16, BF16, F32",
+            option, word);
     return NULL;
+}
+
+const char *quantize_target_name(const quantize_target *to)
+{
+    return to->name;
 }
 
 /* ---- which type a tensor gets ------------------------------------------------------------------
@@ -74,8 +79,8 @@ static bool more_bits(int64_t i, int64_t n)
     return i < n / 8 || i >= 7 * n / 8 || (i - n / 8) % 3 == 2;
 }
 
-static int type_of(const target *to, const rule *r, int64_t at, int64_t layers, int64_t cols,
-                   bool tied)
+int quantize_type_of(const quantize_target *to, const rule *r, int64_t at, int64_t layers,
+                     int64_t cols, bool tied)
 {
     if (r->kind == RULE_VEC) return DT_F32;
     bool is_output = !strcmp(r->name, tied ? "model.embed_tokens" : "lm_head");
@@ -121,8 +126,8 @@ static int add_item(plan *p, const ckpt_tensor *t, const rule *r, int at, const 
 }
 
 /* Tensors in the order of the rules: globals, then layer by layer. */
-static int make_plan(plan *p, const checkpoint *c, const arch *a, const target *to, bool tied,
-                     err *e)
+static int make_plan(plan *p, const checkpoint *c, const arch *a, const quantize_target *to,
+                     bool tied, err *e)
 {
     const model_config *conf = checkpoint_config(c);
     bool is_gguf = checkpoint_is_gguf(c);
@@ -135,8 +140,8 @@ static int make_plan(plan *p, const checkpoint *c, const arch *a, const target *
             arch_tensor_name(r, is_gguf, at, "weight", name, sizeof name);
             const ckpt_tensor *t = checkpoint_find(c, name);
             int64_t cols = t->dim[t->n_dims - 1];
-            int rc =
-                add_item(p, t, r, at, "weight", type_of(to, r, at, conf->layers, cols, tied), e);
+            int rc = add_item(p, t, r, at, "weight",
+                              quantize_type_of(to, r, at, conf->layers, cols, tied), e);
             if (!rc && weights_has_bias(r, c, at)) {
                 arch_tensor_name(r, is_gguf, at, "bias", name, sizeof name);
                 rc = add_item(p, checkpoint_find(c, name), r, at, "bias", DT_F32, e);
@@ -251,7 +256,7 @@ static int write_file(gguf_writer *w, const plan *p, const checkpoint *c, const 
 int tool_quantize(const char *in, const char *out_path, const char *type, int threads,
                   void (*progress)(void *, double), void *arg, err *e)
 {
-    const target *to = find_target(type, e);
+    const quantize_target *to = quantize_target_find(type, "--type", e);
     if (!to) return ERR_INVALID;
     if (threads <= 0) threads = sys_cpus();
     if (threads > MAX_THREADS) threads = MAX_THREADS;

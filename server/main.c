@@ -48,7 +48,12 @@ int cmd_inspect(const options *o)
     model_setup m;
     buf out = {0};
     int code = 0;
-    bool failed = model_setup_init(&m, o, &e) || tool_inspect(&m.o, o->ctx, (int)o->seqs, &out, &e);
+    const inspect_options i = {.ctx = o->ctx,
+                               .seqs = (int)o->seqs,
+                               .tp = (int)o->tensor_parallel_size,
+                               .assume_type = o->assume_type,
+                               .json = o->json};
+    bool failed = model_setup_init(&m, o, &e) || tool_inspect(&m.o, &i, &out, &e);
     fputs(buf_str(&out), stdout); /* what was found before a refusal is worth seeing */
     if (failed) code = cmd_fail(&e);
     buf_clear(&out);

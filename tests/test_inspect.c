@@ -18,7 +18,7 @@ static int inspect(const char *path, int64_t ctx, int seqs, const char *kv)
     engine_options o = {.model_path = path, .device = "ref", .cpu_isa = "auto", .kv_dtype = kv};
     buf_reset(&out);
     e = (err){0};
-    return tool_inspect(&o, ctx, seqs, &out, &e);
+    return tool_inspect(&o, &(inspect_options){.ctx = ctx, .seqs = seqs}, &out, &e);
 }
 
 static void says(const char *text)
