@@ -6,26 +6,14 @@
  * go on, which keeps its stacks in the cache.  Thread: each OS thread has its own block and fibres.
  */
 #include "kernels/cuda/emu.h"
-#include "kernels/cuda/emu_run.h"
+#include "kernels/cuda/emu_fibre.h"
 
 #include <stdarg.h>
-#include <sys/mman.h>
-
-#if EMU_ASAN
-#include <sanitizer/asan_interface.h>
-#include <sanitizer/common_interface_defs.h>
-#endif
-#if EMU_TSAN
-#include <sanitizer/tsan_interface.h>
-#endif
-#if EMU_UCONTEXT
-#include <ucontext.h>
-#endif
 
 namespace emu
 {
 
-thread_local block *blk;
+__thread block *blk;
 
 void die(const char *fmt, ...)
 {
@@ -44,117 +32,6 @@ void die(const char *fmt, ...)
     }
     fflush(stderr);
     abort();
-}
-
-/* ---- fibres ------------------------------------------------------------------------------- */
-
-/* Stacks start at different places within a page, or all of them would fight for the same sets of
- * the cache. */
-enum { STACK = EMU_ASAN || EMU_TSAN ? 512 * 1024 : 128 * 1024, STAGGER = 9 * 64 };
-static const uint64_t STACK_MARK = 0x5afe57ac5afe57acull;
-
-struct fibre {
-    void *sp;
-    char *stack;
-#if EMU_UCONTEXT
-    ucontext_t uc;
-#endif
-#if EMU_ASAN
-    void *fake;
-#endif
-#if EMU_TSAN
-    void *tsan;
-#endif
-};
-
-/* Fibres of this OS thread. */
-struct fibres {
-    fibre base; /* the OS thread's own stack */
-#if EMU_ASAN
-    const void *base_bottom;
-    size_t base_size;
-#endif
-    std::vector<fibre *> all, idle;
-    ~fibres();
-};
-static thread_local fibres fib;
-static thread_local fibre *running; /* NULL: the base */
-
-#if EMU_UCONTEXT
-static void switch_stack(fibre *from, fibre *to)
-{
-    if (swapcontext(&from->uc, &to->uc)) abort();
-}
-#elif defined(__x86_64__)
-extern "C" void emu_switch_stack(void **save, void *to);
-asm(".text\n.globl emu_switch_stack\n.type emu_switch_stack,@function\nemu_switch_stack:\n"
-    " pushq %rbp\n pushq %rbx\n pushq %r12\n pushq %r13\n pushq %r14\n pushq %r15\n"
-    " movq %rsp,(%rdi)\n movq %rsi,%rsp\n"
-    " popq %r15\n popq %r14\n popq %r13\n popq %r12\n popq %rbx\n popq %rbp\n ret\n"
-    ".size emu_switch_stack,.-emu_switch_stack\n");
-static void switch_stack(fibre *from, fibre *to)
-{
-    emu_switch_stack(&from->sp, to->sp);
-}
-#endif
-
-static void switch_to(fibre *to)
-{
-    fibre *from = running ? running : &fib.base;
-    running = to == &fib.base ? nullptr : to;
-#if EMU_ASAN
-    const void *bottom = to == &fib.base ? fib.base_bottom : to->stack;
-    __sanitizer_start_switch_fiber(&from->fake, bottom, to == &fib.base ? fib.base_size : STACK);
-#endif
-#if EMU_TSAN
-    __tsan_switch_to_fiber(to->tsan, 0);
-#endif
-    switch_stack(from, to);
-#if EMU_ASAN
-    __sanitizer_finish_switch_fiber(from->fake, nullptr, nullptr);
-#endif
-}
-
-static void fibre_main();
-
-static fibre *fibre_new(void)
-{
-    fibre *f = new fibre();
-    size_t size = STACK + 4096;
-    f->stack = (char *)mmap(nullptr, size, PROT_READ | PROT_WRITE,
-                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (f->stack == MAP_FAILED) die("no memory for the stack of a thread");
-    memcpy(f->stack, &STACK_MARK, sizeof STACK_MARK);
-    char *top = f->stack + STACK - (fib.all.size() * STAGGER) % 4096 / 64 * 64;
-#if EMU_UCONTEXT
-    getcontext(&f->uc);
-    f->uc.uc_stack.ss_sp = f->stack;
-    f->uc.uc_stack.ss_size = (size_t)(top - f->stack);
-    f->uc.uc_link = nullptr;
-    makecontext(&f->uc, fibre_main, 0);
-#else
-    void **s = (void **)top;
-    *--s = nullptr; /* fibre_main has no caller */
-    *--s = (void *)fibre_main;
-    s -= 6;
-    f->sp = s;
-#endif
-#if EMU_TSAN
-    f->tsan = __tsan_create_fiber(0);
-#endif
-    fib.all.push_back(f);
-    return f;
-}
-
-fibres::~fibres()
-{
-    for (fibre *f : all) {
-#if EMU_TSAN
-        __tsan_destroy_fiber(f->tsan);
-#endif
-        munmap(f->stack, STACK + 4096);
-        delete f;
-    }
 }
 
 /* ---- who runs next ------------------------------------------------------------------------ */
@@ -216,9 +93,19 @@ static thread *pick(block *b)
     }
     b->cur_warp = w;
     warp *wp = &b->warps[w];
+    thread *lanes = &b->threads[w * WARP];
     wp->ready &= ~(1u << lane);
-    if (!wp->ready) b->ready_warps &= ~(1u << w);
-    return &b->threads[w * WARP + (int)lane];
+    if (!wp->ready) {
+        b->ready_warps &= ~(1u << w);
+    } else { /* most of a switch is waiting for the other stack to come from memory */
+        const fibre *soon = lanes[__builtin_ctz(wp->ready)].fib;
+        if (soon) {
+            __builtin_prefetch(soon->sp);
+            __builtin_prefetch((char *)soon->sp + 64);
+            __builtin_prefetch((char *)soon->sp + 128);
+        }
+    }
+    return &lanes[lane];
 }
 
 [[noreturn]] static void deadlock(block *b)
@@ -237,18 +124,11 @@ static thread *pick(block *b)
         b->n, at[AT_BLOCK], at[AT_WARP], at[AT_BARRIER], at[AT_MBAR], at[EXITED]);
 }
 
-static void run_thread(block *b, thread *t)
+static inline void run_thread(block *b, thread *t)
 {
-    if (!t->fib) {
-        if (fib.idle.empty()) {
-            t->fib = fibre_new();
-        } else {
-            t->fib = fib.idle.back();
-            fib.idle.pop_back();
-        }
-    }
+    if (!t->fib) t->fib = fibre_take(b->fibres);
     b->cur = t;
-    switch_to(t->fib);
+    fibre_switch(b->fibres, t->fib);
 }
 
 void wait_here()
@@ -270,33 +150,23 @@ void preempt()
 
 static void thread_returned(block *b);
 
-static void fibre_main()
+void fibre_main()
 {
-#if EMU_ASAN
-    if (!fib.base_size) __sanitizer_finish_switch_fiber(nullptr, &fib.base_bottom, &fib.base_size);
-    else __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
-#endif
+    fibre_entered(blk->fibres);
     for (;;) {
         block *b = blk;
-        fibre *me = running;
+        fibres *set = b->fibres;
         b->entry(b->arg);
-        if (memcmp(me->stack, &STACK_MARK, sizeof STACK_MARK)) die("stack of a thread overflowed");
         thread_returned(b);
         thread *t = pick(b);
         if (!t && b->live) deadlock(b);
+        b->cur = t;
         if (t && !t->fib) {
-            t->fib = me;
-            b->cur = t;
+            t->fib = set->running; /* goes on here, on the same stack */
             continue;
         }
-        fib.idle.push_back(me);
-        if (t) {
-            b->cur = t;
-            switch_to(t->fib);
-        } else {
-            b->cur = nullptr;
-            switch_to(&fib.base);
-        }
+        set->idle.push_back(set->running);
+        fibre_switch(set, t ? t->fib : &set->base);
     }
 }
 
@@ -462,8 +332,10 @@ static void land_bulks(block *b, const mbar *bar)
 static void thread_returned(block *b)
 {
     thread *t = b->cur;
-    if (!t->copies.empty()) die("returns with cp.async in flight");
-    if (!t->wgmmas.empty()) die("returns with wgmma in flight");
+    if (t->async) {
+        if (!t->copies.empty()) die("returns with cp.async in flight");
+        if (!t->wgmmas.empty()) die("returns with wgmma in flight");
+    }
     if (b->at_block) die("returns while %d threads wait at __syncthreads", b->at_block);
     t->state = EXITED;
     b->live--;
@@ -512,7 +384,8 @@ static void start_threads(block *b)
         thread &t = b->threads[i];
         t.state = READY;
         t.fib = nullptr;
-        t.copy_group = t.copy_done = t.mma_group = t.mma_done = 0;
+        t.async = false;
+        t.copy_group = t.mma_group = 0;
     }
 }
 
@@ -551,7 +424,7 @@ void block_begin_grid(block *b, const launch_spec &s, void (*entry)(void *), voi
     b->grid = s.grid;
     if (!same) set_shape(b, s);
 #if EMU_TSAN
-    fib.base.tsan = __tsan_get_current_fiber();
+    b->fibres->base.tsan = __tsan_get_current_fiber();
 #endif
 }
 

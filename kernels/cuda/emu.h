@@ -99,15 +99,14 @@ struct wgmma {
 enum thread_state { READY, AT_WARP, AT_BLOCK, AT_BARRIER, AT_MBAR, EXITED };
 
 struct thread {
-    uint3 tid;
-    unsigned char lane, warp;
+    fibre *fib; /* NULL until it first runs */
     thread_state state;
-    bool gdc_waited;
+    unsigned char lane, warp;
+    bool async; /* has issued copies or products since it started */
+    uint3 tid;
     int barrier_id;                 /* AT_BARRIER */
     const mbar *bar;                /* AT_MBAR */
-    fibre *fib;                     /* NULL until it first runs */
-    unsigned copy_group, copy_done; /* groups committed, groups waited for */
-    unsigned mma_group, mma_done;
+    unsigned copy_group, mma_group; /* groups committed */
     std::vector<copy> copies;
     std::vector<wgmma> wgmmas;
 };
@@ -127,6 +126,7 @@ struct launch_spec {
 /* The block that runs on this OS thread. */
 struct block {
     thread *cur;
+    struct fibres *fibres;
     dim3 grid, dim;
     uint3 bid;
     launch_spec spec;
@@ -147,7 +147,7 @@ struct block {
     warp warps[MAX_THREADS / WARP];
 };
 
-extern thread_local block *blk;
+extern __thread block *blk; /* of this OS thread; no constructor, so a plain load */
 
 static inline thread *self()
 {

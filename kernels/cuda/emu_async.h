@@ -26,6 +26,7 @@ static inline void issue_copy(void *dst, const void *src, unsigned bytes)
     }
     memset(dst, 0xff, bytes);
     t->copies.push_back({dst, src, bytes, t->copy_group});
+    t->async = true;
 }
 /* Lands the copies of all groups but the last n committed ones. */
 static inline void wait_copies(unsigned n)
@@ -213,6 +214,7 @@ static inline void issue_wgmma(float *d, int n, uint64_t a, uint64_t b)
 {
     thread *t = self();
     t->wgmmas.push_back({d, a, b, t->mma_group, n});
+    t->async = true;
 }
 
 } // namespace emu

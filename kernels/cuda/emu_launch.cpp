@@ -4,7 +4,7 @@
  * it ask the pool for company, so small kernels wake nobody.
  * Owns the pool and each OS thread's block.  Refuses impossible grids.  Thread: any. */
 #include "kernels/cuda/emu.h"
-#include "kernels/cuda/emu_run.h"
+#include "kernels/cuda/emu_fibre.h"
 
 #include <atomic>
 #include <condition_variable>
@@ -13,10 +13,6 @@
 #include <thread>
 #include <time.h>
 #include <unistd.h>
-
-#if EMU_ASAN
-#include <sanitizer/asan_interface.h>
-#endif
 
 namespace emu
 {
@@ -78,9 +74,12 @@ enum { VARS_BYTES = STATIC_LIMIT + MAX_SHARED_VARS * (MOAT + 1024) };
 
 struct os_thread { /* what an OS thread keeps from launch to launch */
     block b{};
+    fibres set;
     shared_memory mem{};
     os_thread()
     {
+        b.fibres = &set;
+        describe_faults(nullptr);
         size_t n = DYN_ALIGN + SHARED_LIMIT + MOAT + DYN_ALIGN + VARS_BYTES;
         mem.raw = (char *)malloc(n);
         if (!mem.raw) die("no memory for shared memory");

@@ -40,6 +40,9 @@ namespace emu
 void block_begin_grid(block *b, const launch_spec &s, void (*entry)(void *), void *arg);
 void block_run(block *b, uint3 bid, uint64_t rng);
 
+/* Memory faults end the process with a message; fn (may be NULL) knows some addresses. */
+void describe_faults(bool (*fn)(const void *p, char *out, size_t n));
+
 /* Shared memory of blk: fresh, full of NaN; and the check that nothing was written beside it. */
 void shared_poison();
 void shared_check();

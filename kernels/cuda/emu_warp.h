@@ -206,7 +206,13 @@ static inline float bf16_bits(uint32_t h)
 template <float VALUE(uint32_t)> static inline void op_mma16(warp &w, unsigned active)
 {
     if (active != CU_FULL) die("a matrix product needs all 32 lanes");
-    float a[16][16], b[16][8], c[16][8] = {{0}};
+    /* Rows of eight as vectors of four: the compiler need not find out by itself. */
+    typedef float f32x4 __attribute__((vector_size(16)));
+    float a[16][16];
+    union {
+        float at[16][8];
+        f32x4 v[16][2];
+    } b, c;
     for (int l = 0; l < WARP; l++) {
         const slot &s = w.slots[l];
         int g = l >> 2, t = l & 3;
@@ -216,16 +222,22 @@ template <float VALUE(uint32_t)> static inline void op_mma16(warp &w, unsigned a
             p[1] = VALUE(s.r[r] >> 16);
         }
         for (int r = 0; r < 2; r++) {
-            b[2 * t + r * 8][g] = VALUE(s.r[4 + r] & 0xffff);
-            b[2 * t + r * 8 + 1][g] = VALUE(s.r[4 + r] >> 16);
+            b.at[2 * t + r * 8][g] = VALUE(s.r[4 + r] & 0xffff);
+            b.at[2 * t + r * 8 + 1][g] = VALUE(s.r[4 + r] >> 16);
         }
     }
-    for (int m = 0; m < 16; m++)
-        for (int k = 0; k < 16; k++)
-            for (int n = 0; n < 8; n++) c[m][n] += a[m][k] * b[k][n];
+    for (int m = 0; m < 16; m++) {
+        f32x4 s0 = {0, 0, 0, 0}, s1 = {0, 0, 0, 0};
+        for (int k = 0; k < 16; k++) {
+            s0 += a[m][k] * b.v[k][0];
+            s1 += a[m][k] * b.v[k][1];
+        }
+        c.v[m][0] = s0;
+        c.v[m][1] = s1;
+    }
     for (int l = 0; l < WARP; l++)
         for (int i = 0; i < 4; i++)
-            w.slots[l].f[i] = c[(l >> 2) + (i >> 1) * 8][(l & 3) * 2 + (i & 1)];
+            w.slots[l].f[i] = c.at[(l >> 2) + (i >> 1) * 8][(l & 3) * 2 + (i & 1)];
 }
 static inline void op_mma_s8(warp &w, unsigned active)
 {

@@ -10,7 +10,6 @@
 
 #include <map>
 #include <mutex>
-#include <signal.h>
 #include <sys/mman.h>
 
 #if EMU_ASAN
@@ -52,30 +51,15 @@ static std::map<char *, buffer>::iterator around(const void *p)
     return (char *)p < it->second.map + it->second.map_bytes ? it : buffers.end();
 }
 
-/* Says whose guard page was met; then ends the process. */
-static void on_fault(int sig, siginfo_t *si, void *)
+static bool describe(const void *q, char *out, size_t n)
 {
-    char *p = (char *)si->si_addr;
     std::unique_lock<std::mutex> l(lock, std::try_to_lock);
-    auto it = l.owns_lock() ? around(p) : buffers.end();
-    signal(sig, SIG_DFL);
-    if (it != buffers.end()) {
-        const buffer &b = it->second;
-        long at = (long)(p - it->first);
-        emu::die("touches byte %ld of a %s%zu-byte buffer of %s memory", at,
-                 b.freed ? "freed " : "", b.n, b.device == EMU_HOST ? "pinned" : "device");
-    }
-    if (emu::blk) emu::die("touches address %p, which is no memory", (void *)p);
-    /* Not ours: returning meets the fault again, with the default action. */
-}
-static void install_handler(void)
-{
-    struct sigaction now;
-    if (sigaction(SIGSEGV, nullptr, &now) || now.sa_handler != SIG_DFL) return;
-    struct sigaction a = {};
-    a.sa_sigaction = on_fault;
-    a.sa_flags = SA_SIGINFO | SA_NODEFER;
-    sigaction(SIGSEGV, &a, nullptr);
+    auto it = l.owns_lock() ? around(q) : buffers.end();
+    if (!l.owns_lock() || it == buffers.end()) return false;
+    const buffer &b = it->second;
+    snprintf(out, n, "byte %ld of a %s%zu-byte buffer of %s memory", (long)((char *)q - it->first),
+             b.freed ? "freed " : "", b.n, b.device == EMU_HOST ? "pinned" : "device");
+    return true;
 }
 
 /* Sets or checks the known bytes beside a buffer; true if they are whole. */
@@ -104,8 +88,7 @@ static bool moat(char *p, const buffer &b, bool set)
 
 void *emu_mem_alloc(int device, size_t n)
 {
-    static std::once_flag once;
-    std::call_once(once, install_handler);
+    emu::describe_faults(describe);
     size_t room = (n + ALIGN - 1) / ALIGN * ALIGN;
     if (n > (size_t)1 << 46) return nullptr;
     std::lock_guard<std::mutex> l(lock);
