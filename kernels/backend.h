@@ -26,6 +26,11 @@ backend *ref_open(const backend_options *o, err *e);
 void ref_close(backend *be);
 /* ref_sample.c: the executable spec of sample_row, and ref's op of that name. */
 void ref_sample(backend *be, tensor logits, sample_row *rows, int n);
+/* ref_sample.c too: its parts over ranks (split.h). */
+void ref_split_best(backend *be, tensor part, int first, const split_ask *ask, int n,
+                    split_best *out);
+void ref_split_mass(backend *be, tensor part, int first, const split_ask *ask,
+                    const split_point *at, int n, double *out, int ld);
 
 /* Bytes of one quantised activation record: 32 k of a row (kernels/cpu/linear.h). */
 enum { ACT_Q8_BYTES = 64 };

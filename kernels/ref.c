@@ -96,12 +96,16 @@ static const float *weight_row(const weight *w, int row)
 
 static void ref_embed(backend *be, tensor y, const int32_t *tok, const weight *w)
 {
+    int n = w->rows_all ? w->rows_all : w->out;
     for (int r = 0; r < y.rows; r++) {
-        if (tok[r] < 0 || tok[r] >= w->out) {
-            k_fault(be, "embed", "token %d of %d", tok[r], w->out);
+        int row = tok[r] - w->row0;
+        if (tok[r] < 0 || tok[r] >= n) {
+            k_fault(be, "embed", "token %d of %d", tok[r], n);
             return;
         }
-        memcpy(tensor_row(y, r), weight_row(w, tok[r]), (size_t)w->in * sizeof(float));
+        if (row < 0 || row >= w->out)
+            memset(tensor_row(y, r), 0, (size_t)w->in * sizeof(float)); /* another rank's */
+        else memcpy(tensor_row(y, r), weight_row(w, row), (size_t)w->in * sizeof(float));
     }
 }
 
@@ -352,6 +356,8 @@ static const backend_ops ref_ops = {
     .rope_store = ref_rope_store,
     .attn_paged = ref_attn_paged,
     .sample = ref_sample,
+    .split_best = ref_split_best,
+    .split_mass = ref_split_mass,
 };
 
 backend *ref_open(const backend_options *o, err *e)

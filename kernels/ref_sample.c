@@ -11,10 +11,12 @@
  *               reaches top_p of the whole
  *   7 min_p     weight >= min_p times the best weight; the best always stays
  *   8 draw      u in [0,1) times the sum of what is left; walked by rising id
- * A NaN logit counts as -infinity.  Logprobs are of the untouched softmax over [0, n_vocab).
+ * A NaN logit counts as -infinity.  Logprobs are of the untouched softmax over [0, n_vocab), whose
+ * weights are summed in blocks of SPLIT_BLOCK, then the blocks.
  * Refuses nothing.  Thread: as a backend. */
 #include "kernels/backend.h"
 #include "kernels/rng.h"
+#include "kernels/split.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -118,15 +120,23 @@ static int draw(const sample_row *s, candidate *c, int n)
     return c[last].id;
 }
 
+/* Weights of block i of logits[n]. */
+static double block_sum(const float *logits, int n, int i, double best)
+{
+    double sum = 0;
+    for (int k = i * SPLIT_BLOCK; k < n && k < (i + 1) * SPLIT_BLOCK; k++)
+        sum += exp(logit_at(logits, k) - best);
+    return sum;
+}
+
 /* Logprob and rank of s->id and the n_top best of the untouched softmax.  c[n_vocab] is scratch. */
 static void report(sample_row *s, const float *logits, candidate *c)
 {
     double best = -INFINITY, sum = 0;
     for (int i = 0; i < s->n_vocab; i++) best = fmax(best, logit_at(logits, i));
-    for (int i = 0; i < s->n_vocab; i++) {
-        if (best > -INFINITY) sum += exp(logit_at(logits, i) - best);
-        c[i] = (candidate){logit_at(logits, i), 0, i};
-    }
+    for (int i = 0; best > -INFINITY && i < s->n_vocab; i += SPLIT_BLOCK)
+        sum += block_sum(logits, s->n_vocab, i / SPLIT_BLOCK, best);
+    for (int i = 0; i < s->n_vocab; i++) c[i] = (candidate){logit_at(logits, i), 0, i};
     double norm = best > -INFINITY ? best + log(sum) : 0;
     qsort(c, (size_t)s->n_vocab, sizeof *c, by_score);
     for (int i = 0; i < s->n_top; i++) {
@@ -169,4 +179,55 @@ void ref_sample(backend *be, tensor logits, sample_row *rows, int n)
     free(c);
     free(score);
     free(may);
+}
+
+/* ---- logits cut over ranks ------------------------------------------------------------------ */
+
+static int real_logits(tensor part, int first, const split_ask *a)
+{
+    int n = a->n_vocab - first;
+    return n < 0 ? 0 : n < part.cols ? n : part.cols;
+}
+
+void ref_split_best(backend *be, tensor part, int first, const split_ask *ask, int n,
+                    split_best *out)
+{
+    candidate *c = malloc((size_t)part.cols * sizeof *c);
+    if (!c) k_fault(be, "sample", "out of memory for %d candidates", part.cols);
+    for (int r = 0; r < n; r++) {
+        const float *logits = tensor_row(part, r);
+        int cols = real_logits(part, first, &ask[r]), m = 0, at = ask[r].forced - first;
+        bool own = ask[r].forced >= 0 && at >= 0 && at < cols;
+        out[r].n = 0;
+        out[r].forced = own ? (float)logit_at(logits, at) : -INFINITY;
+        for (int i = 0; c && i < cols; i++)
+            if (logit_at(logits, i) > -INFINITY)
+                c[m++] = (candidate){logit_at(logits, i), 0, first + i};
+        if (!m) continue;
+        qsort(c, (size_t)m, sizeof *c, by_score);
+        if (m > ask[r].n_best) m = ask[r].n_best;
+        qsort(c, (size_t)m, sizeof *c, by_id);
+        for (; out[r].n < m; out[r].n++) {
+            out[r].id[out[r].n] = c[out[r].n].id;
+            out[r].logit[out[r].n] = (float)c[out[r].n].score;
+        }
+    }
+    free(c);
+}
+
+void ref_split_mass(backend *be, tensor part, int first, const split_ask *ask,
+                    const split_point *at, int n, double *out, int ld)
+{
+    (void)be;
+    for (int r = 0; r < n; r++, out += ld) {
+        const float *logits = tensor_row(part, r);
+        int cols = real_logits(part, first, &ask[r]);
+        for (int i = 0; i < ld; i++) out[i] = 0;
+        for (int i = 0; i < cols && at[r].id >= 0; i++) {
+            double v = logit_at(logits, i), want = (double)at[r].logit;
+            out[0] += v > want || (v == want && first + i < at[r].id);
+        }
+        for (int i = 0; i < cols; i += SPLIT_BLOCK)
+            out[1 + i / SPLIT_BLOCK] = block_sum(logits, cols, i / SPLIT_BLOCK, (double)at[r].top);
+    }
 }

@@ -155,7 +155,9 @@ static const backend_ops cpu_ops = {.name = "cpu",
                                     .norm_glu = cpu_norm_glu,
                                     .linear_add = cpu_linear_add,
                                     .glu_out_q8 = cpu_glu_out_q8,
-                                    .sample = cpu_sample};
+                                    .sample = cpu_sample,
+                                    .split_best = cpu_split_best,
+                                    .split_mass = cpu_split_mass};
 
 void cpu_close(backend *be)
 {

@@ -68,6 +68,10 @@ size_t cpu_kv_block_bytes(kv_type t, int kv_heads, int head_dim);
 void cpu_attn_paged(backend *be, tensor o, tensor qkv, int heads, const kv_pages *kv,
                     const batch *b);
 void cpu_sample(backend *be, tensor logits, sample_row *rows, int n);
+void cpu_split_best(backend *be, tensor part, int first, const split_ask *ask, int n,
+                    split_best *out);
+void cpu_split_mass(backend *be, tensor part, int first, const split_ask *ask,
+                    const split_point *at, int n, double *out, int ld);
 
 /* The matrix products are declared in linear.h, one function per slot of backend_ops: cpu_embed,
  * cpu_linear, cpu_norm_linear, cpu_norm_glu, cpu_linear_add, cpu_glu_out_q8, cpu_upload_weight,

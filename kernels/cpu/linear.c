@@ -468,8 +468,12 @@ static void embed_region(void *arg, int id, int n)
     (void)n;
     for (int lo, hi; pool_band(&j->bands, &lo, &hi);)
         for (int r = lo; r < hi; r++) {
-            int kind, lane;
-            const uint8_t *group = locate(j->w, j->tok[r], &kind, &lane);
+            int kind, lane, row = j->tok[r] - j->w->row0;
+            if (row < 0 || row >= j->w->out) { /* another rank's */
+                memset(tensor_row(j->y, r), 0, (size_t)j->w->in * sizeof(float));
+                continue;
+            }
+            const uint8_t *group = locate(j->w, row, &kind, &lane);
             unpack_row(kind, group, lane, j->w->in, tensor_row(j->y, r));
         }
 }
@@ -477,10 +481,11 @@ static void embed_region(void *arg, int id, int n)
 void cpu_embed(backend *be, tensor y, const int32_t *tok, const weight *w)
 {
     embed_job j = {.w = w, .tok = tok, .y = y};
+    int n = w->rows_all ? w->rows_all : w->out;
     assert(w->join == JOIN_ROWS);
     for (int r = 0; r < y.rows; r++)
-        if (tok[r] < 0 || tok[r] >= w->out) {
-            k_fault(be, "embed", "token %d of %d", tok[r], w->out);
+        if (tok[r] < 0 || tok[r] >= n) {
+            k_fault(be, "embed", "token %d of %d", tok[r], n);
             return;
         }
     pool_bands_init(&j.bands, cpu_of(be)->pool, y.rows, BAND);

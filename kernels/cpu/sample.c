@@ -11,6 +11,7 @@
  * Refuses nothing: kernels.c checked ranges.  Thread: as a backend. */
 #include "kernels/cpu/sample.h"
 #include "kernels/rng.h"
+#include "kernels/split.h"
 
 #include <float.h>
 #include <math.h>
@@ -466,12 +467,18 @@ static float plain(float logit)
     return logit == logit ? logit : -INFINITY;
 }
 
+/* Those of x[n] that come before (logit, id); `at` is the place of the id, inside or outside. */
+static int count_before(const sample_ops *op, const float *x, int n, float logit, int at)
+{
+    int lower = at < 0 ? 0 : at < n ? at : n;
+    int before = logit > -INFINITY ? op->count(x, lower, logit, true) : lower; /* NaN is -inf */
+    return before + op->count(x + lower, n - lower, logit, false);
+}
+
 /* 1 + how many come before id. */
 static int rank_of(const drawing *d, const float *x, int id)
 {
-    float v = plain(x[id]);
-    int before = v > -INFINITY ? d->op->count(x, id, v, true) : id; /* NaN equals -infinity */
-    return 1 + before + d->op->count(x + id, d->n - id, v, false);
+    return 1 + count_before(d->op, x, d->n, plain(x[id]), id);
 }
 
 static void report(const drawing *d, const float *x)
@@ -526,4 +533,100 @@ void cpu_sample(backend *be, tensor logits, sample_row *rows, int n)
     pool_queue_init(&j.queue);
     if (n == 1) pool_run_alone(cpu->pool, sample_rows, &j);
     else pool_run(cpu->pool, sample_rows, &j);
+}
+
+/* ---- logits cut over ranks ---------------------------------------------------------------------
+ */
+
+typedef struct {
+    pool_queue queue;
+    const sample_ops *op;
+    struct sample_work *work;
+    tensor part;
+    int first, n;
+    const split_ask *ask;
+    split_best *best;
+    const split_point *at; /* NULL: the best are asked for, else sums and counts */
+    double *mass;
+    int mass_ld;
+} split_job;
+
+/* How many of the part's logits belong to the vocabulary. */
+static int real_logits(const split_job *j, const split_ask *a)
+{
+    int n = a->n_vocab - j->first;
+    return n < 0 ? 0 : n < j->part.cols ? n : j->part.cols;
+}
+
+static void find_best(const split_job *j, const split_ask *a, scratch *w, const float *x, int n,
+                      split_best *out)
+{
+    int at = a->forced - j->first;
+    out->n = 0;
+    out->forced = a->forced >= 0 && at >= 0 && at < n ? plain(x[at]) : -INFINITY;
+    if (n == 0 || j->op->maxima(x, n, w->set) == -INFINITY) return;
+    out->n = collect_best(j->op, w, x, n, a->n_best);
+    for (int i = 0; i < out->n; i++) {
+        out->id[i] = j->first + w->id[i];
+        out->logit[i] = w->hit[i];
+    }
+}
+
+static void find_mass(const split_job *j, const split_point *p, const float *x, int n, double *out)
+{
+    out[0] = p->id < 0 ? 0 : count_before(j->op, x, n, p->logit, p->id - j->first);
+    for (int i = 0; i < n; i += SAMPLE_BLOCK) {
+        int len = n - i < SAMPLE_BLOCK ? n - i : SAMPLE_BLOCK;
+        out[1 + i / SAMPLE_BLOCK] = j->op->sum_exp(x + i, len, p->top);
+    }
+}
+
+static void split_rows(void *arg, int id, int n_workers)
+{
+    (void)n_workers;
+    split_job *j = arg;
+    for (int i; (i = pool_take(&j->queue, j->n)) >= 0;) {
+        const split_ask *a = &j->ask[i];
+        const float *x = tensor_row(j->part, i);
+        int n = real_logits(j, a);
+        if (!a->n_best) continue;
+        if (!j->at) {
+            find_best(j, a, &j->work->of[id], x, n, &j->best[i]);
+        } else if (a->n_top >= 0) {
+            double *out = j->mass + (size_t)i * (size_t)j->mass_ld;
+            memset(out, 0, (size_t)j->mass_ld * sizeof *out);
+            find_mass(j, &j->at[i], x, n, out);
+        }
+    }
+}
+
+static void run_split(backend *be, split_job *j)
+{
+    cpu_state *cpu = cpu_of(be);
+    j->op = cpu->sample;
+    j->work = cpu->sample_work;
+    for (int i = 0; i < j->work->threads; i++)
+        if (!scratch_fit(&j->work->of[i], j->part.cols)) {
+            k_fault(be, "sample", "out of memory for %d candidates", j->part.cols);
+            return;
+        }
+    pool_queue_init(&j->queue);
+    if (j->n == 1) pool_run_alone(cpu->pool, split_rows, j);
+    else pool_run(cpu->pool, split_rows, j);
+}
+
+void cpu_split_best(backend *be, tensor part, int first, const split_ask *ask, int n,
+                    split_best *out)
+{
+    split_job j = {.part = part, .first = first, .n = n, .ask = ask, .best = out};
+    for (int i = 0; i < n; i++) out[i].n = 0;
+    run_split(be, &j);
+}
+
+void cpu_split_mass(backend *be, tensor part, int first, const split_ask *ask,
+                    const split_point *at, int n, double *out, int ld)
+{
+    split_job j = {
+        .part = part, .first = first, .n = n, .ask = ask, .at = at, .mass = out, .mass_ld = ld};
+    run_split(be, &j);
 }
