@@ -38,6 +38,10 @@ struct engine {
     sched sched;
     step step[STEPS_OPEN]; /* step[n % STEPS_OPEN] is the n-th started */
     uint64_t n_started, n_finished;
+    /* Where guesses of c's next tokens come from: writes up to cap of them, returns how many.  The
+     * step that computes them also draws behind each, and what was drawn stands: wrong guesses cost
+     * rows, never bits.  NULL: none are made. */
+    int (*draft)(struct engine *g, choice *c, int32_t *tok /* [cap] */, int cap);
     request *first, *last; /* requests with a live choice */
     int n_live;            /* of them */
     uint64_t order;        /* arrivals */

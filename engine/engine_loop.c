@@ -10,6 +10,9 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Beyond this a row more costs more than the chance that all before it were right. */
+enum { MAX_DRAFT = 16 };
+
 /* ---- arriving and ending --------------------------------------------------------------------- */
 
 static void unqueue(engine *g, request *r)
@@ -161,7 +164,8 @@ static int fill_rows(engine *g, step *t, choice **broken)
         if (o->drawing) {
             bool answering = !c->out || !output_in_reasoning(c->out);
             uint64_t key = c->r->choice_base + (uint64_t)c->index;
-            if (choice_reserve(c) || sampler_fill(&c->smp, o->q, answering, key, row))
+            if (choice_reserve(c, 1) ||
+                sampler_fill(&c->smp, o->q, o->pos + 1, answering, key, row))
                 return ERR_NOMEM;
         } else {
             *row = (sample_row){.repetition = 1,
@@ -227,16 +231,27 @@ static void observe_token(engine *g, choice *c, int len, int64_t now)
         stats_set(g->stats.n_tokens_max, len);
 }
 
+/* The token at position pos of q is known.  Whatever was computed behind a wrong guess is void. */
+static void settle_token(seq *q, int pos, int32_t id)
+{
+    int n = pos - q->n_prompt + 1;
+    assert(n >= 1 && n <= q->n_gen);
+    bool wrong = q->gen[n - 1] >= 0 && q->gen[n - 1] != id;
+    q->gen[n - 1] = id;
+    if (wrong) q->n_gen = n;
+    if (wrong && q->n_cached > pos) q->n_cached = pos;
+    q->n_guess = q->n_gen - n;
+    if (!q->n_guess) q->hold = false;
+}
+
 /* The token at position pos is known now.  The step after may be computing one more of this
  * choice already; if the token ends it, that one is not wanted. */
 static void take_token(engine *g, choice *c, int pos, const sample_row *row, int64_t now)
 {
     token_info t = {0};
     int n = pos - c->q.n_prompt + 1;
-    assert(n >= 1 && n <= c->q.n_gen && c->q.gen[n - 1] < 0);
     copy_logprobs(&t, row);
-    c->q.gen[n - 1] = row->id;
-    if (n == c->q.n_gen) c->q.hold = false; /* nothing is pending any more */
+    settle_token(&c->q, pos, row->id);
     observe_token(g, c, pos + 1, now);
     buf_reset(&c->content);
     buf_reset(&c->reasoning);
@@ -275,7 +290,7 @@ static void end_prompt_only(engine *g, const step *t, int64_t now)
 
 /* The results of a step.  A request may be freed with its last choice's end, which takes it out of
  * the step; so first all that ends nothing, then prompt-only requests, then those that drew. */
-static void take_results(engine *g, const step *t, int64_t now)
+static void take_results(engine *g, step *t, int64_t now)
 {
     for (int i = 0; i < t->b.n_seq; i++)
         if (t->seqs[i].q && t->seqs[i].prompt_done) observe_prompt(g, t->seqs[i].q->owner, now);
@@ -287,9 +302,10 @@ static void take_results(engine *g, const step *t, int64_t now)
     end_prompt_only(g, t, now);
     int drawn = 0;
     for (int i = 0; i < t->b.n_out; i++) {
-        if (!t->out[i].q || !t->out[i].drawing) continue;
+        const step_row o = t->out[i];
+        if (!o.q || !o.drawing || o.pos + 1 >= seq_len(o.q)) continue; /* behind a wrong guess */
         drawn++;
-        take_token(g, t->out[i].q->owner, t->out[i].pos + 1, &t->row[i], now);
+        take_token(g, o.q->owner, o.pos + 1, &t->row[i], now);
     }
     stats_throughput(&g->stats, drawn, now);
     stats_add(g->stats.steps, 1);
@@ -324,22 +340,54 @@ static int n_open(const engine *g)
     return (int)(g->n_started - g->n_finished);
 }
 
-/* The step in the making is on its way: what the next one may take for computed, and a pending
- * token for every draw. */
+/* Rows from..to draw for q: what comes last is pending until the step is finished.  Drafts that had
+ * no room in the step are gone. */
+static void commit_draws(seq *q, const step *t, int from, int to)
+{
+    const choice *c = q->owner;
+    q->n_gen = t->out[to].pos + 1 - q->n_prompt;
+    q->gen[q->n_gen++] = -1 - to;
+    q->n_guess += to - from + 1 - q->n_draft;
+    q->n_draft = 0;
+    q->hold = to > from || q->n_gen >= c->r->max_tokens || !sample_plan_is_blind(&c->r->plan);
+}
+
+/* The step is on its way: the next one may take its tokens for computed. */
 static void commit_step(engine *g, const step *t)
 {
     for (int i = 0; i < t->b.n_seq; i++) sched_commit(&g->sched, t->seqs[i].q);
-    for (int i = 0; i < t->b.n_out; i++) {
+    for (int i = 0, from; i < t->b.n_out; i++) {
+        seq *q = t->out[i].q;
         if (!t->out[i].drawing) continue;
-        choice *c = t->out[i].q->owner;
-        c->q.gen[c->q.n_gen++] = -1 - i;
-        c->q.hold = c->q.n_gen >= c->r->max_tokens || !sample_plan_is_blind(&c->r->plan);
+        for (from = i; i + 1 < t->b.n_out && t->out[i + 1].q == q; i++) {
+        }
+        commit_draws(q, t, from, i);
     }
     g->n_started++;
 }
 
+/* Guesses for those that will miss one token, if nothing else depends on which tokens they are. */
+static void make_drafts(engine *g)
+{
+    int32_t tok[MAX_DRAFT];
+    for (int i = 0; i < g->sched.n_run; i++) {
+        seq *q = g->sched.run[i];
+        choice *c = q->owner;
+        int64_t room = c->r->max_tokens - q->n_gen - 1;
+        int cap = room < MAX_DRAFT ? (int)room : MAX_DRAFT;
+        bool ready = q->draws && !q->n_guess && q->n_cached == seq_last(q);
+        if (!ready || cap < 1 || !sample_plan_is_blind(&c->r->plan)) continue;
+        int n = g->draft(g, c, tok, cap);
+        if (!n || choice_reserve(c, n + 1)) continue;
+        memcpy(q->gen + q->n_gen, tok, (size_t)n * sizeof *tok);
+        q->n_gen += n;
+        q->n_guess = q->n_draft = n;
+    }
+}
+
 static void start_step(engine *g)
 {
+    if (g->draft) make_drafts(g);
     int n = sched_plan(&g->sched);
     if (!n) return;
     int64_t now = clock_us();
@@ -382,7 +430,7 @@ static void finish_step(engine *g)
 static bool can_overlap(const engine *g)
 {
     const step *t = &g->step[g->n_finished % STEPS_OPEN];
-    if (n_open(g) >= g->run->depth) return false;
+    if (n_open(g) >= g->run->depth || g->draft) return false; /* guesses go on from known tokens */
     for (int i = 0; i < t->b.n_out; i++) {
         const seq *q = t->out[i].q;
         if (!q || !t->out[i].drawing) continue;
@@ -415,7 +463,8 @@ void *engine_loop(void *arg)
         inbox_news news = inbox_drain(g->in, g->n_live > 0 || n_open(g) > 0, places);
         if (news.stop || failed)
             engine_fail_all(g, news.fresh, news.stop ? ERR_SHUTDOWN : ERR_DEVICE);
-        while (news.stop && n_open(g)) finish_step(g); /* they still write into what is freed next */
+        while (news.stop && n_open(g))
+            finish_step(g); /* they still write into what is freed next */
         if (news.stop) break;
         if (failed) continue;
         accept_requests(g, news.fresh);

@@ -238,10 +238,10 @@ void request_put(request *r)
     free(r);
 }
 
-int choice_reserve(choice *c)
+int choice_reserve(choice *c, int n)
 {
-    if (c->q.n_gen < c->cap_gen) return 0;
-    int cap = c->cap_gen ? 2 * c->cap_gen : 64;
+    if (c->q.n_gen + n <= c->cap_gen) return 0;
+    int cap = 2 * (c->q.n_gen + n) + 64;
     int32_t *gen = realloc(c->q.gen, (size_t)cap * sizeof *gen);
     if (!gen) return ERR_NOMEM;
     c->q.gen = gen;

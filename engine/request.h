@@ -101,8 +101,8 @@ typedef struct {
 /* Everything allocated, for spec (already checked) with max_tokens in force; two references. */
 request *request_new(const request_env *env, const request_spec *spec, int64_t max_tokens, err *e);
 void request_put(request *r);
-/* Room for one more generated token of c; 0 or ERR_NOMEM. */
-int choice_reserve(choice *c);
+/* Room for n more generated tokens of c; 0 or ERR_NOMEM. */
+int choice_reserve(choice *c, int n);
 /* Drops what needs the engine (text parser, samplers); after the last choice ended. */
 void request_detach(request *r);
 

@@ -380,10 +380,11 @@ static int ban_completions(sampler *m, const sample_word *w)
     return 0;
 }
 
-static int fill_bans(sampler *m, const seq *q, bool answering)
+/* n_gen: tokens generated before the one to draw. */
+static int fill_bans(sampler *m, int n_gen, bool answering)
 {
     const sample_plan *p = m->plan;
-    bool early = q->n_gen < p->s.min_tokens;
+    bool early = n_gen < p->s.min_tokens;
     m->n_ban = 0;
     int rc = 0;
     if (early || p->s.ignore_eos) rc = ban(m, p->base->end_id, p->base->n_end);
@@ -455,10 +456,10 @@ static int fill_windowed(sampler *m, sample_row *row)
     return 0;
 }
 
-int sampler_fill(sampler *m, const seq *q, bool answering, uint64_t key, sample_row *row)
+int sampler_fill(sampler *m, const seq *q, int pos, bool answering, uint64_t key, sample_row *row)
 {
     const sampling *s = &m->plan->s;
-    int rc = fill_bans(m, q, answering);
+    int rc = fill_bans(m, pos - q->n_prompt, answering);
     if (rc) return rc;
     *row = (sample_row){.temperature = s->temperature,
                         .top_k = s->top_k,
@@ -476,7 +477,7 @@ int sampler_fill(sampler *m, const seq *q, bool answering, uint64_t key, sample_
                         .bias = s->bias,
                         .seed = s->seed,
                         .choice = key,
-                        .position = (uint64_t)seq_len(q),
+                        .position = (uint64_t)pos,
                         .n_top = s->n_logprobs,
                         .forced = -1};
     if (has_repetition(s) && s->repeat_last_n > 0) return fill_windowed(m, row);

@@ -79,9 +79,9 @@ typedef struct {
 /* Counts the prompt where a penalty needs it. */
 int sampler_init(sampler *m, const sample_plan *p, const seq *q);
 void sampler_clear(sampler *m);
-/* The row that draws q's next token.  answering: it can belong to the answer; key: the choice part
- * of the random number's key. */
-int sampler_fill(sampler *m, const seq *q, bool answering, uint64_t key, sample_row *row);
+/* The row that draws the token at position pos of q.  answering: it can belong to the answer; key:
+ * the choice part of the random number's key. */
+int sampler_fill(sampler *m, const seq *q, int pos, bool answering, uint64_t key, sample_row *row);
 /* Token i of q (generated, in order) is known.  answer: it belongs to the answer. */
 int sampler_accept(sampler *m, const seq *q, int i, bool answer);
 /* A row can be filled before the token in front of it is known: nothing in it depends on which

@@ -155,18 +155,25 @@ static void unplan(sched *s, seq *q)
 {
     if (!q->n_planned) return;
     s->tok_left += q->n_planned;
-    s->out_left += q->n_scoring + q->drawing;
-    q->n_planned = q->n_scoring = 0;
-    q->drawing = false;
+    s->out_left += q->n_scoring + q->n_drawing;
+    q->n_planned = q->n_scoring = q->n_drawing = 0;
     int i = 0;
     while (s->plan[i] != q) i++;
     s->n_plan--;
     memmove(s->plan + i, s->plan + i + 1, (size_t)(s->n_plan - i) * sizeof *s->plan);
 }
 
+static void drop_drafts(seq *q)
+{
+    q->n_gen -= q->n_draft;
+    q->n_guess -= q->n_draft;
+    q->n_draft = 0;
+}
+
 static void preempt(sched *s, seq *q)
 {
     unplan(s, q);
+    drop_drafts(q);
     run_remove(s, q);
     give_blocks(s, q);
     q->n_preempted++;
@@ -185,12 +192,18 @@ static seq *pick_victim(const sched *s)
 
 /* ---- planning -------------------------------------------------------------------------------- */
 
-/* Rows of logits if c more tokens of q are computed. */
+/* Rows of logits that draw, if c more tokens of q are computed. */
+static int draw_rows(const seq *q, int c)
+{
+    int n = q->n_cached + c - seq_last(q);
+    return q->draws && n > 0 ? n : 0;
+}
+
 static int out_rows(const seq *q, int c)
 {
     int from = q->n_cached > q->scored ? q->n_cached : q->scored, to = q->n_cached + c;
     if (to > q->n_score) to = q->n_score;
-    return (to > from ? to - from : 0) + (q->draws && q->n_cached + c == seq_len(q));
+    return (to > from ? to - from : 0) + draw_rows(q, c);
 }
 
 /* Puts as many tokens of q into the step as budget and logits allow; false if none. */
@@ -201,33 +214,35 @@ static bool plan_tokens(sched *s, seq *q)
     while (c > 0 && out_rows(q, c) > s->out_left) c--;
     if (c == 0) return false;
     q->n_planned = c;
-    q->drawing = q->draws && q->n_cached + c == seq_len(q);
-    q->n_scoring = out_rows(q, c) - q->drawing;
+    q->n_drawing = draw_rows(q, c);
+    q->n_scoring = out_rows(q, c) - q->n_drawing;
     q->score_from = q->n_cached > q->scored ? q->n_cached : q->scored;
     s->tok_left -= c;
-    s->out_left -= q->n_scoring + q->drawing;
+    s->out_left -= q->n_scoring + q->n_drawing;
     s->plan[s->n_plan++] = q;
     return true;
 }
 
 static bool is_decode(const seq *q)
 {
-    return seq_len(q) - q->n_cached == 1 && !q->hold;
+    return seq_last(q) == q->n_cached && !q->hold;
 }
 
 static bool is_prefill(const seq *q)
 {
-    return seq_len(q) - q->n_cached > 1 && !q->hold;
+    return seq_last(q) > q->n_cached && !q->hold;
 }
 
-/* The block for the next position of q, at somebody's cost if need be; false: q itself had to go.
- */
+/* The blocks for the next positions of q, at somebody's cost if need be (but not for drafts);
+ * false: q itself had to go. */
 static bool grow(sched *s, seq *q)
 {
     while (q->n_block < sched_blocks(s, seq_len(q))) {
         int32_t b = kvpool_take(s->pool);
         if (b >= 0) {
             q->block[q->n_block++] = b;
+        } else if (q->n_draft) {
+            drop_drafts(q);
         } else if (!reclaim_groups(s)) {
             seq *v = pick_victim(s);
             preempt(s, v);
@@ -399,7 +414,7 @@ static void publish_full(sched *s, seq *q)
 {
     for (int b = s->o.kv_block; (q->n_published + 1) * b <= q->n_cached; q->n_published++) {
         int k = q->n_published;
-        if (seq_tok(q, k * b + b - 1) < 0) return; /* pending */
+        if ((k + 1) * b > seq_len(q) - q->n_guess) return;
         for (int i = 0; i < b; i++) s->gather[i] = seq_tok(q, k * b + i);
         bool done;
         q->block[k] = kvpool_publish(s->pool, q->block[k], k ? q->block[k - 1] : -1, q->salt,
@@ -412,8 +427,7 @@ void sched_commit(sched *s, seq *q)
 {
     q->n_cached += q->n_planned;
     if (q->n_scoring) q->scored = q->score_from + q->n_scoring;
-    q->n_planned = q->n_scoring = 0;
-    q->drawing = false;
+    q->n_planned = q->n_scoring = q->n_drawing = 0;
     if (s->o.caching) publish_full(s, q);
     seq_group *g = q->group;
     if (g && g->leader == q && !g->settled && q->n_cached >= g->n_share * s->o.kv_block)

@@ -31,10 +31,11 @@ struct seq {
     /* Set by the owner before sched_add. */
     const int32_t *prompt; /* [n_prompt] borrowed, n_prompt >= 1 */
     int n_prompt;
-    /* [n_gen] owned by the owner, who appends.  The last may be pending: -1 - j while the step that
-     * draws it in row j is not finished. */
+    /* [n_gen] owned by the owner, who appends.  The last n_guess are not sure: drafts that the
+     * model has yet to confirm, then, while a step is open, -1 - j for what it draws in row j. */
     int32_t *gen;
-    int n_gen;
+    int n_gen, n_guess;
+    int n_draft;      /* of n_guess: drafts the coming step may compute and confirm */
     int priority;     /* lower first */
     uint64_t order;   /* arrival; unique */
     kv_salt salt;     /* borrowed */
@@ -61,12 +62,18 @@ struct seq {
     /* This step. */
     int n_planned;             /* tokens, 0 = not in the step */
     int score_from, n_scoring; /* prompt positions among them whose logits are wanted */
-    bool drawing;              /* the last row's logits draw the next token */
+    int n_drawing; /* last rows, whose logits draw the token behind each: 1, with drafts more */
 };
 
 static inline int seq_len(const seq *q)
 {
     return q->n_prompt + q->n_gen;
+}
+
+/* Position of the newest sure token: its logits draw the next one. */
+static inline int seq_last(const seq *q)
+{
+    return seq_len(q) - q->n_draft - 1;
 }
 
 static inline int32_t seq_tok(const seq *q, int i)

@@ -62,9 +62,9 @@ static void put_rows(step *t, const seq *q)
 
 static void put_out(step *t, seq *q, int row0)
 {
-    for (int i = 0; i < q->n_scoring + q->drawing; i++) {
-        bool drawing = i == q->n_scoring;
-        int p = drawing ? seq_len(q) - 1 : q->score_from + i, k = t->b.n_out++;
+    for (int i = 0; i < q->n_scoring + q->n_drawing; i++) {
+        bool drawing = i >= q->n_scoring;
+        int p = drawing ? seq_last(q) + i - q->n_scoring : q->score_from + i, k = t->b.n_out++;
         t->out_row[k] = row0 + p - q->n_cached;
         t->out[k] = (step_row){.q = q, .pos = p, .drawing = drawing};
     }
@@ -83,7 +83,7 @@ void step_build(step *t, seq *const *plan, int n_plan)
         seq *q = plan[i];
         int row0 = b->n_tok;
         assert(q->n_planned >= 1 && row0 + q->n_planned <= t->max_tok);
-        assert(b->n_out + q->n_scoring + q->drawing <= t->max_out);
+        assert(b->n_out + q->n_scoring + q->n_drawing <= t->max_out);
         t->seq_start[i] = row0;
         t->ctx_len[i] = q->n_cached + q->n_planned;
         t->seqs[i] = (step_seq){q, t->ctx_len[i] >= q->n_prompt};

@@ -371,6 +371,62 @@ START_TEST(steps_overlap_where_they_may)
 }
 END_TEST
 
+/* Guesses: as many as are asked for, right up to the place draft_wrong (of every seven). */
+static int draft_wrong, draft_asked;
+
+static int32_t right_token(const seq *q, int at)
+{
+    int32_t want[200], prompt0 = q->prompt[0];
+    uint32_t seed = 0;
+    while (prompt_of(seed, 0) != prompt0 || prompt_of(seed, 1) != q->prompt[1]) seed++;
+    expect(seed, q->n_prompt, 200, true, want);
+    return want[at];
+}
+
+static int some_drafts(engine *g, choice *c, int32_t *tok, int cap)
+{
+    (void)g;
+    int n = (int)(mix((uint64_t)c->q.n_gen, 5) % 9);
+    if (n > cap) n = cap;
+    for (int i = 0; i < n; i++) {
+        int32_t right = right_token(&c->q, c->q.n_gen + i);
+        tok[i] = (c->q.n_gen + i) % 7 == draft_wrong ? (right + 1) % V : right;
+    }
+    draft_asked += n;
+    return n;
+}
+
+/* Whatever is guessed, the answer is the same, and right guesses save steps. */
+START_TEST(drafts_change_no_token)
+{
+    for (draft_wrong = 0; draft_wrong < 8; draft_wrong++)
+        for (int tight = 0; tight < 2; tight++) {
+            engine *g = open_fake((setup){.max_tok = tight ? 4 : 0, .n_blocks = tight ? 24 : 0});
+            g->draft = some_drafts;
+            draft_asked = 0;
+            for (uint32_t seed = 1; seed < 6; seed++) {
+                int32_t want[80];
+                expect(seed, 12, 80, true, want);
+                client c;
+                request_spec s = spec_of(g, seed, 12, 80);
+                s.s.ignore_eos = true;
+                s.s.n_logprobs = 0;
+                client_run(&c, g, s);
+                expect_ids(&c.a[0], want, 80);
+                ck_assert_int_eq(c.st.n_generated, 80);
+                client_clear(&c);
+            }
+            long rows, runs;
+            int most;
+            fake_runner_counts(g->run, &rows, &runs, &most);
+            ck_assert_int_gt(draft_asked, 300);
+            if (draft_wrong == 7 && !tight) ck_assert_int_lt(runs, 5 * 40);
+            wait_idle(g);
+            engine_close(g);
+        }
+}
+END_TEST
+
 /* Everything with one step open at a time, and with the next one started while the last runs. */
 static void add_tests(Suite *s, const char *name, void (*set_up)(void))
 {
@@ -388,6 +444,7 @@ static void add_tests(Suite *s, const char *name, void (*set_up)(void))
     tcase_add_test(t, cached_tokens_are_told);
     tcase_add_test(t, counters_follow_their_rules);
     tcase_add_test(t, steps_overlap_where_they_may);
+    tcase_add_test(t, drafts_change_no_token);
     suite_add_tcase(s, t);
 }
 
