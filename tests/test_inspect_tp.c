@@ -216,8 +216,8 @@ START_TEST(words)
     says("2 ranks of one GPU each, 1 sequence of 32768 tokens, 2048 tokens a step, weights BF16, "
          "assumed, KV cache f16\n");
     /* 32782045184 and 32750587904, 131072 * 32768, 222756864 bytes. */
-    says("  0          20/4          30.53 GiB    4.00 GiB   212.4 MiB   34.74 GiB\n");
-    says("  1          20/4          30.50 GiB    4.00 GiB   212.4 MiB   34.71 GiB\n");
+    says("  0          20/4           30.53 GiB    4.00 GiB   212.4 MiB   34.74 GiB\n");
+    says("  1          20/4           30.50 GiB    4.00 GiB   212.4 MiB   34.71 GiB\n");
     says("   24 GB     no, short of 12.74 GiB; 4 of them would do (--tp 4)\n");
     says("   40 GB     yes, leaving 3.26 GiB\n");
     /* Q8_0: 34 bytes for 32 weights. */
