@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/map.h"
 
+#include <assert.h>
 #include <ctype.h>
 #include <limits.h>
 #include <stdio.h>
@@ -24,6 +25,7 @@ struct checkpoint {
     bool has_config;
     ckpt_tensor *t; /* [n] owned; names and data belong to the container */
     size_t n;
+    char **own_names; /* [n] owned, or NULL: of tensors that are in no container */
     map names;
     char *text[N_TEXT]; /* owned paths, NULL where absent; order of text_names */
 };
@@ -175,6 +177,8 @@ void checkpoint_close(checkpoint *c)
 {
     if (!c) return;
     map_clear(&c->names);
+    for (size_t i = 0; c->own_names && i < c->n; i++) free(c->own_names[i]);
+    free(c->own_names);
     free(c->t);
     gguf_close(c->g);
     safetensors_close(c->s);
@@ -216,8 +220,52 @@ const ckpt_tensor *checkpoint_find(const checkpoint *c, const char *name)
 void checkpoint_drop(const checkpoint *c, const ckpt_tensor *t)
 {
     size_t i = (size_t)(t - c->t); /* the container lists them in the same order */
+    if (!t->data) return;
     if (c->g) gguf_drop(c->g, gguf_tensor_at(c->g, i));
     else safetensors_drop(c->s, safetensors_at(c->s, i));
+}
+
+/* Bytes of a tensor as its type stores it. */
+static int fill_tensor(ckpt_tensor *t, err *e)
+{
+    int64_t rows = 1;
+    size_t row;
+    for (int i = 0; i + 1 < t->n_dims; i++)
+        if (__builtin_mul_overflow(rows, t->dim[i], &rows))
+            return err_set(e, ERR_LIMIT, "tensor %s is too large", t->name);
+    t->type_name = dtype_of(t->type).name;
+    t->data = NULL;
+    if (!t->type_name || !dtype_row_bytes(t->type, t->dim[t->n_dims - 1], &row))
+        return err_set(e, ERR_INVALID, "tensor %s: rows of %lld are not whole %s blocks of %d",
+                       t->name, (long long)t->dim[t->n_dims - 1],
+                       t->type_name ? t->type_name : "unknown", dtype_of(t->type).elems);
+    if (__builtin_mul_overflow(row, (size_t)rows, &t->bytes))
+        return err_set(e, ERR_LIMIT, "tensor %s is too large", t->name);
+    return 0;
+}
+
+int checkpoint_set_tensors(checkpoint *c, const ckpt_tensor *t, size_t n, err *e)
+{
+    assert(!c->t && !c->n);
+    c->t = calloc(n + 1, sizeof *c->t);
+    c->own_names = calloc(n + 1, sizeof *c->own_names);
+    if (!c->t || !c->own_names) return err_set(e, ERR_NOMEM, "out of memory for tensors");
+    for (; c->n < n; c->n++) {
+        ckpt_tensor *to = &c->t[c->n];
+        char *name = strdup(t[c->n].name);
+        *to = t[c->n];
+        to->name = c->own_names[c->n] = name;
+        if (!name || map_add(&c->names, name, strlen(name), c->n)) {
+            free(name);
+            return err_set(e, ERR_NOMEM, "out of memory for tensors");
+        }
+        int rc = fill_tensor(to, e);
+        if (rc) {
+            c->n++;
+            return rc;
+        }
+    }
+    return 0;
 }
 
 const gguf *checkpoint_gguf(const checkpoint *c)

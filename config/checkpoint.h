@@ -16,8 +16,8 @@ typedef struct {
     int type; /* dtype, -1 if unreadable */
     const char *type_name;
     int n_dims;
-    int64_t dim[4]; /* outermost first: dim[0] rows (out), dim[1] columns (in) */
-    const void *data;
+    int64_t dim[4];   /* outermost first: dim[0] rows (out), dim[1] columns (in) */
+    const void *data; /* NULL: it has none (checkpoint_set_tensors) */
     size_t bytes;
 } ckpt_tensor;
 
@@ -36,7 +36,11 @@ model_config *checkpoint_config_edit(checkpoint *c);
 size_t checkpoint_n_tensors(const checkpoint *c);
 const ckpt_tensor *checkpoint_tensor_at(const checkpoint *c, size_t i);
 const ckpt_tensor *checkpoint_find(const checkpoint *c, const char *name);
+/* The source of t is read; does nothing for one without data. */
 void checkpoint_drop(const checkpoint *c, const ckpt_tensor *t);
+/* For a checkpoint opened without weights: t[n] become its tensors, without data; names are copied,
+ * bytes and type_name filled in from type and dims. */
+int checkpoint_set_tensors(checkpoint *c, const ckpt_tensor *t, size_t n, err *e);
 const gguf *checkpoint_gguf(const checkpoint *c); /* NULL for a directory */
 /* Paths of the text files of a directory, NULL where absent (borrowed). */
 typedef struct {

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/file.h"
 #include "engine/engine_impl.h"
+#include "engine/engine_open.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -35,7 +36,7 @@ static engine *engine_new(const engine_options *o, err *e)
 /* Options change the checkpoint's configuration before anybody reads it. */
 static int open_checkpoint(engine *g, const engine_options *o, err *e)
 {
-    g->ckpt = checkpoint_open(o->model_path, &(checkpoint_options){.weights = true}, e);
+    g->ckpt = engine_checkpoint(o, e);
     if (!g->ckpt) return e ? e->code : ERR_INVALID;
     model_config *c = checkpoint_config_edit(g->ckpt);
     if (!c)
@@ -156,6 +157,8 @@ static int describe(engine *g, err *e)
     i->quantization = g->quantization;
     i->backend = g->be->op->name;
     i->isa = g->be->isa;
+    i->device = g->be->device;
+    i->invariant = g->be->invariant;
     i->hidden = (int)g->conf.hidden;
     i->layers = (int)g->conf.layers;
     i->threads = g->be->threads;
@@ -188,9 +191,8 @@ engine *engine_open(const engine_options *o, err *e)
     checkpoint_name(o->model_path, g->name, sizeof g->name);
     if (open_checkpoint(g, o, e)) goto fail;
     snprintf(g->arch, sizeof g->arch, "%.31s", g->conf.model_type);
-    backend_options bo = {
-        .name = o->device, .isa = o->cpu_isa, .threads = o->threads, .bf16_repack = o->bf16_repack};
-    if (!(g->be = backend_open(&bo, e))) goto fail;
+    if (!(g->be = engine_backend(o, 0, e))) goto fail;
+    g->info.dummy = o->dummy_weights;
     if (o->trace_ops && k_trace(g->be, o->trace_ops, e)) goto fail;
     if (engine_plan_memory(g, o, e)) goto fail;
     if (g->mo.kv == KV_Q8_0 && g->conf.qkv_bias)

@@ -22,13 +22,16 @@ typedef struct request request;
 
 typedef struct {
     const char *model_path;
-    const char *device;  /* "auto", "cpu", "ref" */
-    const char *cpu_isa; /* "auto", "avx512", "avx2", "portable" */
-    int threads;         /* 0 = cores of this process */
+    const char *device;              /* as config/device.h reads it */
+    const char *cpu_isa;             /* "auto", "avx512", "avxvnni", "avx2", "portable" */
+    bool batch_invariant, no_graphs; /* cuda */
+    bool dummy_weights;              /* made up from config.json */
+    const char *dummy_type;          /* of made-up matrices; NULL = BF16 */
+    int threads;                     /* 0 = cores of this process */
     bool bf16_repack;
     int64_t max_model_len;      /* 0 = the model's */
     int max_num_seqs;           /* 0 = from the memory plan */
-    int max_num_batched_tokens; /* 0 = the backend's default (cpu 512) */
+    int max_num_batched_tokens; /* 0 = the backend's default (cpu 512, cuda 2048) */
     int max_queue;              /* waiting requests, 256 */
     uint64_t kv_memory;         /* bytes; 0 = planned (API 21) */
     const char *kv_dtype;       /* "auto", "f16", "bf16", "f32", "q8_0" */
@@ -72,6 +75,9 @@ typedef struct {
     const char *arch;         /* "qwen2", "qwen3" */
     const char *quantization; /* "Q8_0", "Q4_K_M-like mix" spelled by the dominant types, "BF16" */
     const char *backend, *isa, *kv_dtype;
+    const char *device; /* name of the GPU, "" on the host's processor */
+    bool invariant;     /* the rule of bits holds over batches and chunks */
+    bool dummy;         /* the weights are made up */
     int64_t n_params, weight_bytes, kv_bytes;
     int64_t ctx, ctx_train; /* served, trained */
     int vocab_rows, n_vocab, hidden, layers;

@@ -17,7 +17,10 @@ enum {
     DEFAULT_SEQS = 64,
     /* A sequence that cannot hold this many positions is of little use; fewer sequences then. */
     USEFUL_CTX = 512,
+    /* Tokens of a step: on a GPU the weights are read in the time it takes to multiply with some
+     * hundred rows, and a larger step only makes others wait. */
     DEFAULT_BATCHED = 512,
+    DEFAULT_BATCHED_GPU = 2048,
     /* Rows of logits beside those of decoding, so that prompt logprobs advance in chunks. */
     MIN_OUT = 16
 };
@@ -128,7 +131,8 @@ int engine_plan_memory(engine *g, const engine_options *o, err *e)
     i->ctx_train = g->conf.ctx;
     i->ctx = o->max_model_len && o->max_model_len < g->conf.ctx ? o->max_model_len : g->conf.ctx;
     i->max_num_seqs = o->max_num_seqs ? o->max_num_seqs : DEFAULT_SEQS;
-    i->max_batched = o->max_num_batched_tokens ? o->max_num_batched_tokens : DEFAULT_BATCHED;
+    int batched = g->be->device[0] ? DEFAULT_BATCHED_GPU : DEFAULT_BATCHED;
+    i->max_batched = o->max_num_batched_tokens ? o->max_num_batched_tokens : batched;
     int out = i->max_num_seqs > MIN_OUT ? i->max_num_seqs : MIN_OUT;
     g->mo.ctx = i->ctx;
     g->mo.max_tok = i->max_batched;
@@ -159,6 +163,7 @@ static void hash_tensor(XXH3_state_t *h, const ckpt_tensor *t)
     XXH3_64bits_update(h, t->dim, sizeof t->dim);
     /* The whole content would mean reading every weight twice; a few places tell fine-tunes apart.
      */
+    if (!t->data) return; /* made up from what was hashed */
     size_t part = t->bytes < 256 ? t->bytes : 256;
     const size_t at[3] = {0, (t->bytes - part) / 2, t->bytes - part};
     for (int k = 0; k < 3; k++) XXH3_64bits_update(h, (const char *)t->data + at[k], part);
@@ -184,11 +189,12 @@ uint64_t engine_fingerprint(const engine *g)
      * the context does, through dynamic NTK. */
     const rope_config *r = &g->conf.rope;
     char text[512];
-    int n = snprintf(text, sizeof text,
-                     "%s %s %s kv=%s ctx=%" PRId64 " rope=%d,%g,%g,%" PRId64 ",%g,%g,%g eps=%g",
-                     g->info.backend, g->info.isa, g->info.arch, g->info.kv_dtype, g->info.ctx,
-                     (int)r->kind, r->theta, r->factor, r->original_ctx, r->beta_fast, r->beta_slow,
-                     r->attn_factor, g->conf.norm_eps);
+    int n =
+        snprintf(text, sizeof text,
+                 "%s %s %s%s %s kv=%s ctx=%" PRId64 " rope=%d,%g,%g,%" PRId64 ",%g,%g,%g eps=%g",
+                 g->info.backend, g->info.isa, g->info.device, g->info.invariant ? "" : " varies",
+                 g->info.arch, g->info.kv_dtype, g->info.ctx, (int)r->kind, r->theta, r->factor,
+                 r->original_ctx, r->beta_fast, r->beta_slow, r->attn_factor, g->conf.norm_eps);
     XXH3_64bits_update(h, text, (size_t)n < sizeof text ? (size_t)n : sizeof text - 1);
     /* What a request that leaves a field out gets instead, and what its messages become. */
     const sampling *s = &g->defaults;

@@ -9,6 +9,7 @@
  * Thread: the caller's, plus the backend's pool. */
 #include "base/clock.h"
 #include "base/log.h"
+#include "engine/engine_open.h"
 #include "engine/model.h"
 #include "engine/tools.h"
 #include "kernels/roofs.h"
@@ -41,6 +42,7 @@ typedef struct {
     double load_ms;
     char quantization[48];
     const char *name;
+    bool dummy; /* the weights are made up */
 } bench;
 
 static int largest(const int *v, int n, int at_least)
@@ -76,7 +78,7 @@ static int alloc_step(bench *b, err *e)
 static int open_model(bench *b, const engine_options *o, int64_t ctx, err *e)
 {
     int64_t from = clock_us();
-    checkpoint *c = checkpoint_open(o->model_path, &(checkpoint_options){.weights = true}, e);
+    checkpoint *c = engine_checkpoint(o, e);
     if (!c) return e->code;
     model_config *conf = checkpoint_config_edit(c);
     int rc = 0;
@@ -104,16 +106,15 @@ static int open_model(bench *b, const engine_options *o, int64_t ctx, err *e)
 
 static int bench_open(bench *b, const engine_options *o, const bench_options *r, err *e)
 {
-    const backend_options bo = {
-        .name = o->device, .isa = o->cpu_isa, .threads = o->threads, .bf16_repack = o->bf16_repack};
     int64_t ctx = r->decode_ctx + (r->reps > DECODE_REPS ? r->reps : DECODE_REPS) + 1;
     int prefill = largest(r->prefill, r->n_prefill, 1);
     if (ctx < prefill) ctx = prefill;
     int batched = o->max_num_batched_tokens ? o->max_num_batched_tokens : DEFAULT_BATCHED;
     b->name = o->model_path;
+    b->dummy = o->dummy_weights;
     b->max_seq = largest(r->decode, r->n_decode, 1);
     b->max_tok = batched > b->max_seq ? batched : b->max_seq;
-    if (!(b->be = backend_open(&bo, e))) return e->code;
+    if (!(b->be = engine_backend(o, 0, e))) return e->code;
     int64_t blocks = (ctx + b->be->kv_block - 1) / b->be->kv_block;
     if (blocks > INT32_MAX / b->be->kv_block / b->max_seq)
         return err_set(e, ERR_LIMIT, "%d sequences of %lld tokens are too many", b->max_seq,
@@ -292,12 +293,17 @@ static void put_head(const bench *b, bool as_json, buf *out)
         buf_put_json(out, b->name, strlen(b->name));
         buf_printf(out, ",\"format\":\"%s\",\"backend\":\"%s\",\"isa\":\"%s\",\"threads\":%d",
                    b->quantization, b->be->op->name, b->be->isa, b->be->threads);
+        buf_printf(out, ",\"device\":\"%s\",\"dummy_weights\":%s", b->be->device,
+                   b->dummy ? "true" : "false");
         buf_printf(out, ",\"bandwidth_gbs\":%.2f,\"int8_gops\":%.1f,\"fma_gflops\":%.1f",
                    b->roof.bandwidth_gbs, b->roof.int8_gops, b->roof.fma_gflops);
         return;
     }
-    buf_printf(out, "%s  %s  %s %s, %d threads, loaded in %.0f ms\n", b->name, b->quantization,
-               b->be->op->name, b->be->isa, b->be->threads, b->load_ms);
+    buf_printf(out, "%s  %s%s  %s %s, ", b->name, b->quantization,
+               b->dummy ? " (made-up weights)" : "", b->be->op->name, b->be->isa);
+    if (b->be->device[0]) buf_printf(out, "%s, ", b->be->device);
+    else buf_printf(out, "%d threads, ", b->be->threads);
+    buf_printf(out, "loaded in %.0f ms\n", b->load_ms);
     if (b->has_roof)
         buf_printf(out, "roofs: memory %.1f GB/s, int8 %.0f Gop/s, f32 %.0f GFLOP/s\n",
                    b->roof.bandwidth_gbs, b->roof.int8_gops, b->roof.fma_gflops);

@@ -1,7 +1,9 @@
 /* weights.c - walks the rule table twice: once to check and count, once to upload.
  * Owns the uploaded weights until weights_free.  Refuses: see weights.h.  Thread: the loader's. */
 #include "engine/weights.h"
+#include "engine/engine_open.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -75,11 +77,12 @@ static int check_type(const ckpt_tensor *t, err *e)
     return 0;
 }
 
-/* The tensor as f32, or NULL when out of memory; owned by the caller. */
+/* The vector as f32, or NULL when out of memory; owned by the caller. */
 static float *as_f32(const ckpt_tensor *t)
 {
     float *v = malloc((size_t)t->dim[0] * sizeof *v);
-    if (v) dequant_row(t->type, t->data, v, t->dim[0]);
+    if (v && t->data) dequant_row(t->type, t->data, v, t->dim[0]);
+    else if (v) dummy_values(t, v);
     return v;
 }
 
@@ -229,8 +232,14 @@ static void name_types(const type_census *n, char *out, size_t size)
     else snprintf(out, size, "%s+%s", dtype_of(first).name, dtype_of(second).name);
 }
 
+/* Whom a check is for. */
+typedef struct {
+    const backend *be; /* NULL: device bytes do not matter */
+    const shard *share;
+} check_for;
+
 /* Checks the n parts of one slot and adds them to the summary. */
-static int check_slot(const rule *r, int n, const checkpoint *c, int at, const backend *be,
+static int check_slot(const rule *r, int n, const checkpoint *c, int at, const check_for *who,
                       weights_summary *s, type_census *census, err *e)
 {
     int64_t run = 0; /* rows of one type in a row: one segment on the device */
@@ -242,21 +251,33 @@ static int check_slot(const rule *r, int n, const checkpoint *c, int at, const b
         if (rc) return rc;
         bool vector = r->kind == RULE_VEC;
         int64_t cols = vector ? 1 : t->dim[1];
+        shard_span own_rows, own_cols;
+        shard_cut(who->share, checkpoint_config(c), r + p, &own_rows, &own_cols);
         s->n_params += t->dim[0] * cols + (b ? b->dim[0] : 0);
-        if (vector || b) s->device_bytes += t->dim[0] * (int64_t)sizeof(float);
+        if (vector || (b && shard_has_bias(who->share, r + p)))
+            s->device_bytes += own_rows.n * (int64_t)sizeof(float);
         if (vector) continue;
         if (r->per_layer) census->params[t->type] += t->dim[0] * cols;
-        run = t->type == run_type ? run + t->dim[0] : t->dim[0];
+        run = t->type == run_type ? run + own_rows.n : own_rows.n;
         run_type = t->type;
         bool ends = p + 1 == n || find(r + p + 1, c, at, "weight") == NULL ||
                     find(r + p + 1, c, at, "weight")->type != t->type;
-        if (be && ends) s->device_bytes += (int64_t)be->op->weight_bytes(t->type, run, cols);
+        if (who->be && ends)
+            s->device_bytes += (int64_t)who->be->op->weight_bytes(t->type, run, own_cols.n);
     }
     return 0;
 }
 
 int weights_check(const arch *a, const checkpoint *c, const backend *be, weights_summary *s, err *e)
 {
+    const shard whole = shard_make(checkpoint_config(c), (shard_units){1, 1}, 1, 0);
+    return weights_check_share(a, c, be, &whole, s, e);
+}
+
+int weights_check_share(const arch *a, const checkpoint *c, const backend *be, const shard *share,
+                        weights_summary *s, err *e)
+{
+    const check_for who = {be, share};
     const model_config *conf = checkpoint_config(c);
     type_census census = {{0}};
     *s = (weights_summary){.tied = find_tied(a, c)};
@@ -265,11 +286,24 @@ int weights_check(const arch *a, const checkpoint *c, const backend *be, weights
         if (IS_HEAD(r) && s->tied) continue;
         int64_t times = r->per_layer ? conf->layers : 1;
         for (int64_t i = 0; !rc && i < times; i++)
-            rc = check_slot(r, n_parts(r), c, r->per_layer ? (int)i : -1, be, s, &census, e);
+            rc = check_slot(r, n_parts(r), c, r->per_layer ? (int)i : -1, &who, s, &census, e);
     }
     name_types(&census, s->quantization, sizeof s->quantization);
     if (!be) s->device_bytes = 0;
     return rc;
+}
+
+shard_units weights_units(const arch *a, const checkpoint *c)
+{
+    shard_units u = {1, 1};
+    for (const rule *r = a->rules; r->kind != RULE_END; r++)
+        for (int64_t i = 0; r->cut == SPLIT_IN && i < checkpoint_config(c)->layers; i++) {
+            const ckpt_tensor *t = find(r, c, (int)i, "weight");
+            int elems = t ? dtype_of(t->type).elems : 1;
+            int *unit = r->shape[1] == DIM_Q ? &u.q : &u.ff;
+            if (elems > *unit) *unit = elems; /* 1, 32, 64, 256: each divides the next */
+        }
+    return u;
 }
 
 /* ---- upload ---------------------------------------------------------------------------------- */
@@ -277,6 +311,9 @@ int weights_check(const arch *a, const checkpoint *c, const backend *be, weights
 typedef struct {
     const checkpoint *c;
     backend *be;
+    const shard *share;
+    uint8_t *cut; /* columns of one matrix, where a rank holds not all of them */
+    size_t cut_cap;
     uint64_t done, all; /* source bytes */
     _Atomic double *progress;
 } load_state;
@@ -303,20 +340,55 @@ static int load_vec(load_state *l, const rule *r, int at, vec *v, err *e)
     return 0;
 }
 
+/* The rank's columns of t, in l->cut; valid until the next call. */
+static const void *cut_columns(load_state *l, const ckpt_tensor *t, shard_span rows,
+                               shard_span cols)
+{
+    size_t row, from, own, bytes;
+    if (!dtype_row_bytes(t->type, t->dim[1], &row) || !dtype_row_bytes(t->type, cols.at, &from) ||
+        !dtype_row_bytes(t->type, cols.n, &own))
+        assert(!"shard_check looked at the blocks");
+    if (__builtin_mul_overflow((size_t)rows.n, own, &bytes)) return NULL;
+    if (bytes > l->cut_cap) {
+        free(l->cut);
+        l->cut = malloc(bytes);
+        l->cut_cap = l->cut ? bytes : 0;
+        if (!l->cut) return NULL;
+    }
+    const uint8_t *src = (const uint8_t *)t->data + (size_t)rows.at * row + from;
+    for (int64_t i = 0; i < rows.n; i++, src += row) memcpy(l->cut + (size_t)i * own, src, own);
+    return l->cut;
+}
+
+/* The rank's share of t as a part to upload; only the single part of a slot may be cut by columns.
+ */
+static int cut_part(load_state *l, const rule *r, const ckpt_tensor *t, const float *bias,
+                    weight_part *part, int *in, err *e)
+{
+    shard_span rows, cols;
+    size_t row;
+    shard_cut(l->share, checkpoint_config(l->c), r, &rows, &cols);
+    *in = (int)cols.n;
+    *part = (weight_part){.type = t->type, .rows = (int)rows.n};
+    if (bias && shard_has_bias(l->share, r)) part->bias = bias + rows.at;
+    if (!dtype_row_bytes(t->type, t->dim[1], &row)) assert(!"checked by check_type");
+    if (cols.n == t->dim[1]) part->data = (const uint8_t *)t->data + (size_t)rows.at * row;
+    else part->data = cut_columns(l, t, rows, cols);
+    return part->data ? 0 : err_set(e, ERR_NOMEM, "out of memory while reading tensor %s", t->name);
+}
+
 static int load_matrix(load_state *l, const rule *r, int n, int at, weight *w, err *e)
 {
     weight_part parts[MAX_PARTS] = {{0}};
     const ckpt_tensor *src[MAX_PARTS] = {0}, *bias_src[MAX_PARTS] = {0};
     float *bias[MAX_PARTS] = {0};
-    int rc = 0, in = (int)dim_value(checkpoint_config(l->c), r->shape[1]);
+    int rc = 0, in = 0;
     for (int p = 0; !rc && p < n; p++) {
         rc = tensor_of(r + p, l->c, at, &src[p], e);
         if (!rc) rc = bias_of(r + p, l->c, at, &bias_src[p], e);
         if (!rc && bias_src[p] && !(bias[p] = as_f32(bias_src[p])))
             rc = err_set(e, ERR_NOMEM, "out of memory while reading tensor %s", bias_src[p]->name);
-        if (!rc)
-            parts[r[p].part] =
-                (weight_part){src[p]->data, src[p]->type, (int)src[p]->dim[0], bias[p]};
+        if (!rc) rc = cut_part(l, r + p, src[p], bias[p], &parts[r[p].part], &in, e);
     }
     if (!rc) {
         rc = k_upload_weight(l->be, w, parts, n, in, r->join, e);
@@ -344,7 +416,7 @@ static int load_slots(load_state *l, const arch *a, int at, bool tied, char *bas
     return 0;
 }
 
-int weights_load(weights *w, const arch *a, const checkpoint *c, backend *be,
+int weights_load(weights *w, const arch *a, const checkpoint *c, backend *be, const shard *share,
                  _Atomic double *progress, err *e)
 {
     weights_summary s;
@@ -355,11 +427,16 @@ int weights_load(weights *w, const arch *a, const checkpoint *c, backend *be,
     w->n_layers = (int)checkpoint_config(c)->layers;
     w->layers = calloc((size_t)w->n_layers, sizeof *w->layers);
     if (!w->layers) return err_set(e, ERR_NOMEM, "out of memory for %d layers", w->n_layers);
-    load_state l = {.c = c, .be = be, .progress = progress};
+    load_state l = {.c = c, .be = be, .share = share, .progress = progress};
     for (size_t i = 0; i < checkpoint_n_tensors(c); i++) l.all += checkpoint_tensor_at(c, i)->bytes;
     rc = load_slots(&l, a, -1, w->tied, (char *)&w->g, e);
     for (int i = 0; !rc && i < w->n_layers; i++)
         rc = load_slots(&l, a, i, w->tied, (char *)&w->layers[i], e);
+    free(l.cut);
+    if (share->world > 1) {
+        w->g.embed.row0 = (int)share->vocab.at;
+        w->g.embed.rows_all = (int)checkpoint_config(c)->vocab;
+    }
     if (rc) weights_free(w, be);
     else if (progress) atomic_store(progress, 1);
     return rc;

@@ -92,14 +92,19 @@ static void greet(const app *a, const model_setup *m, const loader *l)
     log_info("  model      %s, %.2f %s parameters, %s, %.1f MB of weights, loaded in %.2f s",
              i->arch, millions < 1000 ? millions : millions * 1e-3, millions < 1000 ? "M" : "B",
              i->quantization, (double)i->weight_bytes * 1e-6, (double)l->us * 1e-6);
+    if (i->dummy) log_warn("the weights are made up (--dummy-weights): the answers mean nothing");
     log_info("  context    %lld tokens (trained for %lld)", (long long)i->ctx,
              (long long)i->ctx_train);
     log_info("  KV cache   %.1f MB %s, %d blocks of %d: %s", (double)i->kv_bytes * 1e-6,
              i->kv_dtype, i->n_kv_blocks, i->kv_block, i->kv_reason);
     log_info("  batch      %d sequences, %d tokens a step, queue of %lld", i->max_num_seqs,
              i->max_batched, (long long)o->max_queue);
-    log_info("  backend    %s, %s kernels, %d thread%s", i->backend, i->isa, i->threads,
-             i->threads == 1 ? "" : "s");
+    if (i->device[0])
+        log_info("  backend    %s on %s (%s)%s", i->backend, i->device, i->isa,
+                 i->invariant ? ", batch-invariant" : "");
+    else
+        log_info("  backend    %s, %s kernels, %d thread%s", i->backend, i->isa, i->threads,
+                 i->threads == 1 ? "" : "s");
     log_info("  listening  http://%s%s%s:%d/v1 %s", strchr(o->host, ':') ? "[" : "", o->host,
              strchr(o->host, ':') ? "]" : "", http_port(a->http),
              gate_has_keys(a->gate) ? "(API key needed)"

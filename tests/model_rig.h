@@ -34,11 +34,8 @@ static inline rig rig_open(const char *path, const backend_options *bo, kv_type 
     ck_assert_msg(g.c != NULL, "%s: %s", path, e.msg);
     g.be = backend_open(bo, &e);
     ck_assert_msg(g.be != NULL, "%s: %s", bo->name, e.msg);
-    model_options mo = {.ctx = ctx,
-                        .max_tok = RIG_MAX_TOK,
-                        .max_seqs = RIG_SEQS,
-                        .max_out = RIG_MAX_TOK,
-                        .kv = kv};
+    model_options mo = {
+        .ctx = ctx, .max_tok = RIG_MAX_TOK, .max_seqs = RIG_SEQS, .max_out = RIG_MAX_TOK, .kv = kv};
     g.m = model_load(g.c, g.be, &mo, &e);
     ck_assert_msg(g.m != NULL, "%s on %s: %s", path, bo->name, e.msg);
     g.n_blocks = RIG_SEQS * (int)((ctx + g.be->kv_block - 1) / g.be->kv_block);

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "kernels/cpu/pool.h"
 #include "kernels/cuda/own.h"
 
 #include <assert.h>

@@ -3,10 +3,11 @@
 #ifndef QUERN_KERNELS_CUDA_OWN_H
 #define QUERN_KERNELS_CUDA_OWN_H
 
-#include "kernels/cpu/pool.h"
 #include "kernels/cuda/cuda.h"
 
 C_BEGIN
+
+typedef struct pool pool; /* kernels/cpu/pool.h */
 
 /* ---- batch.c --------------------------------------------------------------------------------- */
 

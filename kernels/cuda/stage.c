@@ -3,6 +3,7 @@
  * costs a read: many threads keep many reads going), and the stream goes on with the kernels that
  * repack what came before.
  * Refuses: buffers that cannot be pinned.  Thread: the rank's; its readers only copy. */
+#include "kernels/cpu/pool.h"
 #include "kernels/cuda/own.h"
 
 #include <string.h>
