@@ -2,6 +2,19 @@
  * Refuses nothing: shapes are asserted by the k_ wrappers.  Thread: the rank's. */
 #include "engine/blocks.h"
 
+/* h += W x over all ranks, each of which holds some columns of W and those of x. */
+static void add_product(const pass *p, tensor h, tensor x, const weight *w)
+{
+    if (p->d->world == 1) {
+        k_linear_add(p->be, h, x, w);
+        return;
+    }
+    tensor sum = k_scratch(p->be, h.rows, h.cols);
+    k_linear(p->be, sum, x, w);
+    k_all_reduce(p->be, sum);
+    k_add(p->be, h, sum);
+}
+
 /* Pre-norm attention: q|k|v are one matrix; o = softmax(q k^T) v; h += Wo o. */
 void attn_block(const pass *p, const layer *l, kv_pages *kv, tensor h)
 {
@@ -12,7 +25,7 @@ void attn_block(const pass *p, const layer *l, kv_pages *kv, tensor h)
     k_norm_linear(p->be, qkv, h, &l->attn_norm, d->eps, &l->qkv);
     k_rope_attn(p->be, o, qkv, d->heads, l->q_norm.v ? &l->q_norm : NULL,
                 l->k_norm.v ? &l->k_norm : NULL, d->eps, p->cs, kv, p->b);
-    k_linear_add(p->be, h, o, &l->o);
+    add_product(p, h, o, &l->o);
     k_scratch_release(p->be, mark);
 }
 
@@ -23,7 +36,7 @@ void mlp_block(const pass *p, const layer *l, tensor h)
     tensor y = k_glu_out_q8(p->be, &l->down) ? k_scratch_q8(p->be, h.rows, l->down.in)
                                              : k_scratch(p->be, h.rows, l->down.in);
     k_norm_glu(p->be, y, h, &l->ffn_norm, p->d->eps, &l->gate_up);
-    k_linear_add(p->be, h, y, &l->down);
+    add_product(p, h, y, &l->down);
     k_scratch_release(p->be, mark);
 }
 
@@ -49,7 +62,8 @@ size_t blocks_scratch_bytes(const backend *be, const block_dims *d, int max_tok,
     act_type act = be->act;
     int q = d->heads * d->head_dim, qkv = q + 2 * d->kv_heads * d->head_dim;
     size_t row = take_of(max_tok, d->hidden, act);
-    size_t norm = be->op->norm_linear ? 0 : row, sum = be->op->linear_add ? 0 : row;
+    size_t norm = be->op->norm_linear ? 0 : row;
+    size_t sum = d->world <= 1 && be->op->linear_add ? 0 : row;
     size_t glu = be->op->norm_glu ? 0 : row + take_of(max_tok, 2 * d->ff, act);
     size_t attn = take_of(max_tok, qkv, act) + take_of(max_tok, q, act) + larger(norm, sum);
     size_t mlp = take_of(max_tok, d->ff, act) + larger(glu, sum);

@@ -6,9 +6,10 @@
 
 #include "engine/models/models.h"
 
-/* Shapes that every block needs, fixed at load. */
+/* Shapes that every block needs, fixed at load: heads, ff and vocab are this rank's. */
 typedef struct {
     int hidden, heads, kv_heads, head_dim, ff, vocab;
+    int world;
     float eps;
 } block_dims;
 

@@ -5,6 +5,7 @@
 #include "engine/blocks.h"
 #include "engine/rope.h"
 #include "engine/weights.h"
+#include "kernels/comm.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -15,8 +16,10 @@
 struct model {
     backend *be;
     model_config conf;
+    shard share;
+    int32_t vocab_start[SHARD_MAX_RANKS + 1];
     weights w;
-    block_dims dims;
+    block_dims dims; /* of the share */
     kv_type kv_type;
     kv_pages *kv;          /* [n_layers] */
     size_t kv_block_bytes; /* one block of one layer */
@@ -26,14 +29,15 @@ struct model {
     int64_t n_params;
 };
 
-static block_dims dims_of(const model_config *c)
+static block_dims dims_of(const model_config *c, const shard *s)
 {
     return (block_dims){.hidden = (int)c->hidden,
-                        .heads = (int)c->heads,
-                        .kv_heads = (int)c->kv_heads,
+                        .heads = (int)s->heads,
+                        .kv_heads = (int)s->kv_heads,
                         .head_dim = (int)c->head_dim,
-                        .ff = (int)c->ff,
-                        .vocab = (int)c->vocab,
+                        .ff = (int)s->ff.n,
+                        .vocab = (int)s->vocab.n,
+                        .world = s->world,
                         .eps = (float)c->norm_eps};
 }
 
@@ -61,12 +65,23 @@ const char *model_kv_name(kv_type t)
 }
 
 /* A backend answers 0 bytes for a head size or cache type it has no kernel for. */
-static int kv_block_size(const backend *be, const model_config *c, kv_type t, size_t *out, err *e)
+static int kv_block_size(const backend *be, const model_config *c, const shard *s, kv_type t,
+                         size_t *out, err *e)
 {
-    *out = be->op->kv_block_bytes(t, (int)c->kv_heads, (int)c->head_dim);
+    *out = be->op->kv_block_bytes(t, (int)s->kv_heads, (int)c->head_dim);
     if (*out) return 0;
     return err_set(e, ERR_UNSUPPORTED, "the %s backend cannot keep a %s KV cache for head_dim %lld",
                    be->op->name, kv_names[t], (long long)c->head_dim);
+}
+
+static int find_share(const checkpoint *c, const arch *a, const model_options *o, shard *s, err *e)
+{
+    const model_config *conf = checkpoint_config(c);
+    int world = o->world ? o->world : 1;
+    shard_units u = weights_units(a, c);
+    int rc = shard_check(conf, u, world, e);
+    if (!rc) *s = shard_make(conf, u, world, o->rank);
+    return rc;
 }
 
 int model_plan_make(const checkpoint *c, const backend *be, const model_options *o, model_plan *p,
@@ -82,11 +97,13 @@ int model_plan_make(const checkpoint *c, const backend *be, const model_options 
     int rc = rope_init(&rope, inv_freq, conf, o->ctx, e);
     free(inv_freq);
     weights_summary s;
-    if (!rc) rc = weights_check(a, c, be, &s, e);
+    shard share;
     size_t block;
-    if (!rc) rc = kv_block_size(be, conf, o->kv, &block, e);
+    if (!rc) rc = find_share(c, a, o, &share, e);
+    if (!rc) rc = weights_check_share(a, c, be, &share, &s, e);
+    if (!rc) rc = kv_block_size(be, conf, &share, o->kv, &block, e);
     if (rc) return rc;
-    block_dims d = dims_of(conf);
+    block_dims d = dims_of(conf, &share);
     p->n_params = s.n_params;
     p->weight_bytes = s.device_bytes;
     p->kv_block_bytes = block * (size_t)conf->layers;
@@ -115,12 +132,16 @@ model *model_load(const checkpoint *c, backend *be, const model_options *o, err 
     if (!m) goto no_memory;
     *m = (model){.be = be,
                  .conf = *conf,
-                 .dims = dims_of(conf),
                  .kv_type = o->kv,
                  .max_tok = o->max_tok,
                  .max_out = o->max_out,
                  .n_params = plan.n_params,
                  .kv_block_bytes = plan.kv_block_bytes / (size_t)conf->layers};
+    const arch *a = arch_find(conf, e);
+    if (find_share(c, a, o, &m->share, e)) goto fail;
+    assert(m->share.world == comm_world(be->comm) && m->share.rank == comm_rank(be->comm));
+    shard_vocab(conf, m->share.world, m->vocab_start);
+    m->dims = dims_of(conf, &m->share);
     m->kv = calloc((size_t)conf->layers, sizeof *m->kv);
     if (!m->kv) goto no_memory;
     if (load_rope(m, o->ctx, e)) goto fail;
@@ -133,7 +154,7 @@ model *model_load(const checkpoint *c, backend *be, const model_options *o, err 
                                  .kv_heads = m->dims.kv_heads,
                                  .head_dim = m->dims.head_dim};
     if (k_batch_reserve(be, &limits, e)) goto fail;
-    if (weights_load(&m->w, arch_find(conf, e), c, be, o->progress, e)) goto fail;
+    if (weights_load(&m->w, a, c, be, &m->share, o->progress, e)) goto fail;
     return m;
 no_memory:
     err_set(e, ERR_NOMEM, "out of memory");
@@ -211,6 +232,7 @@ void model_forward(model *m, const batch *host, tensor *logits)
     tensor h = k_scratch(be, b.n_tok, m->dims.hidden); /* the residual stream */
     k_rope_rows(be, p.cs, b.pos, &m->rope);
     k_embed(be, h, b.tok, &m->w.g.embed);
+    k_all_reduce(be, h);
     pass_layers(m, &p, h, *logits);
     k_record_end(be, &b, logits);
 }
@@ -222,7 +244,12 @@ const model_config *model_conf(const model *m)
 
 int model_vocab_rows(const model *m)
 {
-    return m->dims.vocab;
+    return (int)m->conf.vocab;
+}
+
+const int32_t *model_vocab_start(const model *m)
+{
+    return m->vocab_start;
 }
 
 int64_t model_n_params(const model *m)

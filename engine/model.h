@@ -19,9 +19,11 @@ typedef struct {
     int max_tok, max_out; /* rows of the largest step, rows of its logits */
     int max_seqs;         /* sequences of the largest step */
     kv_type kv;
+    int world, rank;          /* whose share: rank of world; 0 of 0 is alone */
     _Atomic double *progress; /* 0..1 while loading, or NULL */
 } model_options;
 
+/* n_params of the whole model, bytes of the rank's share. */
 typedef struct {
     int64_t n_params, weight_bytes; /* weight_bytes: on the device, as upload_weight will take */
     size_t kv_block_bytes;          /* one block over all layers */
@@ -34,20 +36,25 @@ typedef struct {
 int model_plan_make(const checkpoint *c, const backend *be, const model_options *o, model_plan *p,
                     err *e);
 
-/* Uploads tensor by tensor, dropping source pages as it goes. */
+/* Uploads the share tensor by tensor, dropping source pages as it goes.  Several ranks load at the
+ * same time, each on its backend, whose comm says the same world and rank. */
 model *model_load(const checkpoint *c, backend *be, const model_options *o, err *e);
 void model_free(model *m);
 /* Allocates n_blocks KV blocks in every layer. */
 int model_kv_alloc(model *m, int n_blocks, err *e);
 
-/* One pass: logits[n_out, vocab_rows] (scratch of the backend, valid until the next pass). */
+/* One pass: logits[n_out, own rows of the vocabulary] (scratch of the backend, valid until the next
+ * pass).  All ranks call it with equal batches; afterwards the backend's fault says if one failed.
+ */
 void model_forward(model *m, const batch *b, tensor *logits);
 
 const model_config *model_conf(const model *m);
-int model_vocab_rows(const model *m);
+int model_vocab_rows(const model *m); /* of all ranks */
+/* Where the rows of each rank begin, and the end: [world + 1]. */
+const int32_t *model_vocab_start(const model *m);
 int64_t model_n_params(const model *m);
-/* Flop and byte counts for roofs: weight bytes read per pass, multiply-adds per token in linears.
- */
+/* Flop and byte counts for roofs, of the rank's share: weight bytes read per pass, multiply-adds
+ * per token in linears. */
 typedef struct {
     uint64_t body_bytes, head_bytes; /* packed bytes of all layers; of the output matrix */
     double body_macs, head_macs;     /* multiply-adds per row */

@@ -1,11 +1,11 @@
 /* weights.h - from a checkpoint's tensors to a backend's weights, by the rule table of the
- * architecture: find, check, fuse, upload, drop the source.
+ * architecture: find, check, fuse, cut, upload, drop the source.
  * Refuses, naming the tensor: missing, of another shape than the config implies, of a type we do
- * not read, unknown to the architecture.  Thread: one, the loader's. */
+ * not read, unknown to the architecture.  Thread: one per rank, its loader's. */
 #ifndef QUERN_ENGINE_WEIGHTS_H
 #define QUERN_ENGINE_WEIGHTS_H
 
-#include "engine/models/models.h"
+#include "engine/shard.h"
 
 #include <stdatomic.h>
 
@@ -30,10 +30,16 @@ const arch *weights_arch(const checkpoint *c, err *e);
 /* All checks; be may be NULL (no device_bytes). */
 int weights_check(const arch *a, const checkpoint *c, const backend *be, weights_summary *s,
                   err *e);
-/* Checks, then uploads.  On failure nothing is left in *w.  Peak memory: what is uploaded so far
- * plus the source of one fused weight; the large embedding goes first for that reason.
- * progress (may be NULL) rises from 0 to 1. */
-int weights_load(weights *w, const arch *a, const checkpoint *c, backend *be,
+/* The same, with the device_bytes of one rank's share. */
+int weights_check_share(const arch *a, const checkpoint *c, const backend *be, const shard *share,
+                        weights_summary *s, err *e);
+/* Where the columns of the checkpoint's o and down matrices can be cut. */
+shard_units weights_units(const arch *a, const checkpoint *c);
+/* Checks, then uploads the rank's share and nothing else.  On failure nothing is left in *w.  Peak
+ * memory: what is uploaded so far plus the source of one fused weight and a copy of the share of
+ * one matrix cut by columns; the large embedding goes first for that reason. progress (may be NULL)
+ * rises from 0 to 1. */
+int weights_load(weights *w, const arch *a, const checkpoint *c, backend *be, const shard *share,
                  _Atomic double *progress, err *e);
 void weights_free(weights *w, backend *be);
 /* Whether a checked checkpoint has a bias that counts at this rule. */

@@ -15,7 +15,7 @@ allow() { # dir, allowed regex for quoted includes
 allow base '"base/'
 allow config '"(base|config)/'
 allow kernels '"(base|kernels)/'
-allow engine '"(base|config|engine)/|"kernels/(kernels|roofs)\.h"'
+allow engine '"(base|config|engine)/|"kernels/(kernels|roofs|comm|split)\.h"'
 allow server '"(base|config|server)/|"engine/(engine|tools)\.h"|"engine/text/|"engine/grammar/grammar\.h"|"version\.h"'
 
 # Libraries stay behind their fences.
