@@ -371,6 +371,7 @@ static int cut_part(load_state *l, const rule *r, const ckpt_tensor *t, const fl
     *in = (int)cols.n;
     *part = (weight_part){.type = t->type, .rows = (int)rows.n};
     if (bias && shard_has_bias(l->share, r)) part->bias = bias + rows.at;
+    if (!t->data) return 0; /* made up by whoever uploads */
     if (!dtype_row_bytes(t->type, t->dim[1], &row)) assert(!"checked by check_type");
     if (cols.n == t->dim[1]) part->data = (const uint8_t *)t->data + (size_t)rows.at * row;
     else part->data = cut_columns(l, t, rows, cols);
@@ -391,7 +392,10 @@ static int load_matrix(load_state *l, const rule *r, int n, int at, weight *w, e
         if (!rc) rc = cut_part(l, r + p, src[p], bias[p], &parts[r[p].part], &in, e);
     }
     if (!rc) {
-        rc = k_upload_weight(l->be, w, parts, n, in, r->join, e);
+        bool real = src[0]->data != NULL;
+        uint64_t seed = real ? 0 : dummy_seed(src[0]) + (uint64_t)l->share->rank;
+        rc = real ? k_upload_weight(l->be, w, parts, n, in, r->join, e)
+                  : k_dummy_weight(l->be, w, parts, n, in, r->join, seed, e);
         if (rc) err_prefix(e, "tensor %s", src[0]->name);
     }
     for (int p = 0; p < n; p++) {
