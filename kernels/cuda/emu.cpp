@@ -191,14 +191,14 @@ void meet(unsigned mask, warp_op op)
     unsigned me = 1u << t->lane;
     if (!(mask & me)) die("lane %d is not in its own mask %08x", t->lane, mask);
     int k = 0;
-    while (k < w.n_meetings && !(w.meetings[k].mask & mask)) k++;
-    if (k == w.n_meetings) {
-        w.meetings[k] = {mask, 0, op};
-        w.n_meetings++;
+    for (; k < w.n_meetings && w.meetings[k].mask != mask; k++) {
+        const meeting &o = w.meetings[k];
+        if ((o.mask & me) && (o.arrived & mask))
+            die("lanes of one warp wait for each other with different masks, %08x and %08x", mask,
+                o.mask);
     }
+    if (k == w.n_meetings) w.meetings[w.n_meetings++] = {mask, 0, op};
     meeting *m = &w.meetings[k];
-    if (m->mask != mask)
-        die("lanes of one warp meet with different masks, %08x and %08x", m->mask, mask);
     if (m->op != op) die("lanes of one warp meet in different operations");
     m->arrived |= me;
     if (((m->arrived | w.exited) & mask) == mask) {

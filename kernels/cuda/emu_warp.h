@@ -75,7 +75,8 @@ static inline void op_ballot(warp &w, unsigned active)
     unsigned r = 0;
     for (int i = 0; i < WARP; i++)
         if (active >> i & 1 && w.slots[i].u64) r |= 1u << i;
-    for (int i = 0; i < WARP; i++) w.slots[i].u64 = r;
+    for (int i = 0; i < WARP; i++)
+        if (active >> i & 1) w.slots[i].u64 = r; /* others may be in the middle of something */
 }
 static inline unsigned ballot(unsigned mask, int p)
 {
@@ -106,7 +107,8 @@ template <reduction R> static inline void op_reduce(warp &w, unsigned active)
             : R == R_AND ? (r & v)
                          : (r | v);
     }
-    for (int i = 0; i < WARP; i++) w.slots[i].r[0] = r;
+    for (int i = 0; i < WARP; i++)
+        if (active >> i & 1) w.slots[i].r[0] = r;
 }
 template <reduction R> static inline uint32_t reduce(unsigned mask, uint32_t v)
 {
