@@ -1,13 +1,14 @@
 /* test_portable.cu - every wrapper of portable.cuh that works within a warp or a thread, against
- * plain arithmetic: exchanges, votes, reductions, atomics, bits, packed halves, FP8, loads, barriers,
- * "last block finishes".  Matrices and copies: test_portable_async.cu. */
+ * plain arithmetic: exchanges, votes, reductions, atomics, bits, packed halves, FP8, loads,
+ * barriers, "last block finishes".  Matrices and copies: test_portable_async.cu. */
 #include "tests/cuda/rig.h"
 
 #include <math.h>
 
 enum { LANES = 32 };
 
-/* ---- within a warp ---------------------------------------------------------------------------- */
+/* ---- within a warp ----------------------------------------------------------------------------
+ */
 
 __global__ void exchange_kernel(float *f, uint32_t *u)
 {
@@ -17,7 +18,7 @@ __global__ void exchange_kernel(float *f, uint32_t *u)
     f[32 + l] = cu_warp_max(v);
     f[64 + l] = __shfl_up_sync(CU_FULL, v, 3);
     f[96 + l] = __shfl_down_sync(CU_FULL, v, 5);
-    f[128 + l] = __shfl_sync(CU_FULL, v, 35);     /* lane modulo 32 */
+    f[128 + l] = __shfl_sync(CU_FULL, v, 35);       /* lane modulo 32 */
     f[160 + l] = __shfl_sync(CU_FULL, v, l + 1, 8); /* within eights */
     f[192 + l] = __shfl_down_sync(CU_FULL, v, 3, 16);
     f[224 + l] = __shfl_xor_sync(CU_FULL, v, 4, 8);
@@ -119,7 +120,8 @@ START_TEST(shapes)
 }
 END_TEST
 
-/* ---- atomics ---------------------------------------------------------------------------------- */
+/* ---- atomics ----------------------------------------------------------------------------------
+ */
 
 __global__ void atomic_kernel(int *i, unsigned *u, unsigned long long *q)
 {
@@ -164,7 +166,8 @@ START_TEST(atomics)
 }
 END_TEST
 
-/* ---- bits and arithmetic ---------------------------------------------------------------------- */
+/* ---- bits and arithmetic ----------------------------------------------------------------------
+ */
 
 __global__ void bits_kernel(uint32_t *o, const uint32_t *a)
 {
@@ -257,7 +260,8 @@ START_TEST(conversions)
 }
 END_TEST
 
-/* ---- 16-bit and 8-bit floats ------------------------------------------------------------------ */
+/* ---- 16-bit and 8-bit floats ------------------------------------------------------------------
+ */
 
 /* By definition, in wider arithmetic. */
 static double f16_value(uint32_t h)
@@ -308,7 +312,8 @@ START_TEST(packed_arithmetic)
         for (int i = 0; i < 96; i++) a[i] = rig_u32() & (rep & 1 ? 0x9fff9fffu : 0xbfffbfffu);
         for (int i = 96; i < 192; i++) a[i] = (rig_u32() & 0x8fff8fffu) | 0x38003800u;
         a.up();
-        GPU_LAUNCH(half_kernel, dim3(1), dim3(32), 0, false, rig_stream, o.d, (const uint32_t *)a.d);
+        GPU_LAUNCH(half_kernel, dim3(1), dim3(32), 0, false, rig_stream, o.d,
+                   (const uint32_t *)a.d);
         o.down();
         for (int t = 0; t < LANES; t++) {
             for (int s = 0; s < 32; s += 16) {
@@ -423,7 +428,8 @@ START_TEST(approximations)
 }
 END_TEST
 
-/* ---- loads, barriers, last block --------------------------------------------------------------- */
+/* ---- loads, barriers, last block ---------------------------------------------------------------
+ */
 
 __global__ void loads_kernel(uint32_t *o, const uint32_t *src)
 {
@@ -487,7 +493,8 @@ __global__ void last_kernel(float *sum, float *part, unsigned *ticket, const flo
     CU_SHARED(float, s, [8]);
     float v = 0;
     cu_gdc_wait();
-    for (int i = (int)(threadIdx.x + blockIdx.x * blockDim.x); i < n; i += (int)(gridDim.x * blockDim.x))
+    for (int i = (int)(threadIdx.x + blockIdx.x * blockDim.x); i < n;
+         i += (int)(gridDim.x * blockDim.x))
         v += x[i];
     v = cu_warp_sum(v);
     if (cu_lane() == 0) s[threadIdx.x >> 5] = v;
