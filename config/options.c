@@ -435,10 +435,6 @@ static int check(const setter *s)
                        "--dummy-type takes BF16, F16, F32 or one of GGUF's block types such as "
                        "Q8_0 or Q4_K, got '%.40s'",
                        o->dummy_type);
-    if (o->tensor_parallel_size > 1 && s->cmd != CMD_INSPECT)
-        return err_set(s->e, ERR_UNSUPPORTED,
-                       "--tensor-parallel-size %lld: only 1 is supported yet",
-                       (long long)o->tensor_parallel_size);
     if (o->max_body > o->max_body_total)
         return err_set(s->e, ERR_INVALID, "--max-body %llu is more than --max-body-total %llu",
                        (unsigned long long)o->max_body, (unsigned long long)o->max_body_total);

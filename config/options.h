@@ -35,6 +35,7 @@ typedef struct {
     int64_t threads;        /* 0 = all processors of this process */
     bool bf16_repack;
     int64_t tensor_parallel_size;
+    double collective_timeout; /* seconds */
     bool batch_invariant, no_graphs; /* cuda */
     bool dummy_weights;
     char *dummy_type;

@@ -52,8 +52,10 @@ const option_row option_rows[] = {
      .arg = "N", .help = "compute threads (auto: one a core, within affinity and cgroup limits)"},
     {"bf16-repack", {0}, OPT_BOOL, AT(bf16_repack), .commands = MODEL, .group = "Machine",
      .help = "repack BF16 weights as 14-bit integers: faster prefill, not bit-equal to float"},
-    {"tensor-parallel-size", {"-tp", "--tp"}, OPT_INT, AT(tensor_parallel_size), "1", .lo = 1, .hi = 1024, .commands = MODEL,
-     .group = "Machine", .arg = "N", .help = "ranks that share one model; only 1 is supported yet"},
+    {"tensor-parallel-size", {"-tp", "--tp"}, OPT_INT, AT(tensor_parallel_size), "1", .lo = 1, .hi = 64, .commands = MODEL,
+     .group = "Machine", .arg = "N", .help = "ranks that share one model, each with its part of every layer"},
+    {"collective-timeout", {0}, OPT_NUM, AT(collective_timeout), "30", .lo = 1, .hi = 86400, .commands = MODEL,
+     .group = "Machine", .arg = "SECONDS", .help = "how long a rank waits for another before the service ends"},
 
     {"max-num-seqs", {"--parallel", "-np"}, OPT_INT, AT(max_num_seqs), "auto", .lo = 0, .hi = 4096, .commands = RUNS | CMD_INSPECT,
      .group = "Engine", .arg = "N", .help = "sequences that run at once (auto: from the memory plan)"},

@@ -162,6 +162,7 @@ static int describe(engine *g, err *e)
     i->hidden = (int)g->conf.hidden;
     i->layers = (int)g->conf.layers;
     i->threads = g->be->threads;
+    i->world = ranks_world(g->ranks);
     i->config = &g->conf;
     i->tok = g->tok;
     i->chat = g->chat;
@@ -191,7 +192,8 @@ engine *engine_open(const engine_options *o, err *e)
     checkpoint_name(o->model_path, g->name, sizeof g->name);
     if (open_checkpoint(g, o, e)) goto fail;
     snprintf(g->arch, sizeof g->arch, "%.31s", g->conf.model_type);
-    if (!(g->be = engine_backend(o, 0, e))) goto fail;
+    if (!(g->ranks = ranks_open(o, e))) goto fail;
+    g->be = ranks_backend(g->ranks);
     g->info.dummy = o->dummy_weights;
     if (o->trace_ops && k_trace(g->be, o->trace_ops, e)) goto fail;
     if (engine_plan_memory(g, o, e)) goto fail;
@@ -255,11 +257,12 @@ void engine_enter(engine *g, engine_state to, int refuse)
 static int load_model(engine *g, err *e)
 {
     g->info.fingerprint = engine_fingerprint(g);
-    if (!(g->m = model_load(g->ckpt, g->be, &g->mo, e))) return e ? e->code : ERR_NOMEM;
-    if (model_kv_alloc(g->m, g->info.n_kv_blocks, e)) return e ? e->code : ERR_NOMEM;
+    int rc = ranks_load(g->ranks, g->ckpt, &g->mo, g->info.n_kv_blocks, e);
+    if (rc) return rc;
+    g->m = ranks_model(g->ranks);
     checkpoint_close(g->ckpt);
     g->ckpt = NULL;
-    if (!(g->run = runner_model_new(g->m, g->be))) return err_set(e, ERR_NOMEM, "out of memory");
+    if (!(g->run = ranks_runner(g->ranks))) return err_set(e, ERR_NOMEM, "out of memory");
     return 0;
 }
 
@@ -305,8 +308,7 @@ void engine_close(engine *g)
     sched_clear(&g->sched);
     kvpool_free(g->pool);
     if (g->run) g->run->close(g->run);
-    model_free(g->m);
-    if (g->be) backend_close(g->be);
+    ranks_close(g->ranks);
     checkpoint_close(g->ckpt);
     chat_format_free(g->chat);
     tokenizer_free(g->tok);

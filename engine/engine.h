@@ -28,6 +28,12 @@ typedef struct {
     bool dummy_weights;              /* made up from config.json */
     const char *dummy_type;          /* of made-up matrices; NULL = BF16 */
     int threads;                     /* 0 = cores of this process */
+    int tensor_parallel;             /* ranks that share the model; 0 = 1 */
+    double collective_timeout;       /* seconds a rank waits for another; 0 = 30 */
+    /* Where the other ranks are processes of their own: rank 0's end, taken over by engine_open;
+     * how many of them run on this host. */
+    struct comm *ranks;
+    int ranks_here;
     bool bf16_repack;
     int64_t max_model_len;      /* 0 = the model's */
     int max_num_seqs;           /* 0 = from the memory plan */
@@ -54,6 +60,9 @@ typedef struct {
  * the engine thread. */
 engine *engine_open(const engine_options *o, err *e);
 int engine_load(engine *g, err *e);
+/* What a process of rank 1 .. does instead: opens the model of o, loads its share when rank 0 says
+ * so, computes until rank 0 ends (0) or a rank fails.  Takes over c. */
+int engine_follow(const engine_options *o, struct comm *c, err *e);
 /* 0..1 while loading. */
 double engine_progress(const engine *g);
 typedef enum { ENGINE_LOADING, ENGINE_READY, ENGINE_DRAINING, ENGINE_FAILED } engine_state;
@@ -81,6 +90,7 @@ typedef struct {
     int64_t n_params, weight_bytes, kv_bytes;
     int64_t ctx, ctx_train; /* served, trained */
     int vocab_rows, n_vocab, hidden, layers;
+    int world; /* ranks that share the model */
     int threads, max_num_seqs, max_batched, kv_block, n_kv_blocks;
     char kv_reason[160];  /* how the KV size was chosen */
     uint64_t fingerprint; /* hash of all G4 names as equal-output conditions */

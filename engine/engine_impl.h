@@ -7,6 +7,7 @@
 #include "config/checkpoint.h"
 #include "engine/engine_stats.h"
 #include "engine/model.h"
+#include "engine/ranks.h"
 #include "engine/request.h"
 #include "engine/runner.h"
 #include "engine/step.h"
@@ -21,7 +22,8 @@ struct engine {
     tokenizer *tok;
     chat_format *chat;
     uint64_t template_hash; /* of the template and the operator's variables for it */
-    backend *be;
+    ranks *ranks;           /* NULL in tests */
+    backend *be;            /* of rank 0, theirs */
     model_options mo;
     sched_options so;
     engine_info_t info;
@@ -32,7 +34,7 @@ struct engine {
     size_t scratch_bytes;
     inbox *in;
     /* Loading thread, then the engine thread. */
-    model *m;
+    model *m; /* rank 0's share, of ranks */
     runner *run;
     kvpool *pool;
     sched sched;

@@ -31,11 +31,10 @@ static double mib(uint64_t bytes)
 }
 
 /* Bytes for KV: what was asked for, or half of what is left beside weights and scratch. */
-static int kv_budget(backend *be, const engine_options *o, const model_plan *p, uint64_t *budget,
+static int kv_budget(const engine_options *o, const model_plan *p, uint64_t *budget,
                      uint64_t *available, err *e)
 {
     uint64_t fixed = (uint64_t)p->weight_bytes + p->scratch_bytes;
-    *available = k_mem_available(be);
     if (*available == 0) *available = UINT64_MAX / 2; /* the system does not say */
     if (fixed >= *available)
         return err_set(
@@ -74,10 +73,10 @@ static void explain(engine *g, const engine_options *o, uint64_t available, int6
 }
 
 /* Blocks by budget; then context and sequences by blocks. */
-static int fit(engine *g, const engine_options *o, const model_plan *p, err *e)
+static int fit(engine *g, const engine_options *o, const model_plan *p, uint64_t available, err *e)
 {
-    uint64_t budget = 0, available = 0;
-    int rc = kv_budget(g->be, o, p, &budget, &available, e);
+    uint64_t budget = 0;
+    int rc = kv_budget(o, p, &budget, &available, e);
     if (rc) return rc;
     engine_info_t *i = &g->info;
     int b = g->be->kv_block;
@@ -140,8 +139,9 @@ int engine_plan_memory(engine *g, const engine_options *o, err *e)
     g->mo.max_out = out < i->max_batched ? out : i->max_batched;
     g->mo.progress = &g->progress;
     model_plan p;
-    rc = model_plan_make(g->ckpt, g->be, &g->mo, &p, e);
-    if (!rc) rc = fit(g, o, &p, e);
+    uint64_t available;
+    rc = ranks_plan(g->ranks, g->ckpt, &g->mo, &p, &available, e);
+    if (!rc) rc = fit(g, o, &p, available, e);
     if (rc) return rc;
     i->n_params = p.n_params;
     i->weight_bytes = p.weight_bytes;
@@ -196,6 +196,11 @@ uint64_t engine_fingerprint(const engine *g)
                  g->info.arch, g->info.kv_dtype, g->info.ctx, (int)r->kind, r->theta, r->factor,
                  r->original_ctx, r->beta_fast, r->beta_slow, r->attn_factor, g->conf.norm_eps);
     XXH3_64bits_update(h, text, (size_t)n < sizeof text ? (size_t)n : sizeof text - 1);
+    /* Ranks change the order in which products are summed. */
+    if (g->info.world > 1) {
+        n = snprintf(text, sizeof text, " tp=%d", g->info.world);
+        XXH3_64bits_update(h, text, (size_t)n);
+    }
     /* What a request that leaves a field out gets instead, and what its messages become. */
     const sampling *s = &g->defaults;
     n = snprintf(text, sizeof text, "%g %g %d %g %g %g %g template=%016" PRIx64, s->temperature,

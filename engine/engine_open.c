@@ -5,6 +5,8 @@
 
 #include "base/file.h"
 #include "config/device.h"
+#include "engine/ranks.h"
+#include "kernels/comm.h"
 
 checkpoint *engine_checkpoint(const engine_options *o, err *e)
 {
@@ -37,4 +39,26 @@ backend *engine_backend(const engine_options *o, int rank, err *e)
                                 .batch_invariant = o->batch_invariant,
                                 .no_graphs = o->no_graphs};
     return backend_open(&bo, e);
+}
+
+int engine_follow(const engine_options *o, struct comm *c, err *e)
+{
+    int rc = 0;
+    backend *be = NULL;
+    checkpoint *ckpt = engine_checkpoint(o, e);
+    model_config *conf = ckpt ? checkpoint_config_edit(ckpt) : NULL;
+    if (!ckpt) rc = e->code;
+    else if (!conf) rc = err_set(e, ERR_NOTFOUND, "%s has no config.json", o->model_path);
+    if (!rc && o->rope_scaling) rc = model_config_rope_override(conf, o->rope_scaling, e);
+    if (!rc && !(be = engine_backend(o, c->rank, e))) rc = e->code;
+    if (rc) {
+        comm_abort(c, "%s", e->msg);
+    } else {
+        be->comm = c;
+        rc = ranks_follow(be, ckpt, e);
+    }
+    if (be) backend_close(be);
+    checkpoint_close(ckpt);
+    comm_close(c);
+    return rc;
 }

@@ -79,6 +79,8 @@ int model_setup_init(model_setup *m, const options *o, err *e)
         .o = {.device = o->device,
               .cpu_isa = o->cpu_isa,
               .threads = (int)o->threads,
+              .tensor_parallel = (int)o->tensor_parallel_size,
+              .collective_timeout = o->collective_timeout,
               .bf16_repack = o->bf16_repack,
               .batch_invariant = o->batch_invariant,
               .no_graphs = o->no_graphs,

@@ -99,12 +99,14 @@ static void greet(const app *a, const model_setup *m, const loader *l)
              i->kv_dtype, i->n_kv_blocks, i->kv_block, i->kv_reason);
     log_info("  batch      %d sequences, %d tokens a step, queue of %lld", i->max_num_seqs,
              i->max_batched, (long long)o->max_queue);
+    char ranks[48] = "";
+    if (i->world > 1) snprintf(ranks, sizeof ranks, ", tensor parallel over %d ranks", i->world);
     if (i->device[0])
-        log_info("  backend    %s on %s (%s)%s", i->backend, i->device, i->isa,
-                 i->invariant ? ", batch-invariant" : "");
+        log_info("  backend    %s on %s (%s)%s%s", i->backend, i->device, i->isa,
+                 i->invariant ? ", batch-invariant" : "", ranks);
     else
-        log_info("  backend    %s, %s kernels, %d thread%s", i->backend, i->isa, i->threads,
-                 i->threads == 1 ? "" : "s");
+        log_info("  backend    %s, %s kernels, %d thread%s%s%s", i->backend, i->isa, i->threads,
+                 i->threads == 1 ? "" : "s", i->world > 1 ? " each" : "", ranks);
     log_info("  listening  http://%s%s%s:%d/v1 %s", strchr(o->host, ':') ? "[" : "", o->host,
              strchr(o->host, ':') ? "]" : "", http_port(a->http),
              gate_has_keys(a->gate) ? "(API key needed)"

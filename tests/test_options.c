@@ -219,7 +219,6 @@ static const struct {
      "--dummy-type takes BF16, F16, F32 or one of GGUF's block types such as Q8_0 or Q4_K, got "
      "'Q9'"},
     {CMD_INSPECT, "--dummy-weights", ERR_INVALID, "--dummy-weights does nothing in this command"},
-    {CMD_SERVE, "-tp|2", ERR_UNSUPPORTED, "--tensor-parallel-size 2: only 1 is supported yet"},
     {CMD_SERVE, "--tls-cert|x", ERR_UNSUPPORTED, "--tls-cert is not supported yet (TLS)"},
     {CMD_SERVE, "--media-allow=x", ERR_UNSUPPORTED,
      "--media-allow is not supported yet (image, audio and video input)"},
