@@ -175,8 +175,8 @@ struct delta {
     delta *next;
     int index; /* choice */
     int n_tok;
-    token_info *tok;        /* [n_tok] */
-    buf content, reasoning; /* new text, whole UTF-8 */
+    token_info *tok; /* [n_tok] */
+    said said;       /* new text, whole UTF-8 */
     finish_reason finish;
     int stop_index;     /* which stop string, -1 none */
     int32_t stop_id;    /* stop_token_id that ended it, -1 none */

@@ -85,7 +85,7 @@ static void observe_cancel(engine *g, const choice *c)
     else stats_add(g->stats.cancelled_decode, 1);
 }
 
-/* t: the token that ended it, or NULL.  c->content and c->reasoning hold what is to be told. */
+/* t: the token that ended it, or NULL.  c->said holds what is to be told. */
 static void end_choice(engine *g, choice *c, const token_info *t, ending end, int64_t now)
 {
     request *r = c->r;
@@ -108,9 +108,8 @@ static void end_request(engine *g, request *r, ending end, int64_t now)
         choice *c = &r->c[i];
         if (!c->live) continue;
         left--;
-        buf_reset(&c->content);
-        buf_reset(&c->reasoning);
-        if (c->out) output_end(c->out, &c->content, &c->reasoning);
+        said_reset(&c->said);
+        if (c->out) output_end(c->out, &c->said);
         end_choice(g, c, NULL, end, now);
     }
 }
@@ -204,7 +203,7 @@ static ending feed_token(engine *g, choice *c, int n, token_info *t)
         end.reason = FINISH_STOP;
         if (!is_end) end.stop_id = t->id;
     } else if (c->out) {
-        end.stop_index = output_feed(c->out, t->id, stops_on, &c->content, &c->reasoning, &t->kind);
+        end.stop_index = output_feed(c->out, t->id, stops_on, &c->said, &t->kind);
         if (end.stop_index >= 0) end.reason = FINISH_STOP;
     } else {
         t->kind = TOK_ANSWER;
@@ -212,7 +211,7 @@ static ending feed_token(engine *g, choice *c, int n, token_info *t)
     if (end.reason == FINISH_NONE && n >= c->r->max_tokens) end.reason = FINISH_LENGTH;
     if (end.reason == FINISH_NONE || !c->out || end.stop_index >= 0) return end;
     /* A stop string that could still have grown into a longer one is decided by the end. */
-    int decided = output_end(c->out, &c->content, &c->reasoning);
+    int decided = output_end(c->out, &c->said);
     if (decided >= 0) end = (ending){FINISH_STOP, decided, -1, 0};
     return end;
 }
@@ -253,11 +252,10 @@ static void take_token(engine *g, choice *c, int pos, const sample_row *row, int
     copy_logprobs(&t, row);
     settle_token(&c->q, pos, row->id);
     observe_token(g, c, pos + 1, now);
-    buf_reset(&c->content);
-    buf_reset(&c->reasoning);
+    said_reset(&c->said);
     ending end = feed_token(g, c, n, &t);
     int rc = sampler_accept(&c->smp, &c->q, pos, t.kind == TOK_ANSWER);
-    if (!rc && (c->content.oom || c->reasoning.oom)) rc = ERR_NOMEM;
+    if (!rc && !said_ok(&c->said)) rc = ERR_NOMEM;
     if (rc) end = (ending){FINISH_ERROR, -1, -1, rc};
     if (end.reason != FINISH_NONE) c->q.n_gen = n;
     if (end.reason != FINISH_NONE) end_choice(g, c, &t, end, now);
@@ -282,8 +280,7 @@ static void end_prompt_only(engine *g, const step *t, int64_t now)
         seq *q = t->seqs[i].q;
         if (!q || q->draws || !t->seqs[i].prompt_done) continue;
         choice *c = q->owner;
-        buf_reset(&c->content);
-        buf_reset(&c->reasoning);
+        said_reset(&c->said);
         end_choice(g, c, NULL, (ending){FINISH_LENGTH, -1, -1, 0}, now);
     }
 }

@@ -214,8 +214,7 @@ void request_detach(request *r)
         c->q.gen = c->q.block = NULL;
         free(c->spare);
         c->spare = NULL;
-        buf_clear(&c->content);
-        buf_clear(&c->reasoning);
+        said_clear(&c->said);
     }
     sample_plan_clear(&r->plan);
     free(r->group.block);
@@ -272,8 +271,7 @@ void request_release(request *r)
 static void delta_clear(delta *d)
 {
     free(d->tok);
-    buf_clear(&d->content);
-    buf_clear(&d->reasoning);
+    said_clear(&d->said);
     free(d->prompt);
 }
 
@@ -303,11 +301,11 @@ static int delta_add_token(delta *d, const token_info *t)
 /* Adds what c has at hand to d; d is as before if memory runs out. */
 static int delta_add(delta *d, const choice *c, const token_info *t)
 {
-    if (!buf_reserve(&d->content, c->content.len) || !buf_reserve(&d->reasoning, c->reasoning.len))
-        return ERR_NOMEM;
     if (t && delta_add_token(d, t)) return ERR_NOMEM;
-    buf_put(&d->content, buf_str(&c->content), c->content.len);
-    buf_put(&d->reasoning, buf_str(&c->reasoning), c->reasoning.len);
+    if (!said_join(&d->said, &c->said)) {
+        d->n_tok -= t != NULL;
+        return ERR_NOMEM;
+    }
     if (c->index == 0 && c->r->prompt_lp && c->q.scored == c->q.n_score) {
         d->prompt = c->r->prompt_lp;
         d->n_prompt_lp = c->r->n_prompt;

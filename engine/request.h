@@ -56,9 +56,9 @@ typedef struct {
     int index, cap_gen;
     bool live, counted; /* counted: its prompt went into the counters */
     sampler smp;
-    output *out;            /* NULL: no text */
-    buf content, reasoning; /* of the token at hand */
-    delta *spare;           /* so that an end can always be told */
+    output *out;  /* NULL: no text */
+    said said;    /* of the token at hand */
+    delta *spare; /* so that an end can always be told */
     int64_t scheduled_us, first_us, last_us;
 } choice;
 

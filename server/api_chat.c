@@ -97,9 +97,54 @@ static void put_reasoning(const gen *g, const char *s, size_t n, buf *out)
 
 static void chat_collect(gen *g, choice *c, const delta *d)
 {
-    buf_put(&c->content, buf_str(&d->content), d->content.len);
-    if (g->p.show_reasoning) buf_put(&c->reasoning, buf_str(&d->reasoning), d->reasoning.len);
     if (g->p.logprobs) put_items(g, d, &c->logprobs, &c->logprobs_reasoning);
+}
+
+/* The calls of a choice: every name, then its arguments up to the next (T8, T9). */
+static void put_calls(const choice *c, buf *out)
+{
+    buf args = {0};
+    const said *s = &c->said;
+    buf_puts(out, ",\"tool_calls\":[");
+    for (int i = 0; i < s->n; i++) {
+        if (s->piece[i].kind != SAID_CALL) continue;
+        int call = s->piece[i].call;
+        buf_reset(&args);
+        for (int k = i + 1; k < s->n; k++)
+            if (s->piece[k].kind == SAID_ARGS && s->piece[k].call == call)
+                buf_put(&args, said_text(s, k), s->piece[k].n);
+        if (call) buf_putc(out, ',');
+        buf_printf(
+            out, "{\"id\":\"%s\",\"type\":\"function\",\"function\":{\"name\":", c->call_id[call]);
+        buf_put_json(out, said_text(s, i), s->piece[i].n);
+        buf_puts(out, ",\"arguments\":");
+        buf_put_json(out, buf_str(&args), args.len);
+        buf_puts(out, "}}");
+    }
+    buf_putc(out, ']');
+    if (!buf_ok(&args)) out->oom = true;
+    buf_clear(&args);
+}
+
+/* The message of a finished choice.  Its content is null only where there are calls instead. */
+static void put_message(gen *g, const choice *c, buf *out)
+{
+    buf answer = {0}, thought = {0};
+    said_copy(&c->said, SAID_ANSWER, &answer);
+    if (g->p.show_reasoning) said_copy(&c->said, SAID_THOUGHT, &thought);
+    buf_puts(out, ",\"message\":{\"role\":\"assistant\",\"content\":");
+    if (c->n_calls && !answer.len) buf_puts(out, "null");
+    else buf_put_json(out, buf_str(&answer), answer.len);
+    buf_puts(out, ",\"refusal\":null");
+    if (thought.len) {
+        buf_putc(out, ',');
+        put_reasoning(g, thought.v, thought.len, out);
+    }
+    if (c->n_calls) put_calls(c, out);
+    buf_putc(out, '}');
+    if (!buf_ok(&answer) || !buf_ok(&thought) || !said_ok(&c->said)) out->oom = true;
+    buf_clear(&answer);
+    buf_clear(&thought);
 }
 
 static void chat_plain(gen *g, buf *out)
@@ -111,14 +156,7 @@ static void chat_plain(gen *g, buf *out)
         if (i) buf_putc(out, ',');
         buf_puts(out, "{\"index\":");
         buf_put_int(out, c->index);
-        buf_puts(out, ",\"message\":{\"role\":\"assistant\",\"content\":");
-        buf_put_json(out, buf_str(&c->content), c->content.len);
-        buf_puts(out, ",\"refusal\":null");
-        if (c->reasoning.len) {
-            buf_putc(out, ',');
-            put_reasoning(g, c->reasoning.v, c->reasoning.len, out);
-        }
-        buf_putc(out, '}');
+        put_message(g, c, out);
         put_logprobs(g, &c->logprobs, &c->logprobs_reasoning, out);
         gen_finish(g, c, out);
         if (g->p.return_token_ids) {
@@ -127,9 +165,7 @@ static void chat_plain(gen *g, buf *out)
             buf_putc(out, ']');
         }
         buf_putc(out, '}');
-        if (!buf_ok(&c->content) || !buf_ok(&c->reasoning) || !buf_ok(&c->logprobs) ||
-            !buf_ok(&c->ids))
-            out->oom = true;
+        if (!buf_ok(&c->logprobs) || !buf_ok(&c->ids)) out->oom = true;
     }
     buf_puts(out, "],\"usage\":");
     gen_usage(g, out);
@@ -187,37 +223,71 @@ static void put_chunk_ids(gen *g, const delta *d, bool *sent, buf *out)
     *sent = true;
 }
 
+/* Ends a delta's object and its chunk; ids ride on the first chunk of a delta. */
+static void chunk_close(gen *g, const delta *d, const buf *lp, const buf *lp_thought, bool *sent,
+                        buf *out)
+{
+    buf_putc(out, '}');
+    put_logprobs(g, lp, lp_thought, out);
+    buf_puts(out, ",\"finish_reason\":null");
+    put_chunk_ids(g, d, sent, out);
+    chunk_end(g, out);
+    buf_putc(out, '}');
+    sse_end(out);
+}
+
+/* The delta object of one piece, still open. */
+static void put_piece(gen *g, const choice *c, const said *s, int i, buf *out)
+{
+    const said_piece *p = &s->piece[i];
+    if (p->kind == SAID_THOUGHT) {
+        put_reasoning(g, said_text(s, i), p->n, out);
+    } else if (p->kind == SAID_ANSWER) {
+        buf_puts(out, "\"content\":");
+        buf_put_json(out, said_text(s, i), p->n);
+    } else if (p->kind == SAID_CALL) {
+        buf_printf(out,
+                   "\"tool_calls\":[{\"index\":%d,\"id\":\"%s\",\"type\":\"function\","
+                   "\"function\":{\"name\":",
+                   p->call, c->call_id[p->call]);
+        buf_put_json(out, said_text(s, i), p->n);
+        buf_puts(out, ",\"arguments\":\"\"}}]");
+    } else {
+        buf_printf(out, "\"tool_calls\":[{\"index\":%d,\"function\":{\"arguments\":", p->call);
+        buf_put_json(out, said_text(s, i), p->n);
+        buf_puts(out, "}}]");
+    }
+}
+
+/* Logprobs go with the text of their kind. */
+static void put_pieces(gen *g, choice *c, const delta *d, buf *lp, buf *lp_thought, bool *sent,
+                       buf *out)
+{
+    static const buf none;
+    for (int i = 0; i < d->said.n; i++) {
+        said_kind kind = d->said.piece[i].kind;
+        if (kind == SAID_CALL_END || (kind == SAID_THOUGHT && !g->p.show_reasoning)) continue;
+        buf *mine = kind == SAID_THOUGHT ? lp_thought : lp;
+        bool text = kind == SAID_THOUGHT || kind == SAID_ANSWER;
+        chunk_begin(g, c, out);
+        put_piece(g, c, &d->said, i, out);
+        chunk_close(g, d, text && mine == lp ? lp : &none,
+                    text && mine == lp_thought ? lp_thought : &none, sent, out);
+        if (text) buf_reset(mine);
+    }
+}
+
 static void chat_delta(gen *g, choice *c, const delta *d, buf *out)
 {
     buf lp = {0}, lp_thought = {0};
     bool sent = d->n_tok == 0;
     if (g->p.logprobs) put_items(g, d, &lp, &lp_thought);
-    if (d->reasoning.len && g->p.show_reasoning) {
-        static const buf none;
-        chunk_begin(g, c, out);
-        put_reasoning(g, d->reasoning.v, d->reasoning.len, out);
-        buf_putc(out, '}');
-        put_logprobs(g, &none, &lp_thought, out);
-        buf_reset(&lp_thought);
-        buf_puts(out, ",\"finish_reason\":null");
-        if (!d->content.len) put_chunk_ids(g, d, &sent, out);
-        chunk_end(g, out);
-        buf_putc(out, '}');
-        sse_end(out);
-    }
+    put_pieces(g, c, d, &lp, &lp_thought, &sent, out);
     /* Tokens whose text is still held back have logprobs and ids all the same. */
-    if (d->content.len || lp.len || lp_thought.len ||
-        (g->p.return_token_ids && !sent && d->finish == FINISH_NONE)) {
+    if (lp.len || lp_thought.len || (g->p.return_token_ids && !sent && d->finish == FINISH_NONE)) {
         chunk_begin(g, c, out);
-        buf_puts(out, "\"content\":");
-        buf_put_json(out, buf_str(&d->content), d->content.len);
-        buf_putc(out, '}');
-        put_logprobs(g, &lp, &lp_thought, out);
-        buf_puts(out, ",\"finish_reason\":null");
-        put_chunk_ids(g, d, &sent, out);
-        chunk_end(g, out);
-        buf_putc(out, '}');
-        sse_end(out);
+        buf_puts(out, "\"content\":\"\"");
+        chunk_close(g, d, &lp, &lp_thought, &sent, out);
     }
     if (d->finish != FINISH_NONE) {
         chunk_begin(g, c, out);
@@ -233,18 +303,32 @@ static void chat_delta(gen *g, choice *c, const delta *d, buf *out)
     buf_clear(&lp_thought);
 }
 
-static void chat_usage(gen *g, buf *out)
+static void chat_end(gen *g, buf *out)
 {
+    if (!g->p.include_usage) {
+        sse_done(out);
+        return;
+    }
     sse_begin(out);
     gen_head(g, "chat.completion.chunk", out);
     buf_puts(out, ",\"choices\":[],\"usage\":");
     gen_usage(g, out);
     buf_putc(out, '}');
     sse_end(out);
+    sse_done(out);
 }
 
-static const gen_format chat_shape = {"chatcmpl-", "messages", chat_plain, chat_collect,
-                                      chat_open,   chat_delta, chat_usage};
+static const gen_format chat_shape = {.id_prefix = "chatcmpl-",
+                                      .call_prefix = "call_",
+                                      .param_prompt = "messages",
+                                      .stream_type = SSE_TYPE,
+                                      .plain = chat_plain,
+                                      .collect = chat_collect,
+                                      .open = chat_open,
+                                      .delta = chat_delta,
+                                      .end = chat_end,
+                                      .fail = gen_sse_fail,
+                                      .ping = gen_sse_ping};
 
 void api_chat(http_call *c)
 {

@@ -212,11 +212,20 @@ static void put_logprobs(gen *g, choice *c, buf *out)
 
 static void completions_collect(gen *g, choice *c, const delta *d)
 {
-    if (!c->opened && g->prompt_text)
-        buf_put(&c->content, buf_str(&g->prompt_text[c->prompt]), g->prompt_text[c->prompt].len);
     c->opened = true;
     put_rows(g, c, d);
-    buf_put(&c->content, buf_str(&d->content), d->content.len);
+}
+
+/* All text of s as a JSON string, with echo behind the prompt. */
+static void put_text(const gen *g, const choice *c, const said *s, bool first, buf *out)
+{
+    buf text = {0};
+    if (first && g->prompt_text)
+        buf_put(&text, buf_str(&g->prompt_text[c->prompt]), g->prompt_text[c->prompt].len);
+    said_copy(s, SAID_ANSWER, &text);
+    buf_put_json(out, buf_str(&text), text.len);
+    if (!buf_ok(&text)) out->oom = true;
+    buf_clear(&text);
 }
 
 static void put_prompt_ids(const gen *g, const choice *c, buf *out)
@@ -236,7 +245,7 @@ static void completions_plain(gen *g, buf *out)
         buf_puts(out, "{\"index\":");
         buf_put_int(out, c->index);
         buf_puts(out, ",\"text\":");
-        buf_put_json(out, buf_str(&c->content), c->content.len);
+        put_text(g, c, &c->said, true, out);
         put_logprobs(g, c, out);
         gen_finish(g, c, out);
         if (g->p.return_token_ids) {
@@ -246,7 +255,7 @@ static void completions_plain(gen *g, buf *out)
             buf_putc(out, ']');
         }
         buf_putc(out, '}');
-        if (!buf_ok(&c->content) || !buf_ok(&c->ids)) out->oom = true;
+        if (!said_ok(&c->said) || !buf_ok(&c->ids)) out->oom = true;
     }
     buf_puts(out, "],\"usage\":");
     gen_usage(g, out);
@@ -254,14 +263,14 @@ static void completions_plain(gen *g, buf *out)
     buf_putc(out, '}');
 }
 
-static void chunk_begin(gen *g, const choice *c, const char *text, size_t n, buf *out)
+static void chunk_begin(gen *g, const choice *c, const said *s, bool first, buf *out)
 {
     sse_begin(out);
     gen_head(g, "text_completion", out);
     buf_puts(out, ",\"choices\":[{\"index\":");
     buf_put_int(out, c->index);
     buf_puts(out, ",\"text\":");
-    buf_put_json(out, text, n);
+    put_text(g, c, s, first, out);
 }
 
 static void chunk_end(gen *g, bool last, buf *out)
@@ -274,25 +283,15 @@ static void chunk_end(gen *g, bool last, buf *out)
 
 /* With echo the first chunk of a choice holds the whole prompt; it is written with the first delta,
  * which brings the prompt's logprobs. */
-static void completions_open(gen *g, choice *c, buf *out)
-{
-    (void)g, (void)c, (void)out;
-}
-
 static void completions_delta(gen *g, choice *c, const delta *d, buf *out)
 {
     bool first = !c->collected;
     c->collected = true;
     bool echo = first && g->prompt_text;
     put_rows(g, c, d);
-    if (d->content.len || c->lp_token.len || echo || (first && g->p.return_token_ids) ||
+    if (d->said.n || c->lp_token.len || echo || (first && g->p.return_token_ids) ||
         (g->p.return_token_ids && d->n_tok)) {
-        buf text = {0};
-        if (echo)
-            buf_put(&text, buf_str(&g->prompt_text[c->prompt]), g->prompt_text[c->prompt].len);
-        buf_put(&text, buf_str(&d->content), d->content.len);
-        chunk_begin(g, c, buf_str(&text), text.len, out);
-        buf_clear(&text);
+        chunk_begin(g, c, &d->said, first, out);
         put_logprobs(g, c, out);
         buf_puts(out, ",\"finish_reason\":null");
         if (first && g->p.return_token_ids) put_prompt_ids(g, c, out);
@@ -307,25 +306,37 @@ static void completions_delta(gen *g, choice *c, const delta *d, buf *out)
         chunk_end(g, false, out);
     }
     if (d->finish == FINISH_NONE) return;
-    chunk_begin(g, c, "", 0, out);
+    chunk_begin(g, c, &(said){0}, false, out);
     buf_puts(out, ",\"logprobs\":null");
     gen_finish(g, c, out);
     chunk_end(g, gen_all_done(g), out);
 }
 
-static void completions_usage(gen *g, buf *out)
+static void completions_end(gen *g, buf *out)
 {
+    if (!g->p.include_usage) {
+        sse_done(out);
+        return;
+    }
     sse_begin(out);
     gen_head(g, "text_completion", out);
     buf_puts(out, ",\"choices\":[],\"usage\":");
     gen_usage(g, out);
     buf_putc(out, '}');
     sse_end(out);
+    sse_done(out);
 }
 
-static const gen_format completions_shape = {
-    "cmpl-",          "prompt",          completions_plain, completions_collect,
-    completions_open, completions_delta, completions_usage};
+static const gen_format completions_shape = {.id_prefix = "cmpl-",
+                                             .call_prefix = "call_",
+                                             .param_prompt = "prompt",
+                                             .stream_type = SSE_TYPE,
+                                             .plain = completions_plain,
+                                             .collect = completions_collect,
+                                             .delta = completions_delta,
+                                             .end = completions_end,
+                                             .fail = gen_sse_fail,
+                                             .ping = gen_sse_ping};
 
 /* The prompt's text, specials included: what echo shows. */
 static bool decode_prompts(reader *r, gen *g)

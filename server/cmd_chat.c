@@ -82,16 +82,13 @@ out:
 
 static void show(talk *t, const delta *d, bool *in_thought, buf *answer)
 {
-    if (d->reasoning.len) {
-        if (t->color && !*in_thought) fputs("\033[2m", stdout);
-        *in_thought = true;
-        fwrite(d->reasoning.v, 1, d->reasoning.len, stdout);
-    }
-    if (d->content.len) {
-        if (*in_thought) fputs(t->color ? "\033[0m\n\n" : "\n\n", stdout);
-        *in_thought = false;
-        fwrite(d->content.v, 1, d->content.len, stdout);
-        buf_put(answer, d->content.v, d->content.len);
+    for (int i = 0; i < d->said.n; i++) {
+        bool thought = d->said.piece[i].kind == SAID_THOUGHT;
+        if (thought && t->color && !*in_thought) fputs("\033[2m", stdout);
+        if (!thought && *in_thought) fputs(t->color ? "\033[0m\n\n" : "\n\n", stdout);
+        *in_thought = thought;
+        fwrite(said_text(&d->said, i), 1, d->said.piece[i].n, stdout);
+        if (!thought) buf_put(answer, said_text(&d->said, i), d->said.piece[i].n);
     }
     fflush(stdout);
 }

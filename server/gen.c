@@ -45,6 +45,7 @@ gen *gen_new(reader *r, params *p, const gen_format *f, int n_prompt)
 void gen_free(gen *g)
 {
     if (!g) return;
+    if (g->format->drop) g->format->drop(g);
     for (int i = 0; i < g->n_prompt; i++) {
         if (g->req && g->req[i]) request_release(g->req[i]);
         if (g->prompt) token_list_clear(&g->prompt[i]);
@@ -52,9 +53,10 @@ void gen_free(gen *g)
     }
     for (int i = 0; g->choice && i < g->n_choice; i++) {
         choice *c = &g->choice[i];
-        buf *b[] = {&c->content,  &c->reasoning, &c->logprobs, &c->logprobs_reasoning,
-                    &c->lp_token, &c->lp_value,  &c->lp_top,   &c->lp_offset,
-                    &c->ids};
+        buf *b[] = {&c->logprobs, &c->logprobs_reasoning, &c->lp_token, &c->lp_value,
+                    &c->lp_top,   &c->lp_offset,          &c->ids};
+        said_clear(&c->said);
+        free(c->call_id);
         for (size_t k = 0; k < sizeof b / sizeof *b; k++) buf_clear(b[k]);
     }
     for (int i = 0; i < g->n_held; i++) delta_free(g->held[i].head);
@@ -70,27 +72,21 @@ void gen_free(gen *g)
 
 /* ---- errors ---------------------------------------------------------------------------------- */
 
-typedef struct {
-    int status;
-    const char *type, *code, *msg;
-} fail_words;
-
-static fail_words words_of(int code)
+static gen_fault words_of(int code)
 {
     switch (code) {
     case ERR_DEADLINE:
-        return (fail_words){504, "timeout_error", "deadline_exceeded",
-                            "the deadline passed before the reply was complete"};
+        return (gen_fault){504, "timeout_error", "deadline_exceeded",
+                           "the deadline passed before the reply was complete"};
     case ERR_SHUTDOWN:
-        return (fail_words){503, "unavailable_error", "shutting_down",
-                            "the server is shutting down"};
+        return (gen_fault){503, "unavailable_error", "shutting_down",
+                           "the server is shutting down"};
     case ERR_BUSY:
-        return (fail_words){503, "unavailable_error", "model_loading",
-                            "the model is still loading"};
+        return (gen_fault){503, "unavailable_error", "model_loading", "the model is still loading"};
     case ERR_NOMEM:
-        return (fail_words){503, "unavailable_error", "out_of_memory",
-                            "not enough KV cache for this request now"};
-    default: return (fail_words){500, "server_error", "internal_error", "internal error, see log"};
+        return (gen_fault){503, "unavailable_error", "out_of_memory",
+                           "not enough KV cache for this request now"};
+    default: return (gen_fault){500, "server_error", "internal_error", "internal error, see log"};
     }
 }
 
@@ -133,7 +129,7 @@ static void submit_failed(gen *g, int rc, const err *e)
                    "%s", e->msg);
         return;
     }
-    fail_words w = words_of(rc);
+    gen_fault w = words_of(rc);
     if (w.status == 503) http_add_header(g->call, "Retry-After", "%d", rc == ERR_SHUTDOWN ? 30 : 5);
     if (rc == ERR_SHUTDOWN) http_close(g->call);
     reply_fail(g->call, w.status, w.type, w.code, NULL, "%s",
@@ -158,6 +154,22 @@ static void note_finish(gen *g, choice *c, const delta *d)
     if (d->finish == FINISH_ABORT && !g->error) g->error = ERR_CANCELLED;
 }
 
+/* Calls get their ids when they begin. */
+static void note_calls(gen *g, choice *c, const delta *d)
+{
+    for (int i = 0; i < d->said.n; i++) {
+        c->n_whole += d->said.piece[i].kind == SAID_CALL_END;
+        if (d->said.piece[i].kind != SAID_CALL) continue;
+        void *v = realloc(c->call_id, (size_t)(c->n_calls + 1) * sizeof *c->call_id);
+        if (!v) {
+            g->error = ERR_NOMEM;
+            return;
+        }
+        c->call_id = v;
+        reply_id(c->call_id[c->n_calls++], sizeof *c->call_id, g->format->call_prefix);
+    }
+}
+
 /* Plain replies: everything is folded into the choices as it comes. */
 static void collect_all(gen *g)
 {
@@ -165,6 +177,8 @@ static void collect_all(gen *g)
         delta *list = request_take(g->req[i]);
         for (const delta *d = list; d; d = d->next) {
             choice *c = choice_of(g, i, d);
+            note_calls(g, c, d);
+            if (!said_join(&c->said, &d->said)) c->said.oom = true;
             g->format->collect(g, c, d);
             if (g->p.return_token_ids) gen_delta_ids(d, &c->ids);
             note_finish(g, c, d);
@@ -209,7 +223,7 @@ static void cancel_all(gen *g)
 
 static void fail_plain(gen *g)
 {
-    fail_words w = words_of(g->error);
+    gen_fault w = words_of(g->error);
     cancel_all(g);
     if (w.status == 503) http_add_header(g->call, "Retry-After", "%d", 5);
     reply_fail(g->call, w.status, w.type, w.code, NULL, "%s%s%s", w.msg,
@@ -223,7 +237,7 @@ static void on_step(void *ctx, http_call *call, bool tick)
     if (g->p.stream) {
         bool scheduled = tick;
         if (!hold(g, &scheduled)) fail_plain(g);
-        else if (g->n_held || scheduled) http_stream(call, "text/event-stream; charset=utf-8");
+        else if (g->n_held || scheduled) http_stream(call, g->format->stream_type);
         return;
     }
     collect_all(g);
@@ -244,23 +258,21 @@ static void on_step(void *ctx, http_call *call, bool tick)
 
 static void stream_error(gen *g, buf *out)
 {
-    fail_words w = words_of(g->error);
+    gen_fault w = words_of(g->error);
     cancel_all(g);
-    sse_begin(out);
-    reply_error(out, DIALECT_OPENAI, http_request_id(g->call), w.status, w.type, w.code, NULL,
-                w.msg);
-    sse_end(out);
+    g->format->fail(g, &w, out);
 }
 
 static void write_list(gen *g, int req, const delta *list, buf *out)
 {
     for (const delta *d = list; d && !g->error; d = d->next) {
         choice *c = choice_of(g, req, d);
+        note_calls(g, c, d);
         note_finish(g, c, d);
         if (g->error) break;
         if (!c->opened) {
             c->opened = true;
-            g->format->open(g, c, out);
+            if (g->format->open) g->format->open(g, c, out);
         }
         g->format->delta(g, c, d, out);
     }
@@ -271,6 +283,8 @@ static int on_fill(void *ctx, http_call *call, buf *out, bool tick)
     gen *g = ctx;
     (void)call;
     size_t before = out->len;
+    if (!g->begun && g->format->begin) g->format->begin(g, out);
+    g->begun = true;
     for (int i = 0; i < g->n_held; i++) {
         write_list(g, g->held[i].req, g->held[i].head, out);
         delta_free(g->held[i].head);
@@ -286,11 +300,10 @@ static int on_fill(void *ctx, http_call *call, buf *out, bool tick)
         return HTTP_END;
     }
     if (gen_all_done(g)) {
-        if (g->p.include_usage) g->format->usage(g, out);
-        buf_puts(out, "data: [DONE]\n\n");
+        g->format->end(g, out);
         return HTTP_END;
     }
-    if (tick && out->len == before) buf_puts(out, ": ping\n\n");
+    if (tick && out->len == before) g->format->ping(g, out);
     return HTTP_MORE;
 }
 
@@ -366,6 +379,20 @@ void gen_start(gen *g, reader *r)
 
 /* ---- pieces ---------------------------------------------------------------------------------- */
 
+void gen_sse_fail(gen *g, const gen_fault *f, buf *out)
+{
+    sse_begin(out);
+    reply_error(out, DIALECT_OPENAI, http_request_id(g->call), f->status, f->type, f->code, NULL,
+                f->msg);
+    sse_end(out);
+}
+
+void gen_sse_ping(gen *g, buf *out)
+{
+    (void)g;
+    buf_puts(out, ": ping\n\n");
+}
+
 void sse_begin(buf *out)
 {
     buf_put(out, "data: ", 6);
@@ -374,6 +401,11 @@ void sse_begin(buf *out)
 void sse_end(buf *out)
 {
     buf_put(out, "\n\n", 2);
+}
+
+void sse_done(buf *out)
+{
+    buf_puts(out, "data: [DONE]\n\n");
 }
 
 void gen_head(const gen *g, const char *object, buf *out)
@@ -453,14 +485,20 @@ void gen_timings(const gen *g, buf *out)
     buf_puts(out, "}");
 }
 
+const char *gen_finish_word(const choice *c)
+{
+    if (c->finish == FINISH_NONE) return NULL;
+    if (c->finish == FINISH_LENGTH) return "length";
+    return c->n_whole ? "tool_calls" : "stop";
+}
+
 void gen_finish(const gen *g, const choice *c, buf *out)
 {
     if (c->finish == FINISH_NONE) {
         buf_puts(out, ",\"finish_reason\":null");
         return;
     }
-    buf_puts(out, c->finish == FINISH_LENGTH ? ",\"finish_reason\":\"length\""
-                                             : ",\"finish_reason\":\"stop\"");
+    buf_printf(out, ",\"finish_reason\":\"%s\"", gen_finish_word(c));
     buf_puts(out, ",\"stop_reason\":");
     if (c->stop_index >= 0)
         buf_put_json(out, g->p.stop[c->stop_index], g->p.stop_len[c->stop_index]);

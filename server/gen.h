@@ -10,11 +10,19 @@
 
 typedef struct gen gen;
 
+/* Why a generation failed, as an error object says it. */
+typedef struct {
+    int status;
+    const char *type, *code, *msg;
+} gen_fault;
+
 /* One choice as far as the client may see it. */
 typedef struct {
     int index;                                 /* over all prompts: prompt * n + choice */
     int prompt;                                /* which prompt */
-    buf content, reasoning;                    /* plain replies: all text so far */
+    said said;                                 /* plain replies: all so far */
+    char (*call_id)[32];                       /* [n_calls] ids of its tool calls */
+    int n_calls, n_whole;                      /* calls begun, complete */
     buf logprobs, logprobs_reasoning;          /* finished JSON items, comma-separated (chat) */
     buf lp_token, lp_value, lp_top, lp_offset; /* the four arrays of completions */
     buf ids;                                   /* return_token_ids: comma-separated */
@@ -26,14 +34,22 @@ typedef struct {
     bool collected;  /* stream of completions: the first chunk went out */
 } choice;
 
+/* A dialect's way to say what was generated. */
 typedef struct {
     const char *id_prefix;           /* "chatcmpl-" */
+    const char *call_prefix;         /* of the ids of tool calls: "call_" */
     const char *param_prompt;        /* "messages" or "prompt", for errors */
+    const char *stream_type;         /* Content-Type of streams */
     void (*plain)(gen *g, buf *out); /* the whole reply of a finished generation */
-    void (*collect)(gen *g, choice *c, const delta *d); /* plain: fold a delta into the choice */
-    void (*open)(gen *g, choice *c, buf *out);          /* stream: first chunk of a choice */
+    void (*collect)(gen *g, choice *c, const delta *d); /* plain: fold a delta into the choice; its
+                                                           text is in choice.said already */
+    void (*begin)(gen *g, buf *out);                    /* stream: before all else; may be NULL */
+    void (*open)(gen *g, choice *c, buf *out); /* stream: first chunk of a choice; may be NULL */
     void (*delta)(gen *g, choice *c, const delta *d, buf *out); /* stream: chunks of one delta */
-    void (*usage)(gen *g, buf *out);                            /* stream: the usage-only chunk */
+    void (*end)(gen *g, buf *out);                              /* stream: after every choice */
+    void (*fail)(gen *g, const gen_fault *f, buf *out);         /* stream: instead of end (H17) */
+    void (*ping)(gen *g, buf *out);                             /* stream: after silence (H16) */
+    void (*drop)(gen *g);                                       /* frees gen.own; may be NULL */
 } gen_format;
 
 struct gen {
@@ -55,9 +71,11 @@ struct gen {
         int req;
     } * held; /* [n_held] taken before the stream's first byte */
     int n_held, cap_held;
+    bool begun; /* stream: the first bytes were asked for */
     char id[48];
     int64_t created;
     int error; /* first ERR_* of a finished choice */
+    void *own; /* the format's */
 };
 
 /* Takes over r's document and p; r may be closed afterwards. */
@@ -70,12 +88,19 @@ void gen_start(gen *g, reader *r);
 void gen_head(const gen *g, const char *object, buf *out); /* {"id":...,"system_fingerprint":... */
 void gen_usage(const gen *g, buf *out);                    /* the usage object */
 void gen_timings(const gen *g, buf *out);                  /* ,"timings":{...} or nothing */
+/* "stop", "length" or "tool_calls"; NULL before the end (G20). */
+const char *gen_finish_word(const choice *c);
 /* ,"finish_reason":...,"stop_reason":... */
 void gen_finish(const gen *g, const choice *c, buf *out);
 void gen_ids(const int32_t *id, size_t n, buf *out); /* comma-separated */
 void gen_delta_ids(const delta *d, buf *out);        /* appends, comma-separated */
-void sse_begin(buf *out);                            /* "data: " */
-void sse_end(buf *out);                              /* blank line */
+/* fail and ping of server-sent events in OpenAI's shape. */
+void gen_sse_fail(gen *g, const gen_fault *f, buf *out);
+void gen_sse_ping(gen *g, buf *out);
+#define SSE_TYPE "text/event-stream; charset=utf-8"
+void sse_begin(buf *out); /* "data: " */
+void sse_end(buf *out);   /* blank line */
+void sse_done(buf *out);  /* "data: [DONE]" */
 /* A token's text with U+FFFD for incomplete parts, as a JSON string. */
 void put_token_text(const gen *g, int32_t id, buf *out);
 /* A logprob: -inf as -9999.0. */

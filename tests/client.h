@@ -67,8 +67,8 @@ static inline void client_keep(client *c, delta *list)
             memcpy(a->tok + a->n_tok, d->tok, (size_t)d->n_tok * sizeof *a->tok);
             a->n_tok += d->n_tok;
         }
-        buf_put(&a->content, buf_str(&d->content), d->content.len);
-        buf_put(&a->reasoning, buf_str(&d->reasoning), d->reasoning.len);
+        said_copy(&d->said, SAID_ANSWER, &a->content);
+        said_copy(&d->said, SAID_THOUGHT, &a->reasoning);
         a->finish = d->finish;
         a->stop_index = d->stop_index;
         a->stop_id = d->stop_id;

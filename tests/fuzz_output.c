@@ -33,6 +33,14 @@ typedef struct {
     int stop;
 } result;
 
+static void take(result *r, said *s)
+{
+    if (!said_ok(s)) abort();
+    said_copy(s, SAID_ANSWER, &r->content);
+    said_copy(s, SAID_THOUGHT, &r->reasoning);
+    said_clear(s);
+}
+
 static result feed(const output_options *o, const char *s, size_t n, unsigned cut)
 {
     result r = {0};
@@ -45,11 +53,15 @@ static result feed(const output_options *o, const char *s, size_t n, unsigned cu
         size_t c = r.content.len, t = r.reasoning.len;
         token = s + i;
         token_len = k;
-        output_feed(m, 0, true, &r.content, &r.reasoning, NULL);
+        said now = {0};
+        output_feed(m, 0, true, &now, NULL);
+        take(&r, &now);
         if (!utf8_valid(buf_str(&r.content) + c, r.content.len - c)) abort();
         if (!utf8_valid(buf_str(&r.reasoning) + t, r.reasoning.len - t)) abort();
     }
-    r.stop = output_end(m, &r.content, &r.reasoning);
+    said last = {0};
+    r.stop = output_end(m, &last);
+    take(&r, &last);
     output_free(m);
     return r;
 }

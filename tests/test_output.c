@@ -46,6 +46,29 @@ static void result_clear(result *r)
     buf_clear(&r->reasoning);
 }
 
+static int take(result *r, said *s, int fired)
+{
+    ck_assert(said_ok(s));
+    said_copy(s, SAID_ANSWER, &r->content);
+    said_copy(s, SAID_THOUGHT, &r->reasoning);
+    said_clear(s);
+    return fired;
+}
+
+static int feed(output *m, int32_t id, bool stops_on, result *r)
+{
+    said s = {0};
+    int fired = output_feed(m, id, stops_on, &s, NULL);
+    return take(r, &s, fired);
+}
+
+static int finish(output *m, result *r)
+{
+    said s = {0};
+    int fired = output_end(m, &s);
+    return take(r, &s, fired);
+}
+
 /* Python's bytes.decode(errors="replace"). */
 static void decode(const char *s, size_t n, buf *out)
 {
@@ -133,8 +156,8 @@ static result machine(const output_options *o)
     size_t n_seen = 0;
     for (int i = 0; i <= n_table; i++) {
         size_t c = r.content.len, t = r.reasoning.len;
-        if (i < n_table) r.stop = output_feed(m, i, true, &r.content, &r.reasoning, NULL);
-        else r.stop = output_end(m, &r.content, &r.reasoning);
+        if (i < n_table) r.stop = feed(m, i, true, &r);
+        else r.stop = finish(m, &r);
         ck_assert(utf8_valid(buf_str(&r.content) + c, r.content.len - c));
         ck_assert(utf8_valid(buf_str(&r.reasoning) + t, r.reasoning.len - t));
         const unsigned char *kinds;
@@ -333,8 +356,8 @@ START_TEST(named_cases)
     cut_bars(c->text);
     output *m = output_new(&o);
     result r = {0};
-    for (int i = 0; i < n_table; i++) output_feed(m, i, true, &r.content, &r.reasoning, NULL);
-    int fired = output_end(m, &r.content, &r.reasoning);
+    for (int i = 0; i < n_table; i++) feed(m, i, true, &r);
+    int fired = finish(m, &r);
     ck_assert_str_eq(buf_str(&r.content), c->content);
     ck_assert_str_eq(buf_str(&r.reasoning), c->reasoning);
     ck_assert_int_eq(fired, c->fires ? 0 : -1);
@@ -356,11 +379,10 @@ START_TEST(earliest_then_longest)
     output *m = output_new(&o);
     cut_bars("The| brown| fo|x| jumps");
     int fired = -1, fed = 0;
-    while (fired < 0 && fed < n_table)
-        fired = output_feed(m, fed++, true, &r.content, &r.reasoning, NULL);
+    while (fired < 0 && fed < n_table) fired = feed(m, fed++, true, &r);
     ck_assert_int_eq(fired, 1);
     ck_assert_str_eq(buf_str(&r.content), "The ");
-    ck_assert_int_eq(output_end(m, &r.content, &r.reasoning), 1);
+    ck_assert_int_eq(finish(m, &r), 1);
     ck_assert_str_eq(buf_str(&r.content), "The ");
     output_free(m);
     result_clear(&r);
@@ -368,10 +390,9 @@ START_TEST(earliest_then_longest)
     /* The longer one does not come: the end decides for the shorter. */
     m = output_new(&o);
     cut_bars("The| brown| fo|x");
-    for (int i = 0; i < n_table; i++)
-        ck_assert_int_eq(output_feed(m, i, true, &r.content, &r.reasoning, NULL), -1);
+    for (int i = 0; i < n_table; i++) ck_assert_int_eq(feed(m, i, true, &r), -1);
     ck_assert_str_eq(buf_str(&r.content), "The ");
-    ck_assert_int_eq(output_end(m, &r.content, &r.reasoning), 0);
+    ck_assert_int_eq(finish(m, &r), 0);
     ck_assert_str_eq(buf_str(&r.content), "The brown ");
     output_free(m);
     result_clear(&r);
@@ -386,10 +407,10 @@ START_TEST(min_tokens_keeps_stops_quiet)
     result r = {0};
     output *m = output_new(&o);
     cut_bars("xab|a|b|y");
-    ck_assert_int_eq(output_feed(m, 0, false, &r.content, &r.reasoning, NULL), -1);
-    ck_assert_int_eq(output_feed(m, 1, false, &r.content, &r.reasoning, NULL), -1);
-    ck_assert_int_eq(output_feed(m, 2, true, &r.content, &r.reasoning, NULL), 0);
-    ck_assert_int_eq(output_feed(m, 3, true, &r.content, &r.reasoning, NULL), 0);
+    ck_assert_int_eq(feed(m, 0, false, &r), -1);
+    ck_assert_int_eq(feed(m, 1, false, &r), -1);
+    ck_assert_int_eq(feed(m, 2, true, &r), 0);
+    ck_assert_int_eq(feed(m, 3, true, &r), 0);
     ck_assert_str_eq(buf_str(&r.content), "xab");
     output_free(m);
     result_clear(&r);
@@ -404,8 +425,8 @@ START_TEST(control_tokens_are_skipped)
         output *m = output_new(&o);
         cut_bars("<think>|a|</think>|<ctl>|b|\xE4|\xBD|<ctl>|\xA0");
         table[0].special = table[2].special = table[3].special = table[7].special = true;
-        for (int i = 0; i < n_table; i++) output_feed(m, i, true, &r.content, &r.reasoning, NULL);
-        output_end(m, &r.content, &r.reasoning);
+        for (int i = 0; i < n_table; i++) feed(m, i, true, &r);
+        finish(m, &r);
         ck_assert_str_eq(buf_str(&r.reasoning), "a");
         ck_assert_str_eq(buf_str(&r.content),
                          keep ? "<ctl>b\xEF\xBF\xBD<ctl>\xEF\xBF\xBD" : "b\xE4\xBD\xA0");
@@ -434,10 +455,9 @@ START_TEST(almost_matches_are_linear)
     output *m = output_new(&o);
     table[0] = (piece){text, 1, false};
     n_table = 1;
-    for (int i = 0; i < N; i++)
-        ck_assert_int_eq(output_feed(m, 0, true, &r.content, &r.reasoning, NULL), -1);
+    for (int i = 0; i < N; i++) ck_assert_int_eq(feed(m, 0, true, &r), -1);
     ck_assert_uint_gt(r.content.len, N - LEN);
-    ck_assert_int_eq(output_end(m, &r.content, &r.reasoning), -1);
+    ck_assert_int_eq(finish(m, &r), -1);
     ck_assert_uint_eq(r.content.len, N);
     output_free(m);
     result_clear(&r);

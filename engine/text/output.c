@@ -62,7 +62,7 @@ struct output {
     bool thought;
     bool token_tag, token_reason, token_answer; /* what the token at hand holds */
     bool stops_on, oom;
-    buf *content, *reasoning; /* of the call at hand */
+    said *said; /* of the call at hand */
 };
 
 static bool is_space(char c)
@@ -84,7 +84,7 @@ static void release(output *o, uint64_t p)
     if (!buf_ok(&o->held)) return;
     size_t to = held_at(o, p);
     if (to <= o->head) return;
-    buf_put(o->content, o->held.v + o->head, to - o->head);
+    said_put(o->said, SAID_ANSWER, 0, o->held.v + o->head, to - o->head);
     o->head = to;
     if (o->head == o->held.len) {
         o->held.len = o->head = 0;
@@ -155,7 +155,7 @@ static void answer(output *o, const char *s, size_t n)
 {
     if (o->fired >= 0) return;
     if (!o->n_stop) {
-        buf_put(o->content, s, n);
+        said_put(o->said, SAID_ANSWER, 0, s, n);
         return;
     }
     for (size_t i = 0; i < n && o->fired < 0; i++) answer_byte(o, s[i]);
@@ -175,7 +175,7 @@ static void put_text(output *o, const char *s, size_t n)
 {
     if (o->st == ST_REASON) {
         o->token_reason = true;
-        buf_put(o->reasoning, s, n);
+        said_put(o->said, SAID_THOUGHT, 0, s, n);
     } else {
         o->token_answer = true;
         answer(o, s, n);
@@ -382,20 +382,18 @@ static bool is_tag(const char *s, size_t n)
            (n == sizeof CLOSE - 1 && !memcmp(s, CLOSE, n));
 }
 
-/* Memory that ran out anywhere shows at the caller's buffer. */
+/* Memory that ran out anywhere shows in what the caller gets. */
 static void report_oom(output *o)
 {
     o->oom = o->oom || !buf_ok(&o->space) || !buf_ok(&o->held) || !buf_ok(&o->kinds);
-    if (o->oom) o->content->oom = true;
+    if (o->oom) o->said->oom = true;
 }
 
-int output_feed(output *o, int32_t id, bool stops_on, buf *content, buf *reasoning,
-                token_kind *kind)
+int output_feed(output *o, int32_t id, bool stops_on, said *s, token_kind *kind)
 {
     size_t n = 0;
     const char *piece = tokenizer_piece(o->tok, id, &n);
-    o->content = content;
-    o->reasoning = reasoning;
+    o->said = s;
     o->stops_on = stops_on;
     o->token_tag = o->token_reason = o->token_answer = false;
     bool skip = !piece || (!o->keep_special && tokenizer_is_special(o->tok, id) &&
@@ -408,11 +406,10 @@ int output_feed(output *o, int32_t id, bool stops_on, buf *content, buf *reasoni
     return o->fired;
 }
 
-int output_end(output *o, buf *content, buf *reasoning)
+int output_end(output *o, said *s)
 {
     if (o->ended) return o->fired;
-    o->content = content;
-    o->reasoning = reasoning;
+    o->said = s;
     o->ended = true;
     if (o->fired >= 0) {
         o->settled = o->n_tokens;

@@ -8,6 +8,7 @@
 #ifndef QUERN_ENGINE_TEXT_OUTPUT_H
 #define QUERN_ENGINE_TEXT_OUTPUT_H
 
+#include "engine/text/said.h"
 #include "engine/text/tokenizer.h"
 
 /* What the prompt left open decides how `<think>` is read (API R1, R2). */
@@ -36,19 +37,18 @@ typedef struct output output;
 
 output *output_new(const output_options *o);
 void output_free(output *o);
-/* One token.  Appends what became certain to content and reasoning (whole characters only).  kind
+/* One token.  Appends what became certain to s (whole characters only).  kind
  * (may be NULL) says where the token belongs, for logprobs; it is a guess while a think tag that
  * the model spells in several tokens is incomplete, see output_kinds.  Returns the index of the
  * stop string that ended the answer, else -1; once ended, nothing more comes out.  A stop string
  * counts when no other can still begin earlier, or at the same place and run longer. stops_on =
  * false: a stop string that this token completes does not fire (min_tokens, G9). Out of memory
- * marks content as such (buf_ok). */
-int output_feed(output *o, int32_t id, bool stops_on, buf *content, buf *reasoning,
-                token_kind *kind);
+ * marks s as such (said_ok). */
+int output_feed(output *o, int32_t id, bool stops_on, said *s, token_kind *kind);
 /* The end: flushes what was held (U+FFFD for an incomplete character), once.  Returns the index of
  * a stop string that this decided, or that had fired before, else -1; of a match nothing comes out
  * (but with include_stop). */
-int output_end(output *o, buf *content, buf *reasoning);
+int output_end(output *o, said *s);
 /* Kinds of the tokens fed so far: *kinds[returned] (bytes holding token_kind, borrowed until the
  * next call) are final.  After output_end that is all of them. */
 size_t output_kinds(const output *o, const unsigned char **kinds);
