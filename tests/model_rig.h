@@ -17,12 +17,16 @@
 
 enum { RIG_SEQS = 4, RIG_MAX_TOK = 512 };
 
-typedef struct {
+typedef struct rig rig;
+struct rig {
     checkpoint *c;
     backend *be;
     model *m;
     int n_blocks, vocab;
-} rig;
+    /* Instead of the model alone (tp_rig.h): logits of every out row into out[n_out][vocab]. */
+    void (*forward)(rig *g, const batch *b, float *out);
+    void *more; /* what forward needs */
+};
 
 /* Fails the test if anything fails. */
 static inline rig rig_open(const char *path, const backend_options *bo, kv_type kv, int64_t ctx)
@@ -58,6 +62,17 @@ typedef struct {
     int at, n, id;
 } rig_seq;
 
+static inline void rig_forward(rig *g, const batch *b, float *out)
+{
+    tensor logits;
+    err e = {0};
+    model_forward(g->m, b, &logits);
+    ck_assert_msg(!k_sync(g->be, &e), "%s", e.msg);
+    for (int i = 0; i < b->n_out; i++)
+        memcpy(out + (size_t)i * (size_t)g->vocab, tensor_row(logits, i),
+               (size_t)g->vocab * sizeof *out);
+}
+
 /* One step.  all: logits of every row, else of each sequence's last.  out[rows][vocab]. */
 static inline void rig_step(rig *g, const rig_seq *s, int n_seq, bool all, float *out)
 {
@@ -87,13 +102,7 @@ static inline void rig_step(rig *g, const rig_seq *s, int n_seq, bool all, float
         start[i + 1] = b.n_tok;
         ctx_len[i] = s[i].at + s[i].n;
     }
-    tensor logits;
-    err e = {0};
-    model_forward(g->m, &b, &logits);
-    ck_assert_msg(!k_sync(g->be, &e), "%s", e.msg);
-    for (int i = 0; i < b.n_out; i++)
-        memcpy(out + (size_t)i * (size_t)g->vocab, tensor_row(logits, i),
-               (size_t)g->vocab * sizeof *out);
+    (g->forward ? g->forward : rig_forward)(g, &b, out);
     free(table);
 }
 
