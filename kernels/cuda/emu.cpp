@@ -76,7 +76,7 @@ static void land_bulks(block *b, const mbar *bar);
 /* Takes a thread out of the ready ones; NULL when none is left. */
 static thread *pick(block *b)
 {
-    if (!b->ready_warps && !b->bulks.empty()) land_bulks(b, nullptr);
+    if (!b->ready_warps && b->live && !b->bulks.empty()) land_bulks(b, nullptr);
     if (!b->ready_warps) return nullptr;
     int w = b->cur_warp;
     unsigned lane;

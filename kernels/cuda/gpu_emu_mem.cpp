@@ -1,9 +1,9 @@
 /* gpu_emu_mem.cpp - see gpu_emu_mem.h.
  *
- *   | guard page | moat ... | the buffer | moat to the next 256 bytes | guard page |
+ *   | guard | moat ... | the buffer | moat to the next 256 bytes | guard |
  *
  * A store just past the end lands in the moat, found at the next wait or at the free; one further
- * away meets the guard page and is reported where it happens.  Thread: any, under one lock. */
+ * away meets the guard and is reported where it happens.  Thread: any, under one lock. */
 #include "kernels/cuda/gpu_emu_mem.h"
 #include "kernels/cuda/emu_run.h"
 #include "kernels/cuda/gpu.h"
@@ -17,6 +17,7 @@
 #endif
 
 static const size_t PAGE = 4096, ALIGN = 256, FRONT = 64;
+static const size_t GUARD = 1 << 20; /* address space only: strays may go far */
 static const unsigned char MOAT_BYTE = 0xc5;
 static const size_t KEPT = 1024; /* freed buffers whose addresses are not given out again */
 
@@ -65,8 +66,8 @@ static bool describe(const void *q, char *out, size_t n)
 /* Sets or checks the known bytes beside a buffer; true if they are whole. */
 static bool moat(char *p, const buffer &b, bool set)
 {
-    char *front = p - b.map > (long)(PAGE + FRONT) ? p - FRONT : b.map + PAGE;
-    char *end = b.map + b.map_bytes - PAGE, *part[2][2] = {{front, p}, {p + b.n, end}};
+    char *front = p - b.map > (long)(GUARD + FRONT) ? p - FRONT : b.map + GUARD;
+    char *end = b.map + b.map_bytes - GUARD, *part[2][2] = {{front, p}, {p + b.n, end}};
     bool whole = true;
     for (auto &r : part) {
         size_t n = (size_t)(r[1] - r[0]);
@@ -93,16 +94,16 @@ void *emu_mem_alloc(int device, size_t n)
     if (n > (size_t)1 << 46) return nullptr;
     std::lock_guard<std::mutex> l(lock);
     if (device != EMU_HOST && room > emu_mem_total() - used[device]) return nullptr;
-    buffer b = {nullptr, (room + PAGE - 1) / PAGE * PAGE + 2 * PAGE, n, device, false};
+    buffer b = {nullptr, (room + PAGE - 1) / PAGE * PAGE + 2 * GUARD, n, device, false};
     void *m =
         mmap(nullptr, b.map_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (m == MAP_FAILED) return nullptr;
     b.map = (char *)m;
-    if (mprotect(b.map + PAGE, b.map_bytes - 2 * PAGE, PROT_READ | PROT_WRITE)) {
+    if (mprotect(b.map + GUARD, b.map_bytes - 2 * GUARD, PROT_READ | PROT_WRITE)) {
         munmap(m, b.map_bytes);
         return nullptr;
     }
-    char *p = b.map + b.map_bytes - PAGE - room;
+    char *p = b.map + b.map_bytes - GUARD - room;
     memset(p, 0xff, n);
     moat(p, b, true);
     used[device] += room;
