@@ -81,7 +81,7 @@ static inline own own_new(int rows, int cols)
 {
     int ld = cols + 3;
     size_t n = (size_t)rows * (size_t)ld;
-    own o = {.mem = malloc(n * sizeof(float))};
+    own o = {.mem = (float *)malloc(n * sizeof(float))};
     ck_assert_ptr_nonnull(o.mem);
     for (size_t i = 0; i < n; i++) o.mem[i] = OWN_GAP;
     o.t = (tensor){o.mem, rows, cols, ld, ACT_F32};
