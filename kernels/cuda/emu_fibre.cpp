@@ -2,6 +2,7 @@
  * process.  Thread: the OS thread's own. */
 #include "kernels/cuda/emu_fibre.h"
 
+#include <atomic>
 #include <mutex>
 #include <signal.h>
 #include <sys/mman.h>
@@ -78,7 +79,8 @@ void fibre_entered(fibres *set)
 /* ---- faults -----------------------------------------------------------------------------------
  */
 
-static bool (*describe)(const void *p, char *out, size_t n);
+typedef bool (*describe_fn)(const void *p, char *out, size_t n);
+static std::atomic<describe_fn> describer;
 
 static void on_fault(int sig, siginfo_t *si, void *)
 {
@@ -89,6 +91,7 @@ static void on_fault(int sig, siginfo_t *si, void *)
         const char *stack = blk->cur->fib->stack;
         if (p < stack && p >= stack - PAGE) die("the stack of the thread overflows");
     }
+    describe_fn describe = describer.load();
     if (describe && describe(p, words, sizeof words)) die("touches %s", words);
     if (blk) die("touches address %p, which is no memory", (const void *)p);
     /* Not ours: returning meets the fault again, with the default action. */
@@ -97,7 +100,7 @@ static void on_fault(int sig, siginfo_t *si, void *)
 void describe_faults(bool (*fn)(const void *p, char *out, size_t n))
 {
     static std::once_flag once;
-    if (fn) describe = fn;
+    if (fn) describer.store(fn);
     std::call_once(once, [] {
         struct sigaction now, mine = {};
         if (sigaction(SIGSEGV, nullptr, &now) || now.sa_handler != SIG_DFL) return;

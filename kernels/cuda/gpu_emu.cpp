@@ -54,13 +54,17 @@ struct gpu_stream {
     std::vector<int> frontier; /* in a capture: what the next call follows */
     std::thread thread;
 };
-struct gpu_event {
-    gpu *g;
-    bool timed;
+/* Streams that have yet to record or to wait for an event outlive it. */
+struct moment {
     std::mutex lock;
     std::condition_variable cv;
     uint64_t recorded = 0, done = 0;
     double ms = 0;
+};
+struct gpu_event {
+    gpu *g;
+    bool timed;
+    std::shared_ptr<moment> m;
     std::shared_ptr<capture> cap; /* recorded in a capture: an edge, not a time */
     std::vector<int> frontier;
 };
@@ -330,8 +334,7 @@ void gpu_push_kernel(gpu_stream *s, const emu::launch_spec &k, std::function<voi
     });
 }
 
-/* ---- events ------------------------------------------------------------------------------------
- */
+/* ---- events ------------------------------------------------------------------------------------ */
 
 gpu_event *gpu_event_new(gpu *g, bool timed)
 {
@@ -339,32 +342,32 @@ gpu_event *gpu_event_new(gpu *g, bool timed)
     gpu_event *e = new gpu_event();
     e->g = g;
     e->timed = timed;
+    e->m = std::make_shared<moment>();
     return e;
 }
 void gpu_event_free(gpu_event *e)
 {
-    if (!e) return;
-    uint64_t n = e->recorded;
-    {
-        std::unique_lock<std::mutex> l(e->lock); /* a record under way still uses it */
-        e->cv.wait(l, [&] { return e->done >= n; });
-    }
     delete e;
 }
 
-static void reach(gpu_event *e, uint64_t n)
+static void reach(moment *m, uint64_t n)
 {
     timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
-    std::lock_guard<std::mutex> l(e->lock);
-    if (e->done < n) e->done = n;
-    e->ms = (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
-    e->cv.notify_all();
+    std::lock_guard<std::mutex> l(m->lock);
+    if (m->done < n) m->done = n;
+    m->ms = (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
+    m->cv.notify_all();
 }
-static void await(gpu_event *e, uint64_t n)
+static void await(moment *m, uint64_t n)
 {
-    std::unique_lock<std::mutex> l(e->lock);
-    e->cv.wait(l, [&] { return e->done >= n; });
+    std::unique_lock<std::mutex> l(m->lock);
+    m->cv.wait(l, [&] { return m->done >= n; });
+}
+static uint64_t last_record(moment *m)
+{
+    std::lock_guard<std::mutex> l(m->lock);
+    return m->recorded;
 }
 
 void gpu_event_record(gpu_event *e, gpu_stream *s)
@@ -375,29 +378,25 @@ void gpu_event_record(gpu_event *e, gpu_stream *s)
         e->frontier = s->frontier;
         return;
     }
+    std::shared_ptr<moment> m = e->m;
     uint64_t n;
     {
-        std::lock_guard<std::mutex> l(e->lock);
-        n = ++e->recorded;
+        std::lock_guard<std::mutex> l(m->lock);
+        n = ++m->recorded;
     }
-    push(s, [=] { reach(e, n); });
+    push(s, [=] { reach(m.get(), n); });
 }
 bool gpu_event_done(gpu_event *e)
 {
     if (e->cap) gpu_fail(e->g, "gpu_event_done", "not allowed on an event recorded in a capture");
-    std::lock_guard<std::mutex> l(e->lock);
-    return e->done >= e->recorded;
+    std::lock_guard<std::mutex> l(e->m->lock);
+    return e->m->done >= e->m->recorded;
 }
 int gpu_event_sync(gpu_event *e)
 {
     if (e->cap) gpu_fail(e->g, "gpu_event_sync", "not allowed on an event recorded in a capture");
     forbidden(e->g, "gpu_event_sync");
-    uint64_t n;
-    {
-        std::lock_guard<std::mutex> l(e->lock);
-        n = e->recorded;
-    }
-    await(e, n);
+    await(e->m.get(), last_record(e->m.get()));
     emu_mem_check();
     return failed(e->g) ? ERR_DEVICE : 0;
 }
@@ -407,7 +406,7 @@ float gpu_event_ms(gpu_event *from, gpu_event *to)
         gpu_fail(from->g, "gpu_event_ms", "want two timed events that are done");
         return 0;
     }
-    return (float)(to->ms - from->ms);
+    return (float)(to->m->ms - from->m->ms);
 }
 
 void gpu_stream_wait(gpu_stream *s, gpu_event *e)
@@ -435,12 +434,9 @@ void gpu_stream_wait(gpu_stream *s, gpu_event *e)
                  "a captured stream waits for an event outside the capture");
         return;
     }
-    uint64_t n;
-    {
-        std::lock_guard<std::mutex> l(e->lock);
-        n = e->recorded;
-    }
-    if (n) push(s, [=] { await(e, n); });
+    std::shared_ptr<moment> m = e->m;
+    uint64_t n = last_record(m.get());
+    if (n) push(s, [=] { await(m.get(), n); });
 }
 
 /* ---- graphs ------------------------------------------------------------------------------------

@@ -472,7 +472,7 @@ __global__ void named_kernel(int *o)
             cu_bar_arrive(1, 128);
         } else {
             cu_bar_sync(1, 128);
-            o[it * 64 + t - 64] = v[t ^ 64];
+            o[blockIdx.x * 320 + (unsigned)(it * 64 + t - 64)] = v[t ^ 64];
             if (it < 4) cu_bar_arrive(2, 128);
         }
     }
@@ -480,11 +480,10 @@ __global__ void named_kernel(int *o)
 
 START_TEST(named_barriers)
 {
-    rig_buf<int> o(320);
+    rig_buf<int> o(960);
     GPU_LAUNCH(named_kernel, dim3(3), dim3(128), 0, false, rig_stream, o.d);
     o.down();
-    for (int it = 0; it < 5; it++)
-        for (int i = 0; i < 64; i++) ck_assert_int_eq(o[it * 64 + i], it * 100 + i);
+    for (int i = 0; i < 960; i++) ck_assert_int_eq(o[i], i % 320 / 64 * 100 + i % 64);
 }
 END_TEST
 
