@@ -32,8 +32,15 @@ void format_codes(int type, const uint8_t *block, int sub, uint8_t *code /* [32]
 /* Scales and minima of the two halves of sub-block sub. */
 void format_scales(int type, const uint8_t *block, int sub, float scale[2], float min[2]);
 
+/* A function that kernels use too. */
+#ifdef __CUDACC__
+#define FORMAT_FN static __host__ __device__ inline
+#else
+#define FORMAT_FN static inline
+#endif
+
 /* 6-bit scale and minimum j (0..7) of the 12 bytes s[] in Q4_K and Q5_K. */
-static inline void format_k4_scale(const uint8_t *s, int j, int *scale, int *min)
+FORMAT_FN void format_k4_scale(const uint8_t *s, int j, int *scale, int *min)
 {
     if (j < 4) {
         *scale = s[j] & 63;
@@ -44,7 +51,7 @@ static inline void format_k4_scale(const uint8_t *s, int j, int *scale, int *min
     }
 }
 /* 6-bit scale k (0..15) of the 12 bytes s[] in Q3_K, 32 already taken off. */
-static inline int format_k3_scale(const uint8_t *s, int k)
+FORMAT_FN int format_k3_scale(const uint8_t *s, int k)
 {
     int low = k < 8 ? s[k] & 15 : s[k - 8] >> 4;
     return (low | (s[8 + k % 4] >> (2 * (k / 4)) & 3) << 4) - 32;

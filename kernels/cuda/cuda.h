@@ -113,6 +113,7 @@ void cuda_plan_fill(const batch_limits *l, const batch *host, bool invariant, in
 size_t cuda_plan_used(const int32_t *plan);
 
 /* ---- rows.cu --------------------------------------------------------------------------------- */
+/* None of these uses the work space: linear.cu keeps rows there around them. */
 
 void cuda_gather_rows(backend *be, tensor y, tensor x, const int32_t *row);
 void cuda_rms_norm(backend *be, tensor y, tensor x, const vec *w, float eps);
