@@ -56,10 +56,11 @@ static inline void rig_close(rig *g)
     *g = (rig){0};
 }
 
-/* What one sequence brings to a step: tokens tok[at .. at+n) of it; id chooses its KV blocks. */
+/* What one sequence brings to a step: tokens tok[at .. at+n) of it; id chooses its KV blocks.
+ * n_prompt: length of its prompt, 0: all of it is prompt. */
 typedef struct {
     const int32_t *tok;
-    int at, n, id;
+    int at, n, id, n_prompt;
 } rig_seq;
 
 static inline void rig_forward(rig *g, const batch *b, float *out)
@@ -67,10 +68,10 @@ static inline void rig_forward(rig *g, const batch *b, float *out)
     tensor logits;
     err e = {0};
     model_forward(g->m, b, &logits);
-    ck_assert_msg(!k_sync(g->be, &e), "%s", e.msg);
     for (int i = 0; i < b->n_out; i++)
-        memcpy(out + (size_t)i * (size_t)g->vocab, tensor_row(logits, i),
-               (size_t)g->vocab * sizeof *out);
+        k_download(g->be, out + (size_t)i * (size_t)g->vocab, tensor_row(logits, i),
+                   (size_t)g->vocab * sizeof *out);
+    ck_assert_msg(!k_sync(g->be, &e), "%s", e.msg);
 }
 
 /* One step.  all: logits of every row, else of each sequence's last.  out[rows][vocab]. */
@@ -78,7 +79,7 @@ static inline void rig_step(rig *g, const rig_seq *s, int n_seq, bool all, float
 {
     int block = g->be->kv_block, max_blocks = g->n_blocks / RIG_SEQS;
     int32_t tok[RIG_MAX_TOK], pos[RIG_MAX_TOK], slot[RIG_MAX_TOK], row[RIG_MAX_TOK];
-    int32_t start[RIG_SEQS + 1] = {0}, ctx_len[RIG_SEQS];
+    int32_t start[RIG_SEQS + 1] = {0}, ctx_len[RIG_SEQS], prompt[RIG_SEQS];
     int32_t *table = calloc((size_t)(n_seq * max_blocks), sizeof *table);
     batch b = {.n_seq = n_seq,
                .max_blocks = max_blocks,
@@ -88,6 +89,7 @@ static inline void rig_step(rig *g, const rig_seq *s, int n_seq, bool all, float
                .seq_start = start,
                .ctx_len = ctx_len,
                .block_table = table,
+               .n_prompt = prompt,
                .out_row = row};
     for (int i = 0; i < n_seq; i++) {
         int32_t *t = table + i * max_blocks; /* the last block first, sequences interleaved */
@@ -101,6 +103,7 @@ static inline void rig_step(rig *g, const rig_seq *s, int n_seq, bool all, float
         }
         start[i + 1] = b.n_tok;
         ctx_len[i] = s[i].at + s[i].n;
+        prompt[i] = s[i].n_prompt ? s[i].n_prompt : INT32_MAX;
     }
     (g->forward ? g->forward : rig_forward)(g, &b, out);
     free(table);
