@@ -232,12 +232,11 @@ START_TEST(faults)
         [OTHER_SIZE] = "396"};
     peer p[TP_MAX];
     how = (fault_kind)_i;
-    open_peers(p, 4, 0.3);
+    open_peers(p, 4, how == MISSING ? 0.3 : 30);
     int64_t t0 = clock_us();
     tp_run(4, third_fails, p, sizeof *p);
     int64_t us = clock_us() - t0;
-    ck_assert_int_lt(us, 1500000);
-    if (how != MISSING) ck_assert_int_lt(us, 250000); /* nobody waited for the deadline */
+    ck_assert_int_lt(us, 10000000); /* who need not wait for the deadline does not */
     for (int r = 0; r < 4; r++) {
         if (r == 2 && how <= ABORTS) continue;
         ck_assert_msg(strstr(p[r].be->fault, words[how]), "rank %d: '%s'", r, p[r].be->fault);
