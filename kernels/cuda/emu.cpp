@@ -131,13 +131,23 @@ static inline void run_thread(block *b, thread *t)
     fibre_switch(b->fibres, t->fib);
 }
 
+/* Nobody can go on: the block rests until its predecessor is done, or never will. */
+static void nobody_ready(block *b)
+{
+    if (!b->at_gdc) deadlock(b);
+    b->cur = nullptr;
+    fibre_switch(b->fibres, &b->fibres->base);
+}
+
 void wait_here()
 {
     block *b = blk;
     thread *me = b->cur, *t = pick(b);
-    if (!t) deadlock(b);
-    if (t == me) return;
-    run_thread(b, t);
+    if (!t) {
+        nobody_ready(b);
+    } else if (t != me) {
+        run_thread(b, t);
+    }
 }
 
 void preempt()
@@ -159,7 +169,7 @@ void fibre_main()
         b->entry(b->arg);
         thread_returned(b);
         thread *t = pick(b);
-        if (!t && b->live) deadlock(b);
+        if (!t && b->live && !b->at_gdc) deadlock(b);
         b->cur = t;
         if (t && !t->fib) {
             t->fib = set->running; /* goes on here, on the same stack */
@@ -403,16 +413,41 @@ static void check_ended(block *b)
     shared_check();
 }
 
-/* Runs one block; set up by block_begin_grid. */
-void block_run(block *b, uint3 bid, uint64_t rng)
+bool block_run(block *b, uint3 bid, uint64_t rng, bool early)
 {
     b->bid = bid;
     b->rng = rng;
     b->cur = nullptr;
+    b->early = early;
+    b->at_gdc = 0;
     shared_poison();
     start_threads(b);
     run_thread(b, pick(b));
+    if (b->at_gdc) return false;
     check_ended(b);
+    return true;
+}
+
+void block_resume(block *b)
+{
+    b->early = false;
+    b->at_gdc = 0;
+    for (int i = 0; i < b->n; i++)
+        if (b->threads[i].state == AT_GDC) wake(&b->threads[i]);
+    run_thread(b, pick(b));
+    check_ended(b);
+}
+
+void gdc_wait()
+{
+    block *b = blk;
+    b->gdc_waited = true;
+    if (b->early) {
+        b->cur->state = AT_GDC;
+        b->at_gdc++;
+        wait_here();
+    }
+    maybe_preempt();
 }
 
 void block_begin_grid(block *b, const launch_spec &s, void (*entry)(void *), void *arg)

@@ -96,7 +96,7 @@ struct wgmma {
     int n;
 };
 
-enum thread_state { READY, AT_WARP, AT_BLOCK, AT_BARRIER, AT_MBAR, EXITED };
+enum thread_state { READY, AT_WARP, AT_BLOCK, AT_BARRIER, AT_MBAR, AT_GDC, EXITED };
 
 struct thread {
     fibre *fib; /* NULL until it first runs */
@@ -127,6 +127,7 @@ struct launch_spec {
 struct block {
     thread *cur;
     struct fibres *fibres;
+    struct shared_memory *shared;
     dim3 grid, dim;
     uint3 bid;
     launch_spec spec;
@@ -135,6 +136,8 @@ struct block {
     int n, n_warps, live;
     int at_block; /* threads at __syncthreads */
     bool gdc_waited;
+    bool early; /* started before its predecessor: threads stop at cu_gdc_wait */
+    int at_gdc; /* that have */
     unsigned ready_warps;
     int cur_warp;
     uint64_t rng;        /* 0: fixed order */
@@ -175,6 +178,7 @@ void wake(thread *t);
 void meet(unsigned mask, warp_op op);
 void sync_block();
 void sync_named(int id, int n, bool wait);
+void gdc_wait();
 /* n arrivals, after tx more bytes were announced. */
 void mbar_arrive(mbar *bar, int n, int tx);
 void mbar_wait(mbar *bar, int parity);
@@ -182,8 +186,13 @@ void mbar_wait(mbar *bar, int parity);
 /* Shared variable of this block for a use site; poisoned the first time. */
 void *shared_var(const void *site, size_t bytes, size_t align, const char *name);
 
+/* A grid of which one block has begun, as far as cu_gdc_wait lets it. */
+struct early_grid;
+/* Begins a grid launched with pdl, while its predecessor has yet to run.  entry and arg stay valid
+ * until launch, which the same thread must call; one grid at a time may be waiting for it. */
+early_grid *begin_early(const launch_spec &spec, void (*entry)(void *), void *arg);
 /* Runs the grid and returns when it is done. */
-void launch(const launch_spec &spec, void (*entry)(void *), void *arg);
+void launch(const launch_spec &spec, void (*entry)(void *), void *arg, early_grid *begun = nullptr);
 template <class F> static inline void launch_fn(const launch_spec &spec, F &fn)
 {
     launch(

@@ -258,8 +258,7 @@ template <int N> static inline void cu_setmaxnreg_dec(void)
 
 CU_FN void cu_gdc_wait(void)
 {
-    emu::blk->gdc_waited = true;
-    emu::maybe_preempt();
+    emu::gdc_wait();
 }
 CU_FN void cu_gdc_launch(void)
 {

@@ -1,8 +1,9 @@
 /* emu_launch.cpp - grids: which OS thread runs which block, and shared memory.
  *
- * The thread that launches runs blocks itself.  Only when a grid has kept it busy for a while does
- * it ask the pool for company, so small kernels wake nobody.
- * Owns the pool and each OS thread's block.  Refuses impossible grids.  Thread: any. */
+ * A block sits on a seat: its state, stacks and shared memory.  An OS thread has two, since a grid
+ * may have begun while its predecessor runs.  The thread that launches runs blocks itself.  Only
+ * when a grid has kept it busy for a while does it ask the pool for company, so small kernels wake
+ * nobody. Owns the pool and the seats.  Refuses impossible grids.  Thread: any. */
 #include "kernels/cuda/emu.h"
 #include "kernels/cuda/emu_fibre.h"
 
@@ -72,21 +73,24 @@ struct shared_memory {
 };
 enum { VARS_BYTES = STATIC_LIMIT + MAX_SHARED_VARS * (MOAT + 1024) };
 
-struct os_thread { /* what an OS thread keeps from launch to launch */
+struct seat {
     block b{};
     fibres set;
     shared_memory mem{};
-    os_thread()
+    bool taken = false;
+    seat()
     {
         b.fibres = &set;
+        b.shared = &mem;
         describe_faults(nullptr);
         size_t n = DYN_ALIGN + SHARED_LIMIT + MOAT + DYN_ALIGN + VARS_BYTES;
         mem.raw = (char *)malloc(n);
         if (!mem.raw) die("no memory for shared memory");
         mem.dyn = (char *)(((uintptr_t)mem.raw + DYN_ALIGN - 1) & ~(uintptr_t)(DYN_ALIGN - 1));
         mem.vars = mem.dyn + SHARED_LIMIT + DYN_ALIGN;
+        b.dyn = mem.dyn;
     }
-    ~os_thread()
+    ~seat()
     {
 #if EMU_ASAN
         ASAN_UNPOISON_MEMORY_REGION(mem.dyn, SHARED_LIMIT + DYN_ALIGN + VARS_BYTES);
@@ -94,7 +98,18 @@ struct os_thread { /* what an OS thread keeps from launch to launch */
         free(mem.raw);
     }
 };
-static thread_local std::unique_ptr<os_thread> mine;
+
+static seat *take_seat(void)
+{
+    static thread_local std::unique_ptr<seat> mine[2];
+    for (auto &s : mine) {
+        if (!s) s = std::make_unique<seat>();
+        if (s->taken) continue;
+        s->taken = true;
+        return s.get();
+    }
+    die("two grids have begun already");
+}
 
 static void moat_fill(char *p)
 {
@@ -115,7 +130,7 @@ static bool moat_whole(char *p)
 
 void shared_poison()
 {
-    shared_memory &m = mine->mem;
+    shared_memory &m = *blk->shared;
     size_t n = blk->spec.smem;
     memset(m.dyn, 0xff, n);
     moat_fill(m.dyn + n);
@@ -125,7 +140,7 @@ void shared_poison()
 
 void shared_check()
 {
-    shared_memory &m = mine->mem;
+    shared_memory &m = *blk->shared;
     if (!moat_whole(m.dyn + blk->spec.smem))
         die("wrote past its %zu bytes of dynamic shared memory", blk->spec.smem);
     for (int i = 0; i < m.n; i++) {
@@ -136,7 +151,7 @@ void shared_check()
 
 void *shared_var(const void *site, size_t bytes, size_t align, const char *name)
 {
-    shared_memory &m = mine->mem;
+    shared_memory &m = *blk->shared;
     for (int i = 0; i < m.n; i++)
         if (m.entry[i].site == site) return m.entry[i].at;
     if (m.n == MAX_SHARED_VARS) die("more than %d shared variables", MAX_SHARED_VARS);
@@ -159,10 +174,15 @@ struct job {
     launch_spec spec;
     void (*entry)(void *);
     void *arg;
-    size_t n;
+    size_t n, first; /* block `first` changes places with block 0 */
     uint64_t seed;
     std::atomic<size_t> next{0};
     int helpers = 0; /* under the pool's lock */
+};
+struct early_grid {
+    job j;
+    seat *at;
+    bool over; /* the block that had begun has ended */
 };
 
 /* How long a launching thread works alone, ns: waking another costs it some 10 us. */
@@ -175,23 +195,45 @@ static int64_t now_ns(void)
     return t.tv_sec * (int64_t)1000000000 + t.tv_nsec;
 }
 
-/* Runs blocks of the job until none is left, or until `give_up_at` (0: never). */
-static void work(job *j, int64_t give_up_at)
+static void job_set(job *j, const launch_spec &spec, void (*entry)(void *), void *arg)
 {
-    if (!mine) mine = std::make_unique<os_thread>();
-    block *before = blk, *b = &mine->b;
-    if (before) die("a kernel launches a kernel");
+    static std::atomic<uint64_t> count{0};
+    const dim3 &g = spec.grid, &d = spec.block;
+    size_t threads = (size_t)d.x * d.y * d.z;
+    j->n = (size_t)g.x * g.y * g.z;
+    if (!threads || threads > MAX_THREADS || d.z > 64 || !j->n || g.y > 65535 || g.z > 65535 ||
+        spec.smem > SHARED_LIMIT)
+        die("kernel %s cannot be launched: grid (%u,%u,%u), block (%u,%u,%u), %zu bytes of shared "
+            "memory",
+            spec.name, g.x, g.y, g.z, d.x, d.y, d.z, spec.smem);
+    j->spec = spec;
+    j->entry = entry;
+    j->arg = arg;
+    uint64_t s = seed();
+    j->seed = s ? s * 0xd1342543de82ef95ull + ++count * 0x2545f4914f6cdd1dull : 0;
+    j->first = s ? (j->seed >> 32) % j->n : 0;
+}
+
+/* Runs the i-th block of the job. */
+static bool run_nth(job *j, block *b, size_t i, bool early)
+{
+    const dim3 &g = j->spec.grid;
+    size_t k = i == 0 ? j->first : i == j->first ? 0 : i;
+    uint3 bid = {(unsigned)(k % g.x), (unsigned)(k / g.x % g.y),
+                 (unsigned)(k / ((size_t)g.x * g.y))};
+    uint64_t rng = j->seed ? (j->seed + k) * 0x9e3779b97f4a7c15ull | 1 : 0;
+    return block_run(b, bid, rng, early);
+}
+
+/* Runs blocks of the job until none is left, or until `give_up_at` (0: never). */
+static void work(job *j, block *b, int64_t give_up_at)
+{
     blk = b;
-    b->dyn = mine->mem.dyn;
     block_begin_grid(b, j->spec, j->entry, j->arg);
     for (;;) {
         size_t i = j->next.fetch_add(1);
         if (i >= j->n) break;
-        const dim3 &g = j->spec.grid;
-        uint3 bid = {(unsigned)(i % g.x), (unsigned)(i / g.x % g.y),
-                     (unsigned)(i / ((size_t)g.x * g.y))};
-        uint64_t rng = j->seed ? (j->seed + i) * 0x9e3779b97f4a7c15ull | 1 : 0;
-        block_run(b, bid, rng);
+        run_nth(j, b, i, false);
         if (give_up_at && i + 1 < j->n && now_ns() > give_up_at) break;
     }
     blk = nullptr;
@@ -220,6 +262,7 @@ struct pool {
     }
     void run()
     {
+        seat *at = take_seat();
         std::unique_lock<std::mutex> l(lock);
         for (;;) {
             wake.wait(l, [&] { return quit || !open.empty(); });
@@ -227,7 +270,7 @@ struct pool {
             job *j = open.back();
             j->helpers++;
             l.unlock();
-            work(j, 0);
+            work(j, &at->b, 0);
             l.lock();
             close(j);
             if (!--j->helpers) left.notify_all();
@@ -239,7 +282,7 @@ struct pool {
             if (open[i] == j) open.erase(open.begin() + (long)i--);
     }
     /* The rest of a job, with company. */
-    void share(job *j)
+    void share(job *j, block *b)
     {
         {
             std::lock_guard<std::mutex> l(lock);
@@ -247,7 +290,7 @@ struct pool {
             open.push_back(j);
         }
         wake.notify_all();
-        work(j, 0);
+        work(j, b, 0);
         std::unique_lock<std::mutex> l(lock);
         close(j);
         left.wait(l, [&] { return !j->helpers; });
@@ -259,27 +302,35 @@ static pool &the_pool(void)
     return p;
 }
 
-void launch(const launch_spec &spec, void (*entry)(void *), void *arg)
+early_grid *begin_early(const launch_spec &spec, void (*entry)(void *), void *arg)
 {
-    static std::atomic<uint64_t> count{0};
-    const dim3 &g = spec.grid, &d = spec.block;
-    size_t threads = (size_t)d.x * d.y * d.z, n = (size_t)g.x * g.y * g.z;
-    if (!threads || threads > MAX_THREADS || d.z > 64 || !n || g.y > 65535 || g.z > 65535 ||
-        spec.smem > SHARED_LIMIT)
-        die("kernel %s cannot be launched: grid (%u,%u,%u), block (%u,%u,%u), %zu bytes of shared "
-            "memory",
-            spec.name, g.x, g.y, g.z, d.x, d.y, d.z, spec.smem);
-    job j;
-    j.spec = spec;
-    j.entry = entry;
-    j.arg = arg;
-    j.n = n;
-    uint64_t s = seed();
-    j.seed = s ? s * 0xd1342543de82ef95ull + ++count * 0x2545f4914f6cdd1dull : 0;
+    early_grid *e = new early_grid();
+    job_set(&e->j, spec, entry, arg);
+    e->at = take_seat();
+    blk = &e->at->b;
+    block_begin_grid(blk, spec, entry, arg);
+    e->j.next = 1;
+    e->over = run_nth(&e->j, blk, 0, true);
+    blk = nullptr;
+    return e;
+}
+
+void launch(const launch_spec &spec, void (*entry)(void *), void *arg, early_grid *begun)
+{
+    if (blk) die("a kernel launches a kernel");
+    std::unique_ptr<early_grid> owned(begun);
+    job fresh, *j = begun ? &begun->j : &fresh;
+    seat *at = begun ? begun->at : take_seat();
+    if (!begun) job_set(j, spec, entry, arg);
+    if (begun && !begun->over) {
+        blk = &at->b;
+        block_resume(blk);
+    }
     pool &p = the_pool();
-    bool alone = n == 1 || p.size == 0;
-    work(&j, alone ? 0 : now_ns() + ALONE_NS);
-    if (!alone && j.next.load() < n) p.share(&j);
+    bool alone = j->n == 1 || p.size == 0;
+    work(j, &at->b, alone ? 0 : now_ns() + ALONE_NS);
+    if (!alone && j->next.load() < j->n) p.share(j, &at->b);
+    at->taken = false;
 }
 
 } // namespace emu

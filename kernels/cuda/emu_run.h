@@ -38,7 +38,10 @@ namespace emu
 {
 
 void block_begin_grid(block *b, const launch_spec &s, void (*entry)(void *), void *arg);
-void block_run(block *b, uint3 bid, uint64_t rng);
+/* Runs one block of the grid; early: until all its threads wait for the predecessor, or for those
+ * that do.  True if the block is done, else block_resume ends it. */
+bool block_run(block *b, uint3 bid, uint64_t rng, bool early);
+void block_resume(block *b);
 
 /* Memory faults end the process with a message; fn (may be NULL) knows some addresses. */
 void describe_faults(bool (*fn)(const void *p, char *out, size_t n));

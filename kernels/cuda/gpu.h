@@ -105,7 +105,7 @@ void gpu_stream_wait(gpu_stream *s, gpu_event *e);
 void gpu_capture_begin(gpu_stream *s);
 gpu_graph *gpu_capture_end(gpu_stream *s); /* NULL: latched (e.g. a fork not joined) */
 void gpu_graph_launch(gpu_graph *g, gpu_stream *s);
-void gpu_graph_free(gpu_graph *g);
+void gpu_graph_free(gpu_graph *g); /* once its launches are done; NULL allowed */
 
 C_END
 

@@ -19,7 +19,12 @@
 #include <time.h>
 #include <unistd.h>
 
-typedef std::function<void()> call;
+/* What a stream does next: something, or a kernel, whose threads run it. */
+struct call {
+    std::function<void()> run;
+    const gpu *g; /* of a kernel; else NULL */
+    emu::launch_spec spec;
+};
 
 enum { DEVICES = 64 };
 
@@ -42,13 +47,14 @@ struct capture {
 };
 struct gpu_graph {
     std::vector<node> nodes;
+    std::atomic<int> queued{0}; /* launches that are not done */
 };
 struct gpu_stream {
     gpu *g;
     std::mutex lock;
     std::condition_variable work, idle;
-    std::deque<call> queue;
-    bool busy = false, quit = false;
+    std::deque<call> queue; /* the first one is under way */
+    bool quit = false;
     uint64_t rng = 0;
     std::shared_ptr<capture> cap;
     std::vector<int> frontier; /* in a capture: what the next call follows */
@@ -187,22 +193,51 @@ int gpu_tmap_2d(gpu *g, void *map, const void *base, uint64_t width, uint64_t he
 /* ---- streams -----------------------------------------------------------------------------------
  */
 
+static bool fault_due(const char *kernel);
+
+/* Runs calls one after the other.  A kernel launched to overlap with the one before it begins while
+ * that has yet to run: so what it may not touch before cu_gdc_wait shows.  Whoever runs calls gives
+ * each, in order, with the one that follows directly (or NULL). */
+struct runner {
+    emu::early_grid *begun = nullptr;
+    static void enter(void *body)
+    {
+        (*(std::function<void()> *)body)();
+    }
+    void run(call &c, call *next)
+    {
+        emu::early_grid *mine = begun;
+        begun = nullptr;
+        if (!c.g) {
+            c.run();
+            return;
+        }
+        bool skip = !mine && failed(c.g);
+        if (!skip && next && next->g && next->spec.pdl)
+            begun = emu::begin_early(next->spec, enter, &next->run);
+        if (!skip && fault_due(c.spec.name)) {
+            gpu_fail((gpu *)c.g, c.spec.name, "fault asked for by EMU_FAULT");
+            skip = !mine;
+        }
+        if (!skip) emu::launch(c.spec, enter, &c.run, mine);
+    }
+};
+
 static void stream_main(gpu_stream *s)
 {
+    runner r;
     std::unique_lock<std::mutex> l(s->lock);
     for (;;) {
-        s->busy = false;
         if (s->queue.empty()) s->idle.notify_all();
         s->work.wait(l, [&] { return s->quit || !s->queue.empty(); });
         if (s->queue.empty()) return;
-        call f = std::move(s->queue.front());
-        s->queue.pop_front();
-        s->busy = true;
+        /* Calls stay where they are until they have run: others are only put behind them. */
+        call *c = &s->queue[0], *next = s->queue.size() > 1 ? &s->queue[1] : nullptr;
         l.unlock();
         if (s->rng) usleep((unsigned)(emu::next_random(s->rng) & 255));
-        f();
-        f = nullptr;
+        r.run(*c, next);
         l.lock();
+        s->queue.pop_front();
     }
 }
 
@@ -211,7 +246,7 @@ static void push(gpu_stream *s, call f)
     bool wake;
     {
         std::lock_guard<std::mutex> l(s->lock);
-        wake = s->queue.empty() && !s->busy;
+        wake = s->queue.empty();
         s->queue.push_back(std::move(f));
     }
     if (wake) s->work.notify_one();
@@ -229,6 +264,15 @@ static void submit(gpu_stream *s, call f)
     int id = (int)s->cap->nodes.size();
     s->cap->nodes.push_back({std::move(f), std::move(s->frontier)});
     s->frontier.assign(1, id);
+}
+
+static void submit_fn(gpu_stream *s, std::function<void()> fn)
+{
+    submit(s, {std::move(fn), nullptr, {}});
+}
+static void push_fn(gpu_stream *s, std::function<void()> fn)
+{
+    push(s, {std::move(fn), nullptr, {}});
 }
 
 gpu_stream *gpu_stream_new(gpu *g)
@@ -258,7 +302,7 @@ int gpu_stream_sync(gpu_stream *s)
     forbidden(s->g, "gpu_stream_sync");
     {
         std::unique_lock<std::mutex> l(s->lock);
-        s->idle.wait(l, [&] { return s->queue.empty() && !s->busy; });
+        s->idle.wait(l, [&] { return s->queue.empty(); });
     }
     emu_mem_check();
     return failed(s->g) ? ERR_DEVICE : 0;
@@ -276,7 +320,7 @@ void gpu_memcpy_async(void *dst, const void *src, size_t n, gpu_stream *s)
 {
     gpu *g = s->g;
     if (n)
-        submit(s, [=] {
+        submit_fn(s, [=] {
             if (!failed(g)) memmove(dst, src, n);
         });
 }
@@ -284,14 +328,14 @@ void gpu_memset_async(void *dst, int byte, size_t n, gpu_stream *s)
 {
     gpu *g = s->g;
     if (n)
-        submit(s, [=] {
+        submit_fn(s, [=] {
             if (!failed(g)) memset(dst, byte, n);
         });
 }
 void gpu_host_fn(gpu_stream *s, void (*fn)(void *arg), void *arg)
 {
     gpu *g = s->g;
-    submit(s, [=] {
+    submit_fn(s, [=] {
         if (!failed(g)) fn(arg);
     });
 }
@@ -309,7 +353,7 @@ static bool fault_due(const char *kernel)
     return ++launches == nth;
 }
 
-void gpu_push_kernel(gpu_stream *s, const emu::launch_spec &k, std::function<void()> run)
+void gpu_push_kernel(gpu_stream *s, const emu::launch_spec &k, std::function<void()> body)
 {
     gpu *g = s->g;
     size_t threads = (size_t)k.block.x * k.block.y * k.block.z;
@@ -323,18 +367,11 @@ void gpu_push_kernel(gpu_stream *s, const emu::launch_spec &k, std::function<voi
         gpu_fail(g, k.name, words);
         return;
     }
-    const char *name = k.name;
-    submit(s, [g, name, run = std::move(run)] {
-        if (failed(g)) return;
-        if (fault_due(name)) {
-            gpu_fail(g, name, "fault asked for by EMU_FAULT");
-            return;
-        }
-        run();
-    });
+    submit(s, {std::move(body), g, k});
 }
 
-/* ---- events ------------------------------------------------------------------------------------ */
+/* ---- events ------------------------------------------------------------------------------------
+ */
 
 gpu_event *gpu_event_new(gpu *g, bool timed)
 {
@@ -384,7 +421,7 @@ void gpu_event_record(gpu_event *e, gpu_stream *s)
         std::lock_guard<std::mutex> l(m->lock);
         n = ++m->recorded;
     }
-    push(s, [=] { reach(m.get(), n); });
+    push_fn(s, [=] { reach(m.get(), n); });
 }
 bool gpu_event_done(gpu_event *e)
 {
@@ -436,7 +473,7 @@ void gpu_stream_wait(gpu_stream *s, gpu_event *e)
     }
     std::shared_ptr<moment> m = e->m;
     uint64_t n = last_record(m.get());
-    if (n) push(s, [=] { await(m.get(), n); });
+    if (n) push_fn(s, [=] { await(m.get(), n); });
 }
 
 /* ---- graphs ------------------------------------------------------------------------------------
@@ -493,14 +530,11 @@ gpu_graph *gpu_capture_end(gpu_stream *s)
 }
 
 /* Recorded order is one that dependencies allow; under a seed any other is tried. */
-static void replay(const gpu_graph *g, uint64_t rng)
+static std::vector<int> order_of(const gpu_graph *g, uint64_t rng)
 {
-    if (!rng) {
-        for (const node &n : g->nodes) n.run();
-        return;
-    }
-    std::vector<int> left(g->nodes.size());
+    std::vector<int> left(g->nodes.size()), order;
     for (size_t i = 0; i < left.size(); i++) left[i] = (int)i;
+    if (!rng) return left;
     std::vector<bool> done(left.size(), false);
     while (!left.empty()) {
         size_t k = emu::next_random(rng) % left.size();
@@ -508,9 +542,21 @@ static void replay(const gpu_graph *g, uint64_t rng)
             free = true;
             for (int a : g->nodes[(size_t)left[k]].after) free &= done[(size_t)a];
         }
-        g->nodes[(size_t)left[k]].run();
         done[(size_t)left[k]] = true;
+        order.push_back(left[k]);
         left.erase(left.begin() + (long)k);
+    }
+    return order;
+}
+
+static void replay(gpu_graph *g, uint64_t rng)
+{
+    std::vector<int> order = order_of(g, rng);
+    runner r;
+    for (size_t i = 0; i < order.size(); i++) {
+        node *next = i + 1 < order.size() ? &g->nodes[(size_t)order[i + 1]] : nullptr;
+        bool follows = next && next->after.size() == 1 && next->after[0] == order[i];
+        r.run(g->nodes[(size_t)order[i]].run, follows ? &next->run : nullptr);
     }
 }
 void gpu_graph_launch(gpu_graph *g, gpu_stream *s)
@@ -520,9 +566,15 @@ void gpu_graph_launch(gpu_graph *g, gpu_stream *s)
         return;
     }
     uint64_t rng = s->rng ? emu::next_random(s->rng) | 1 : 0;
-    submit(s, [=] { replay(g, rng); });
+    if (failed(s->g)) return;
+    g->queued++;
+    push_fn(s, [=] {
+        replay(g, rng);
+        g->queued--;
+    });
 }
 void gpu_graph_free(gpu_graph *g)
 {
+    if (g && g->queued.load()) emu::die("a graph is freed before its launches are done");
     delete g;
 }

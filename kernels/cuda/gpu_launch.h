@@ -36,8 +36,8 @@ static void gpu_launch(const char *name, void (*k)(P...), dim3 grid, dim3 block,
 #include <functional>
 #include <type_traits>
 
-/* Queues a kernel; bad shapes are latched as the device would. */
-void gpu_push_kernel(gpu_stream *s, const emu::launch_spec &spec, std::function<void()> run);
+/* Queues a kernel, whose threads call body; bad shapes are latched as the device would. */
+void gpu_push_kernel(gpu_stream *s, const emu::launch_spec &spec, std::function<void()> body);
 /* Ends the process unless p is NULL or memory of this layer: a device could not read it. */
 void gpu_check_arg(const char *kernel, int index, const volatile void *p);
 
@@ -56,10 +56,7 @@ static void gpu_launch(const char *name, void (*k)(P...), dim3 grid, dim3 block,
     std::tuple<P...> args((P)a...); /* taken now; the kernel runs later */
     int i = 0;
     std::apply([&](P... v) { (gpu_check(name, ++i, v), ...); }, args);
-    gpu_push_kernel(s, spec, [=] {
-        auto body = [&] { std::apply(k, args); };
-        emu::launch_fn(spec, body);
-    });
+    gpu_push_kernel(s, spec, [=] { std::apply(k, args); });
 }
 #endif
 

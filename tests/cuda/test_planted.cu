@@ -235,6 +235,54 @@ template <bool BUG> static bool graph_branches_race(void)
     return fine;
 }
 
+/* A kernel that overlaps with its predecessor reads the result before it waits for it, or
+ * overwrites what the predecessor has yet to read. */
+template <bool BUG> __global__ void reads_early_kernel(int *y, const int *x)
+{
+    int v = BUG ? x[threadIdx.x] : 0;
+    cu_gdc_wait();
+    if (!BUG) v = x[threadIdx.x];
+    y[threadIdx.x] = v + 1;
+    cu_gdc_launch();
+}
+template <bool BUG> __global__ void writes_early_kernel(int *y)
+{
+    if (BUG) y[threadIdx.x] = -1;
+    cu_gdc_wait();
+    y[threadIdx.x] = -1;
+    cu_gdc_launch();
+}
+template <bool BUG> static bool overlap_before_wait(void)
+{
+    rig_buf<int> x(32), y(32);
+    x.up();
+    rig_sync();
+    gpu_capture_begin(rig_stream);
+    GPU_LAUNCH(set_kernel, dim3(1), dim3(32), 0, false, rig_stream, x.d, 5);
+    GPU_LAUNCH(reads_early_kernel<BUG>, dim3(1), dim3(32), 0, true, rig_stream, y.d,
+               (const int *)x.d);
+    gpu_graph *g = gpu_capture_end(rig_stream);
+    gpu_graph_launch(g, rig_stream);
+    y.down();
+    gpu_graph_free(g);
+    return y[0] == 6 && y[31] == 6;
+}
+template <bool BUG> static bool overwrite_before_wait(void)
+{
+    rig_buf<int> x(32), y(32);
+    x.up();
+    rig_sync();
+    gpu_capture_begin(rig_stream);
+    GPU_LAUNCH(reads_early_kernel<false>, dim3(2), dim3(32), 0, true, rig_stream, y.d,
+               (const int *)x.d);
+    GPU_LAUNCH(writes_early_kernel<BUG>, dim3(2), dim3(32), 0, true, rig_stream, x.d);
+    gpu_graph *g = gpu_capture_end(rig_stream);
+    gpu_graph_launch(g, rig_stream);
+    y.down();
+    gpu_graph_free(g);
+    return y[0] == 1 && y[31] == 1;
+}
+
 /* ---- what ends the process ----------------------------------------------------------------------
  */
 
@@ -404,6 +452,21 @@ static void wrong_free(void)
 {
     gpu_host_free(rig_dev, gpu_malloc(rig_dev, T * 4));
 }
+static void graph_freed_early(void)
+{
+    float *o = (float *)gpu_malloc(rig_dev, T * 4);
+    gpu_stream *b = gpu_stream_new(rig_dev);
+    gpu_event *e = gpu_event_new(rig_dev, false);
+    gpu_host_fn(
+        b, [](void *) { usleep(100000); }, NULL);
+    gpu_event_record(e, b);
+    gpu_capture_begin(rig_stream);
+    GPU_LAUNCH(overlap_kernel, dim3(1), dim3(32), 0, false, rig_stream, o);
+    gpu_graph *g = gpu_capture_end(rig_stream);
+    gpu_stream_wait(rig_stream, e);
+    gpu_graph_launch(g, rig_stream);
+    gpu_graph_free(g);
+}
 static void host_overrun(void)
 {
     char *p = (char *)gpu_malloc(rig_dev, 1000);
@@ -473,6 +536,8 @@ WRONG(forgotten_copy_wait)
 WRONG(stage_released_early)
 WRONG(missing_stream_wait)
 WRONG(graph_branches_race)
+WRONG(overlap_before_wait)
+WRONG(overwrite_before_wait)
 START_TEST(unwritten_page_shows)
 {
     wrong_result(wrong_page<true, UNWRITTEN_PAGE>, wrong_page<false, UNWRITTEN_PAGE>);
@@ -555,6 +620,7 @@ static const struct {
     {"use after free", use_after_free, "touches byte 0 of a freed 512-byte buffer" SANITIZER},
     {"double free", double_free, "second free"},
     {"freed as pinned", wrong_free, "freed on -1"},
+    {"graph freed early", graph_freed_early, "a graph is freed before its launches are done"},
     {"host overrun", host_overrun, "wrote beside the 1000-byte buffer" SANITIZER},
 };
 
@@ -579,6 +645,8 @@ int main(void)
     tcase_add_test(tc, stage_released_early_shows);
     tcase_add_test(tc, missing_stream_wait_shows);
     tcase_add_test(tc, graph_branches_race_shows);
+    tcase_add_test(tc, overlap_before_wait_shows);
+    tcase_add_test(tc, overwrite_before_wait_shows);
     tcase_add_test(tc, unwritten_page_shows);
     tcase_add_test(tc, page_outside_table_shows);
     tcase_add_loop_test(tc, kernel_bugs, 0, (int)(sizeof planted / sizeof *planted));
