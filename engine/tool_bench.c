@@ -10,7 +10,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "engine/engine_open.h"
-#include "engine/model.h"
+#include "engine/ranks.h"
 #include "engine/tools.h"
 #include "kernels/roofs.h"
 
@@ -29,16 +29,18 @@ static const int default_decode[] = {1, 8, 32}, default_prefill[] = {512};
 
 /* Everything one step needs, for the largest step of the run. */
 typedef struct {
-    backend *be;
-    model *m;
+    ranks *ranks;
+    backend *be; /* of rank 0, theirs */
+    runner *run;
     int max_tok, max_seq, max_blocks; /* max_blocks: of one sequence */
     int32_t *tok, *pos, *slot, *start, *ctx_len, *table, *out_row;
     sample_row *draw; /* [max_seq] */
     int32_t *next;    /* [max_seq] token to feed next */
     int n_vocab;
     roofs roof;
-    bool has_roof; /* the reference backend has none */
-    model_costs cost;
+    bool has_roof;    /* the reference backend has none */
+    int sharing;      /* ranks that share it */
+    model_costs cost; /* of rank 0 */
     double load_ms;
     char quantization[48];
     const char *name;
@@ -92,16 +94,30 @@ static int open_model(bench *b, const engine_options *o, int64_t ctx, err *e)
         .ctx = ctx, .max_tok = b->max_tok, .max_seqs = b->max_seq, .max_out = b->max_seq};
     if (!rc) rc = model_kv_parse(o->kv_dtype, &mo.kv, e);
     model_plan plan;
-    if (!rc) rc = model_plan_make(c, b->be, &mo, &plan, e);
-    if (!rc && !(b->m = model_load(c, b->be, &mo, e))) rc = e->code;
+    uint64_t available;
+    if (!rc) rc = ranks_plan(b->ranks, c, &mo, &plan, &available, e);
+    if (!rc) rc = ranks_load(b->ranks, c, &mo, b->max_seq * b->max_blocks, e);
     checkpoint_close(c);
-    if (!rc) rc = model_kv_alloc(b->m, b->max_seq * b->max_blocks, e);
+    if (!rc && !(b->run = ranks_runner(b->ranks))) rc = err_set(e, ERR_NOMEM, "out of memory");
     if (rc) return rc;
     b->load_ms = (double)(clock_us() - from) / 1e3;
-    b->cost = model_cost(b->m);
-    b->n_vocab = model_vocab_rows(b->m);
+    b->cost = model_cost(ranks_model(b->ranks));
+    b->n_vocab = model_vocab_rows(ranks_model(b->ranks));
     memcpy(b->quantization, plan.quantization, sizeof b->quantization);
     return 0;
+}
+
+/* Ranks on one processor share its roofs, which are measured with all its threads; ranks on GPUs
+ * have each their own. */
+static int measure_roofs(bench *b, const engine_options *o, err *e)
+{
+    b->sharing = b->be->device[0] ? 1 : ranks_world(b->ranks);
+    if (b->sharing == 1) return roofs_measure(b->be, &b->roof, e);
+    backend *be = engine_backend(o, 0, e);
+    if (!be) return e->code;
+    int rc = roofs_measure(be, &b->roof, e);
+    backend_close(be);
+    return rc;
 }
 
 static int bench_open(bench *b, const engine_options *o, const bench_options *r, err *e)
@@ -114,7 +130,8 @@ static int bench_open(bench *b, const engine_options *o, const bench_options *r,
     b->dummy = o->dummy_weights;
     b->max_seq = largest(r->decode, r->n_decode, 1);
     b->max_tok = batched > b->max_seq ? batched : b->max_seq;
-    if (!(b->be = engine_backend(o, 0, e))) return e->code;
+    if (!(b->ranks = ranks_open(o, e))) return e->code;
+    b->be = ranks_backend(b->ranks);
     int64_t blocks = (ctx + b->be->kv_block - 1) / b->be->kv_block;
     if (blocks > INT32_MAX / b->be->kv_block / b->max_seq)
         return err_set(e, ERR_LIMIT, "%d sequences of %lld tokens are too many", b->max_seq,
@@ -124,13 +141,13 @@ static int bench_open(bench *b, const engine_options *o, const bench_options *r,
     if (!rc) rc = open_model(b, o, ctx, e);
     if (rc || b->be->exact_f32) return rc;
     b->has_roof = true;
-    return roofs_measure(b->be, &b->roof, e);
+    return measure_roofs(b, o, e);
 }
 
 static void bench_close(bench *b)
 {
-    model_free(b->m);
-    backend_close(b->be);
+    if (b->run) b->run->close(b->run);
+    ranks_close(b->ranks);
     free(b->tok);
     free(b->draw);
 }
@@ -171,10 +188,8 @@ static int64_t run_step(bench *b, int first, int n_seq, int at, int n, err *e)
             .top_p = 1, .repetition = 1, .n_vocab = b->n_vocab, .n_top = -1, .forced = -1};
     }
     int64_t from = clock_us();
-    tensor logits;
-    model_forward(b->m, &s, &logits);
-    k_sample(b->be, logits, b->draw, n_seq);
-    int rc = k_sync(b->be, e);
+    int rc = b->run->start(b->run, &s, b->draw, e);
+    if (!rc && b->run->finish) rc = b->run->finish(b->run, e);
     if (rc) return rc;
     for (int i = 0; i < n_seq; i++) b->next[first + i] = b->draw[i].id;
     return clock_us() - from;
@@ -241,7 +256,7 @@ static double roof_seconds(const bench *b, double n_tok, double n_out, double kv
                   2 * (f32 + attn_macs) / (b->roof.fma_gflops * 1e9);
     double bytes = (double)(c->body_bytes + c->head_bytes) + kv_bytes;
     double memory = bytes / (b->roof.bandwidth_gbs * 1e9);
-    return math > memory ? math : memory;
+    return (math > memory ? math : memory) * b->sharing;
 }
 
 static double decode_roof(const bench *b, int n_seq, int ctx)
@@ -291,8 +306,9 @@ static void put_head(const bench *b, bool as_json, buf *out)
     if (as_json) {
         buf_puts(out, "{\"model\":");
         buf_put_json(out, b->name, strlen(b->name));
-        buf_printf(out, ",\"format\":\"%s\",\"backend\":\"%s\",\"isa\":\"%s\",\"threads\":%d",
-                   b->quantization, b->be->op->name, b->be->isa, b->be->threads);
+        buf_printf(
+            out, ",\"format\":\"%s\",\"backend\":\"%s\",\"isa\":\"%s\",\"threads\":%d,\"ranks\":%d",
+            b->quantization, b->be->op->name, b->be->isa, b->be->threads, ranks_world(b->ranks));
         buf_printf(out, ",\"device\":\"%s\",\"dummy_weights\":%s", b->be->device,
                    b->dummy ? "true" : "false");
         buf_printf(out, ",\"bandwidth_gbs\":%.2f,\"int8_gops\":%.1f,\"fma_gflops\":%.1f",
@@ -303,6 +319,7 @@ static void put_head(const bench *b, bool as_json, buf *out)
                b->dummy ? " (made-up weights)" : "", b->be->op->name, b->be->isa);
     if (b->be->device[0]) buf_printf(out, "%s, ", b->be->device);
     else buf_printf(out, "%d threads, ", b->be->threads);
+    if (ranks_world(b->ranks) > 1) buf_printf(out, "each of %d ranks, ", ranks_world(b->ranks));
     buf_printf(out, "loaded in %.0f ms\n", b->load_ms);
     if (b->has_roof)
         buf_printf(out, "roofs: memory %.1f GB/s, int8 %.0f Gop/s, f32 %.0f GFLOP/s\n",

@@ -113,7 +113,7 @@ static inline void rig_step(rig *g, const rig_seq *s, int n_seq, bool all, float
 static inline void rig_all(rig *g, const int32_t *tok, int n, int chunk, int id, float *out)
 {
     for (int at = 0; at < n; at += chunk) {
-        rig_seq s = {tok, at, n - at < chunk ? n - at : chunk, id};
+        rig_seq s = {tok, at, n - at < chunk ? n - at : chunk, id, 0};
         rig_step(g, &s, 1, true, out + (size_t)at * (size_t)g->vocab);
     }
 }

@@ -68,7 +68,7 @@ static size_t check_case(const char *dir, const char *name, const golden_case *c
                       g.be->op->name, g.be->isa, c->pos[i], bad);
     }
     for (int i = 0; i < c->n_greedy; i++) {
-        rig_seq s = {c->tok, c->n_prompt + i - 1, 1, 0};
+        rig_seq s = {c->tok, c->n_prompt + i - 1, 1, 0, 0};
         rig_step(&g, &s, 1, true, all);
         ck_assert_msg(argmax(all, g.vocab) == c->tok[c->n_prompt + i],
                       "%s/%s on %s %s: greedy id %d is %d, expected %d", name, c->name,
@@ -147,8 +147,9 @@ START_TEST(bits)
     rig_all(&g, tok[0], 40, 40, 0, other);
     int at[RIG_SEQS] = {40};
     for (int step = 0; step < 20; step++) {
-        rig_seq s[RIG_SEQS] = {{tok[0], at[0], 1, 0}};
-        for (int i = 1; i < RIG_SEQS; i++) s[i] = (rig_seq){tok[i], at[i], 1 + (step * i) % 6, i};
+        rig_seq s[RIG_SEQS] = {{tok[0], at[0], 1, 0, 0}};
+        for (int i = 1; i < RIG_SEQS; i++)
+            s[i] = (rig_seq){tok[i], at[i], 1 + (step * i) % 6, i, 0};
         rig_step(&g, s, RIG_SEQS, false, mixed);
         ck_assert_msg(!memcmp(mixed, alone + (size_t)at[0] * row, row * sizeof(float)),
                       "position %d differs in company", at[0]);
@@ -238,7 +239,7 @@ START_TEST(scratch_is_exact)
     int32_t tok[RIG_MAX_TOK];
     float *out = malloc((size_t)RIG_MAX_TOK * (size_t)g.vocab * sizeof *out);
     pseudo_random(tok, RIG_MAX_TOK, g.vocab, 3);
-    rig_seq s = {tok, 0, RIG_MAX_TOK, 0};
+    rig_seq s = {tok, 0, RIG_MAX_TOK, 0, 0};
     rig_step(&g, &s, 1, true, out);
     ck_assert_uint_le(g.be->scratch_peak, g.be->scratch_cap);
     /* The one spare part: rows gathered for the head when not all rows are wanted. */

@@ -254,8 +254,8 @@ static void check_bits(rig *g, const int32_t *tok, int n, const float *all)
     int32_t stranger[RIG_SEQS][64];
     for (int i = 1; i < RIG_SEQS; i++) random_tokens(stranger[i], 64, g->vocab, (uint32_t)i);
     for (int at = n / 2, turn = 0; at < n && turn < 9; at++, turn++) {
-        rig_seq s[RIG_SEQS] = {{tok, at, 1, 0}};
-        for (int i = 1; i < RIG_SEQS; i++) s[i] = (rig_seq){stranger[i], turn * i * 2, i * 2, i};
+        rig_seq s[RIG_SEQS] = {{tok, at, 1, 0, 0}};
+        for (int i = 1; i < RIG_SEQS; i++) s[i] = (rig_seq){stranger[i], turn * i * 2, i * 2, i, 0};
         rig_step(g, s, RIG_SEQS, false, mixed);
         ck_assert_msg(!memcmp(mixed, all + (size_t)at * row, row * sizeof(float)),
                       "position %d differs in company", at);
