@@ -3,6 +3,7 @@
  * set. */
 #include "kernels/cpu/attention.h"
 #include "tests/ops_rig.h"
+#include "tests/quick.h"
 
 typedef struct {
     int heads, kv_heads, head_dim;
@@ -200,6 +201,7 @@ static float *prefill(backend *be, const problem *p, kv_type type)
 START_TEST(equals_ref)
 {
     static const int len[] = {37, 1, 267};
+    if (quick_skips(_i, 5)) return;
     shape s = shapes[_i / N_KV];
     int k = _i % N_KV;
     problem p = problem_new(s, len, 3, 11 + (uint64_t)_i);
@@ -222,6 +224,7 @@ START_TEST(every_isa_same_bits)
 {
     static const int few[] = {41, 3}, many[] = {260};
     bool is_long = _i >= N_SHAPES * N_KV;
+    if (quick_skips(_i, 5)) return;
     shape s = is_long ? (shape){3, 1, 32, false} : shapes[_i / N_KV];
     kv_type type = kv_types[_i % N_KV];
     problem p = is_long ? problem_new(s, many, 1, 5) : problem_new(s, few, 2, 5 + (uint64_t)_i);
@@ -274,6 +277,7 @@ START_TEST(any_cut_same_bits)
 {
     static const int len[] = {270, 515, 40};
     static const shape some[] = {{7, 1, 64, false}, {2, 2, 128, true}, {20, 1, 40, true}};
+    if (quick_skips(_i, 5)) return;
     problem p = problem_new(some[_i / N_KV], len, 3, 77);
     kv_type type = kv_types[_i % N_KV];
     backend *one = open_backend("cpu", "auto", 1);
@@ -297,6 +301,7 @@ START_TEST(long_decode_split)
     enum { LEN = 2900 };
     static const int len[] = {LEN};
     static const shape s = {4, 4, 32, false};
+    if (quick_skips(_i, 3)) return;
     problem p = problem_new(s, len, 1, 3);
     kv_type type = kv_types[_i];
     size_t w = (size_t)(s.heads * s.head_dim);

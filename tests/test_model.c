@@ -4,6 +4,7 @@
 #include "engine/tools.h"
 #include "engine/weights.h"
 #include "tests/model_rig.h"
+#include "tests/quick.h"
 
 #define DATA "tests/data/models/"
 
@@ -130,6 +131,7 @@ START_TEST(bits)
 {
     enum { N = 150 };
     static const kv_type kinds[] = {KV_F32, KV_F16, KV_BF16, KV_Q8_0};
+    if (quick_skips(_i, 5)) return;
     char dir[PATH_MAX];
     snprintf(dir, sizeof dir, DATA "%s", tiny[_i % 3]);
     rig g = rig_open(dir, &machines[_i / 3 % N_MACHINES], kinds[_i / 3 / N_MACHINES], N);

@@ -207,8 +207,8 @@ START_TEST(taint_follows_every_byte)
         "{% set x %}a{{ q }}b{% endset %}{{ x }}{{ x[1:3] }}",
         "{% macro m(x) %}a{{ x }}b{% endmacro %}{{ m(q) }}{{ m('c') }}",
         "{% filter trim %} a{{ q }}b {% endfilter %}",
-        "{% set ns = namespace(t='') %}{% for x in l %}{% set ns.t = ns.t ~ 'a' ~ x %}{% endfor "
-        "%}{{ ns.t }}{{ ns.t[2:5] }}",
+        ("{% set ns = namespace(t='') %}{% for x in l %}{% set ns.t = ns.t ~ 'a' ~ x %}{% endfor "
+         "%}{{ ns.t }}{{ ns.t[2:5] }}"),
         "{% for c in q %}[{{ c }}]{% endfor %}",
         "{{ (q ~ 'ab')[::-1] }}",
         "{{ ('a' ~ q) * 3 }}",

@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "engine/text/template.h"
+#include "tests/quick.h"
 
 #include <check.h>
 #include <ctype.h>
@@ -152,7 +153,7 @@ static bool try(const char *code, err *why)
 /* Under a sanitizer that makes each of them ten times as dear, every third argument. */
 static size_t stride(void)
 {
-    return getenv("QUERN_TEST_QUICK") ? 3 : 1;
+    return quick() ? 3 : 1;
 }
 
 /* ---- the tables ------------------------------------------------------------------------------ */
