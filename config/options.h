@@ -35,7 +35,7 @@ typedef struct {
     int64_t threads;        /* 0 = all processors of this process */
     bool bf16_repack;
     int64_t tensor_parallel_size;
-    double collective_timeout; /* seconds */
+    double collective_timeout;       /* seconds */
     bool batch_invariant, no_graphs; /* cuda */
     bool dummy_weights;
     char *dummy_type;
@@ -71,6 +71,8 @@ typedef struct {
     int64_t ctx;                           /* bench, inspect */
     int64_t seqs;                          /* inspect */
     char *assume_type;                     /* inspect */
+    char *format, *thinking, *tools;       /* parse-output */
+    int64_t split;                         /* parse-output: bytes a feed, 0 = all at once */
     char *prompt;                          /* chat: one question, no terminal */
     bool no_think;                         /* chat */
     str_list args;                         /* positional arguments after the first */
@@ -85,7 +87,8 @@ typedef enum {
     CMD_TOKENIZE = 16,
     CMD_DETOKENIZE = 32,
     CMD_RENDER = 64,
-    CMD_QUANTIZE = 128
+    CMD_QUANTIZE = 128,
+    CMD_PARSE_OUTPUT = 256
 } command;
 
 /* Parses argv[2..argc) for one command.  e names the option and what it accepts. */

@@ -9,14 +9,15 @@ enum {
     RUNS = CMD_SERVE | CMD_CHAT | CMD_BENCH,
     TALKS = CMD_SERVE | CMD_CHAT | CMD_RENDER,
     TEXT = CMD_TOKENIZE | CMD_DETOKENIZE,
-    ALL = MODEL | TEXT | CMD_RENDER | CMD_QUANTIZE,
+    LOADS = MODEL | TEXT | CMD_RENDER | CMD_QUANTIZE,
+    ALL = LOADS | CMD_PARSE_OUTPUT,
 };
 #define AT(field) .offset = offsetof(options, field)
 #define MANY 1e9
 
 /* clang-format off */
 const option_row option_rows[] = {
-    {"model", {"-m"}, OPT_STR, AT(model), .commands = ALL, .group = "Model", .arg = "MODEL",
+    {"model", {"-m"}, OPT_STR, AT(model), .commands = LOADS, .group = "Model", .arg = "MODEL",
      .help = "checkpoint directory or GGUF file (the same as the positional MODEL); the demo model if absent"},
     {"served-model-name", {"--alias", "-a"}, OPT_LIST, AT(served_model_name), .commands = CMD_SERVE, .group = "Model",
      .arg = "A,B", .help = "names clients may ask for, the first is the primary; 'x*' matches a beginning (default: the file or directory stem)"},
@@ -116,6 +117,14 @@ const option_row option_rows[] = {
      .group = "Command", .arg = "TYPE", .help = "plan the GPUs as if the weights were of this type (default: their own; BF16 where there are none)"},
     {"jsonl", {0}, OPT_BOOL, AT(jsonl), .commands = TEXT, .group = "Command",
      .help = "one JSON string (tokenize) or array of ids (detokenize) a line, answered line by line"},
+    {"format", {0}, OPT_CHOICE, AT(format), "hermes", "hermes|qwen3_coder|react|function|none", .commands = CMD_PARSE_OUTPUT, .group = "Command", .arg = "WORD",
+     .help = "how tool calls are written"},
+    {"thinking", {0}, OPT_CHOICE, AT(thinking), "off", "off|model_opens|prompt_opened", .commands = CMD_PARSE_OUTPUT, .group = "Command", .arg = "WORD",
+     .help = "how thoughts are read"},
+    {"tools", {0}, OPT_STR, AT(tools), .commands = CMD_PARSE_OUTPUT, .group = "Command", .arg = "FILE",
+     .help = "JSON array of the tools; without it nothing is parsed as a call"},
+    {"split", {0}, OPT_INT, AT(split), "0", .lo = 0, .hi = INT32_MAX, .commands = CMD_PARSE_OUTPUT, .group = "Command", .arg = "N",
+     .help = "feed the parsers N bytes at a time (0: all at once); the result must not depend on it"},
     {"prompt", {0}, OPT_STR, AT(prompt), .commands = CMD_CHAT, .group = "Command", .arg = "TEXT", .help = "answer this and exit"},
     {"no-think", {0}, OPT_BOOL, AT(no_think), .commands = CMD_CHAT, .group = "Command", .help = "turn thinking off"},
 

@@ -138,6 +138,9 @@ typedef struct {
     int n; /* choices, 1..128 */
     sampling s;
     think_mode think;
+    call_format calls;      /* how to find tool calls; CALLS_NONE: not at all */
+    call_tools *tools;      /* with calls: one more reference is taken */
+    bool one_call;          /* generation ends after the first complete call */
     int priority;           /* lower first */
     const char *cache_salt; /* NULL = none */
     bool cache_prompt;      /* false: reuse nothing */

@@ -143,7 +143,10 @@ static int choice_init(choice *c, request *r, int index, const request_env *env,
                                           .stop_len = s->stop_len,
                                           .n_stop = s->n_stop,
                                           .include_stop = s->include_stop,
-                                          .keep_special = s->keep_special});
+                                          .keep_special = s->keep_special,
+                                          .calls = spec->calls,
+                                          .tools = r->tools,
+                                          .one_call = spec->one_call});
     return c->out ? 0 : ERR_NOMEM;
 }
 
@@ -153,6 +156,7 @@ static int request_fill(request *r, const request_env *env, const request_spec *
     r->c = calloc((size_t)r->n, sizeof *r->c);
     if (!r->prompt || !r->c) return ERR_NOMEM;
     memcpy(r->prompt, spec->prompt, (size_t)r->n_prompt * sizeof *r->prompt);
+    if (spec->calls != CALLS_NONE) r->tools = call_tools_take(spec->tools);
     if (spec->cache_salt && !(r->salt = strdup(spec->cache_salt))) return ERR_NOMEM;
     if (spec->s.n_prompt_logprobs >= 0) {
         r->prompt_lp = calloc((size_t)r->n_prompt, sizeof *r->prompt_lp);
@@ -217,6 +221,8 @@ void request_detach(request *r)
         said_clear(&c->said);
     }
     sample_plan_clear(&r->plan);
+    call_tools_put(r->tools);
+    r->tools = NULL;
     free(r->group.block);
     r->group.block = NULL;
     free(r->prompt_lp);

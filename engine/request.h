@@ -72,6 +72,7 @@ struct request {
     int32_t *prompt; /* [n_prompt] */
     char *salt;
     sample_plan plan;
+    call_tools *tools; /* one reference, or NULL */
     int64_t max_tokens, deadline_us;
     uint64_t choice_base;
     void (*notify)(void *);

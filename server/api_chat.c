@@ -347,6 +347,12 @@ void api_chat(http_call *c)
         goto out;
     }
     g->think = g->p.parse_reasoning ? prompt.think : THINK_NONE;
+    g->calls = g->p.calls_off ? CALLS_NONE : prompt.calls;
+    if (g->calls != CALLS_NONE && !(g->tools = call_tools_new(json_get(g->body, "tools")))) {
+        reply_fail(c, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
+        gen_free(g);
+        goto out;
+    }
     gen_start(g, &r);
 out:
     chat_prompt_clear(&prompt);

@@ -65,6 +65,7 @@ void gen_free(gen *g)
     free(g->prompt_text);
     free(g->req);
     free(g->choice);
+    call_tools_put(g->tools);
     params_clear(&g->p);
     json_free(g->doc);
     free(g);
@@ -356,6 +357,9 @@ void gen_start(gen *g, reader *r)
                              .n = g->p.n,
                              .s = g->p.s,
                              .think = g->think,
+                             .calls = g->calls,
+                             .tools = g->tools,
+                             .one_call = g->p.one_call,
                              .priority = g->p.priority,
                              .cache_salt = use_salt,
                              .cache_prompt = g->p.cache_prompt,

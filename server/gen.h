@@ -60,6 +60,8 @@ struct gen {
     json_doc *doc; /* the request body: params borrow from it */
     const json *body;
     think_mode think;
+    call_format calls;
+    call_tools *tools;  /* owned reference */
     token_list *prompt; /* [n_prompt] token ids */
     buf *prompt_text;   /* [n_prompt] completions with echo, else NULL */
     int n_prompt;

@@ -165,31 +165,66 @@ void read_refused(reader *r)
             refused(r, "modalities", " with audio output");
 }
 
-/* Tools, structured output: later stages, refused while not neutral. */
-static void read_later(reader *r)
+/* A strict tool holds its arguments to its schema, which needs structured output. */
+static void refuse_strict(reader *r, const json *tools)
 {
-    const json *t = rd_any(r, "tools"), *c = rd_any(r, "tool_choice"),
-               *f = rd_any(r, "response_format");
+    int i = 0;
+    for (const json *t = tools->child; t && !r->failed; t = t->next, i++) {
+        char param[64];
+        if (!json_is(json_get(json_get(t, "function"), "strict"), JSON_TRUE)) continue;
+        snprintf(param, sizeof param, "tools[%d].function.strict", i);
+        r->failed = true;
+        reply_not_built(r->call, param);
+    }
+}
+
+/* T3.  What must be enforced by a grammar is a later stage. */
+static void read_tools(params *p, reader *r)
+{
+    const json *t = rd_any(r, "tools"), *c = rd_any(r, "tool_choice");
+    bool parallel = true;
     if (r->kind == READ_TEXT || r->failed) return;
     if (t && t->type != JSON_ARRAY) {
         reader_fail(r, "invalid_type", "tools", "'tools' must be an array, got %s",
                     json_type_name(t));
-    } else if (t && t->len) {
-        r->failed = true;
-        reply_not_built(r->call, "tools");
-    } else if (c &&
-               !(json_is(c, JSON_STRING) && (!strcmp(c->str, "none") || !strcmp(c->str, "auto")))) {
+        return;
+    }
+    bool any = t && t->len, word = json_is(c, JSON_STRING);
+    bool none = word && !strcmp(c->str, "none"), automatic = word && !strcmp(c->str, "auto");
+    if (r->kind == READ_COMPLETIONS) {
+        if (any) reader_ignore(r, "tools", 5);
+        return;
+    }
+    if (c && !word && c->type != JSON_OBJECT)
+        reader_fail(r, "invalid_type", "tool_choice",
+                    "'tool_choice' must be a string or an object, got %s", json_type_name(c));
+    else if (word && !none && !automatic && strcmp(c->str, "required"))
+        reader_fail(r, "invalid_value", "tool_choice",
+                    "'tool_choice' must be 'none', 'auto', 'required' or an object, got '%.64s'",
+                    c->str);
+    else if (c && !none && !automatic && !any)
+        reader_fail(r, "invalid_value", "tool_choice", "'tool_choice' needs 'tools'");
+    else if (c && !none && !automatic) {
         r->failed = true;
         reply_not_built(r->call, "tool_choice");
-    } else if (f && f->type != JSON_OBJECT) {
+    }
+    p->calls_off = none && any;
+    if (rd_bool(r, "parallel_tool_calls", &parallel)) p->one_call = !parallel;
+    if (any && !none && !r->failed) refuse_strict(r, t);
+}
+
+/* Structured output: a later stage, refused while not neutral. */
+static void read_later(reader *r)
+{
+    const json *f = rd_any(r, "response_format");
+    if (r->kind == READ_TEXT || r->failed) return;
+    if (f && f->type != JSON_OBJECT) {
         reader_fail(r, "invalid_type", "response_format",
                     "'response_format' must be an object, got %s", json_type_name(f));
     } else if (f && !neutral(f)) {
         r->failed = true;
         reply_not_built(r->call, "response_format");
     }
-    bool flag;
-    rd_bool(r, "parallel_tool_calls", &flag);
 }
 
 /* ---- sampling -------------------------------------------------------------------------------- */
@@ -373,20 +408,20 @@ static void read_bias(params *p, reader *r)
 static void read_bad_words(params *p, reader *r)
 {
     const json *j = rd_any(r, "bad_words");
-    if (!j) return;
-    if (j->type != JSON_ARRAY) {
+    if (!j && !p->calls_off) return;
+    if (j && j->type != JSON_ARRAY) {
         reader_fail(r, "invalid_type", "bad_words",
                     "'bad_words' must be an array of strings, got %s", json_type_name(j));
         return;
     }
-    if (j->len > 256) {
+    if (j && j->len > 256) {
         reader_fail(r, "invalid_value", "bad_words",
                     "'bad_words' takes at most 256 strings, got %zu", j->len);
         return;
     }
-    p->bad_word = array_of(r, j->len, sizeof *p->bad_word);
+    p->bad_word = array_of(r, (j ? j->len : 0) + 1, sizeof *p->bad_word);
     int n = 0;
-    for (const json *i = j->child; i && !r->failed; i = i->next) {
+    for (const json *i = j ? j->child : NULL; i && !r->failed; i = i->next) {
         char param[32];
         snprintf(param, sizeof param, "bad_words[%d]", n);
         if (i->type != JSON_STRING)
@@ -398,6 +433,7 @@ static void read_bad_words(params *p, reader *r)
         if (r->failed) return;
         p->bad_word[n++] = i->str;
     }
+    if (p->calls_off && !r->failed) p->bad_word[n++] = "<tool_call>"; /* T3: none */
     p->s.bad_word = p->bad_word;
     p->s.n_bad_word = n;
 }
@@ -591,6 +627,7 @@ bool params_read(params *p, reader *r)
     if (r->failed) return false;
     p->s = sampling_default(r->a->eng);
     read_refused(r);
+    read_tools(p, r);
     read_later(r);
     read_numbers(p, r);
     read_limits(p, r);

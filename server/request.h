@@ -56,6 +56,8 @@ typedef struct {
     bool drawn_seed; /* the seed was random: report it */
     double ping;     /* seconds; 0 = server's, < 0 off */
     int64_t deadline_us;
+    bool calls_off;    /* tool_choice none: tools are shown to the model, calls are banned */
+    bool one_call;     /* parallel_tool_calls: false */
     const char *model; /* the alias that matched */
     /* owned */
     const char **stop;

@@ -1,6 +1,6 @@
 /* fuzz_output.c - any bytes cut anywhere: the output machine gives what it gives for one piece, and
- * every delta is UTF-8.  Input: mode, cut pattern, stop strings ended by 0, then the text.
- * The tokenizer is a table of one token. */
+ * every delta is UTF-8.  Input: mode, cut pattern, stop strings ended by 0, then the text.  The
+ * upper bits of the mode pick how tool calls are written. The tokenizer is a table of one token. */
 #include "engine/text/output.h"
 
 #include "base/utf8.h"
@@ -28,8 +28,13 @@ bool tokenizer_is_special(const tokenizer *t, int32_t id)
     return false;
 }
 
+static const char tools_text[] =
+    "[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":{\"properties\":{"
+    "\"x\":{\"type\":\"integer\"},\"y\":{\"type\":[\"string\",\"null\"]},\"o\":{}}}}}]";
+static call_tools *tools;
+
 typedef struct {
-    buf content, reasoning;
+    buf content, reasoning, calls; /* calls: names, arguments and ends, each marked */
     int stop;
 } result;
 
@@ -38,6 +43,13 @@ static void take(result *r, said *s)
     if (!said_ok(s)) abort();
     said_copy(s, SAID_ANSWER, &r->content);
     said_copy(s, SAID_THOUGHT, &r->reasoning);
+    for (int i = 0; i < s->n; i++) {
+        if (s->piece[i].kind < SAID_CALL) continue;
+        if (!utf8_valid(said_text(s, i), s->piece[i].n)) abort();
+        if (s->piece[i].kind != SAID_ARGS)
+            buf_printf(&r->calls, "%c%d", s->piece[i].kind == SAID_CALL ? 1 : 2, s->piece[i].call);
+        buf_put(&r->calls, said_text(s, i), s->piece[i].n);
+    }
     said_clear(s);
 }
 
@@ -79,7 +91,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     output_options o = {.think = (think_mode)(data[0] & 3),
                         .stop = stop,
                         .stop_len = len,
-                        .include_stop = data[0] & 4};
+                        .include_stop = data[0] & 4,
+                        .calls = (call_format)((data[0] >> 5) % 5)};
+    if (!tools) {
+        const json *root;
+        json_doc *d = json_parse(tools_text, sizeof tools_text - 1, NULL, &root, NULL);
+        if (!d || !(tools = call_tools_new(root))) abort();
+        json_free(d);
+    }
+    o.tools = tools;
     for (int want = data[0] >> 3 & 3; o.n_stop < want; o.n_stop++) {
         const char *zero = memchr(s, 0, (size_t)(end - s));
         if (!zero || zero == s || zero - s > 1024 || !utf8_valid(s, (size_t)(zero - s))) break;
@@ -90,11 +110,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     result whole = feed(&o, s, (size_t)(end - s), 0),
            cut = feed(&o, s, (size_t)(end - s), data[1] | 1u);
     if (whole.stop != cut.stop || !same(&whole.content, &cut.content) ||
-        !same(&whole.reasoning, &cut.reasoning))
+        !same(&whole.reasoning, &cut.reasoning) || !same(&whole.calls, &cut.calls))
         abort();
     buf_clear(&whole.content);
     buf_clear(&whole.reasoning);
     buf_clear(&cut.content);
     buf_clear(&cut.reasoning);
+    buf_clear(&whole.calls);
+    buf_clear(&cut.calls);
     return 0;
 }

@@ -423,6 +423,8 @@ static int make_prompt(talk *k, chat_prompt *out)
     if ((code = render(k, out, generate))) return code;
     if (cont && (code = cut_at_mark(k, &out->prompt))) return code;
     out->think = reading(k, &out->prompt, continued);
+    bool tools = k->in->tools && k->in->tools->len;
+    out->calls = !tools ? CALLS_NONE : k->f->traits.xml_calls ? CALLS_XML : CALLS_HERMES;
     if (generate && out->think == THINK_PROMPT_OPEN && thinking_off(k))
         code = close_thought(k, out);
     return code;

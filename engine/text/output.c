@@ -1,7 +1,8 @@
-/* output.c - see output.h.  Three stages, each fed with what the one before is sure of:
+/* output.c - see output.h.  Four stages, each fed with what the one before is sure of:
  *   bytes   joins token bytes into whole characters; what can be none becomes U+FFFD
  *   think   finds <think> and </think>, drops the tags and the white space around them
- *   stop    watches the answer with one prefix automaton (Knuth, Morris, Pratt) a stop string
+ *   calls   takes tool calls out of the answer (calls.c)
+ *   stop    watches what is left with one prefix automaton (Knuth, Morris, Pratt) a stop string
  * White space is ASCII white space: an ideographic space at the start of an answer is an indent.
  * Every stage is a machine over single characters, so the result cannot depend on how the text was
  * cut into tokens; each does constant work a byte (amortised), so 64 KiB of almost-matches are no
@@ -17,12 +18,13 @@
 #define MAX_STOPS 16
 #define MAX_STOP_BYTES 1024
 
-static const char OPEN[] = "<think>", CLOSE[] = "</think>";
+static const char OPEN[] = "<think>", CLOSE[] = "</think>", CALL[] = "<tool_call>";
 
 typedef enum {
     ST_START,       /* nothing but white space so far, perhaps part of <think> */
     ST_REASON_LEAD, /* after <think>: white space is dropped */
     ST_REASON,
+    ST_TRIAL,       /* in a thought, in what may be its last calls (R7) */
     ST_ANSWER_LEAD, /* after </think>: white space is dropped */
     ST_ANSWER
 } state;
@@ -44,6 +46,19 @@ struct output {
     state st;
     size_t tag; /* bytes of the tag looked for that were seen */
     buf space;  /* white space that is dropped if a tag follows */
+    /* calls */
+    calls *calls; /* NULL: nothing is looked for */
+    call_format format;
+    const call_tools *tools;
+    bool one_call;
+    struct {
+        calls *calls; /* of the text since an opener inside a thought; NULL: not in one */
+        buf raw;      /* that text */
+        said said;    /* what it would be */
+        bool wrong;   /* it is more than calls of known tools */
+        bool off;     /* no opener counts now */
+    } trial;
+    bool call_tag; /* the tag looked for is <tool_call> */
     /* stop */
     stop_string stop[MAX_STOPS];
     int n_stop;
@@ -60,7 +75,7 @@ struct output {
     size_t tag_token;            /* first token that belongs to the tag at hand */
     size_t think_from, think_to; /* tokens [from, to) are the reasoning; to = 0: not closed */
     bool thought;
-    bool token_tag, token_reason, token_answer; /* what the token at hand holds */
+    bool token_tag, token_reason, token_answer, token_call; /* what the token at hand holds */
     bool stops_on, oom;
     said *said; /* of the call at hand */
 };
@@ -151,14 +166,62 @@ static void release_certain(output *o)
     release(o, sure);
 }
 
-static void answer(output *o, const char *s, size_t n)
+static void answer_text(output *o, const char *s, size_t n)
 {
-    if (o->fired >= 0) return;
+    if (o->fired >= 0 || !n) return;
+    o->token_answer = true;
     if (!o->n_stop) {
         said_put(o->said, SAID_ANSWER, 0, s, n);
         return;
     }
     for (size_t i = 0; i < n && o->fired < 0; i++) answer_byte(o, s[i]);
+}
+
+/* No more text follows here: the best complete match stands, else all that was held is text. */
+static void settle_stops(output *o)
+{
+    if (o->fired < 0 && o->match >= 0) fire(o);
+    if (o->fired < 0) release(o, o->pos);
+    for (int i = 0; i < o->n_stop; i++) o->stop[i].at = 0;
+}
+
+/* ---- calls ---- */
+
+static void on_text(void *ctx, const char *s, size_t n)
+{
+    answer_text(ctx, s, n);
+}
+
+static void on_call(void *ctx, said_kind kind, int call, const char *s, size_t n)
+{
+    output *o = ctx;
+    if (kind == SAID_CALL) settle_stops(o);
+    if (o->fired < 0) said_put(o->said, kind, call, s, n);
+}
+
+static void answer(output *o, const char *s, size_t n)
+{
+    if (o->fired >= 0) return;
+    if (!o->calls) {
+        answer_text(o, s, n);
+        return;
+    }
+    o->token_call |= calls_busy(o->calls);
+    calls_feed(o->calls, s, n);
+    o->token_call |= calls_busy(o->calls);
+}
+
+static void on_trial_text(void *ctx, const char *s, size_t n)
+{
+    output *o = ctx;
+    for (size_t i = 0; i < n; i++) o->trial.wrong |= !is_space(s[i]);
+}
+
+static void on_trial_call(void *ctx, said_kind kind, int call, const char *s, size_t n)
+{
+    output *o = ctx;
+    if (kind == SAID_CALL && call_tools_find(o->tools, s, n) < 0) o->trial.wrong = true;
+    said_put(&o->trial.said, kind, call, s, n);
 }
 
 /* ---- think tags ---- */
@@ -177,7 +240,6 @@ static void put_text(output *o, const char *s, size_t n)
         o->token_reason = true;
         said_put(o->said, SAID_THOUGHT, 0, s, n);
     } else {
-        o->token_answer = true;
         answer(o, s, n);
     }
 }
@@ -192,7 +254,8 @@ static void put_held(output *o)
     if (o->st == ST_START) o->st = ST_ANSWER;
     if (o->st == ST_REASON_LEAD) o->st = ST_REASON;
     if (o->space.len) put_text(o, o->space.v, o->space.len);
-    if (tag) put_text(o, o->st == ST_REASON ? CLOSE : OPEN, tag);
+    if (tag) put_text(o, o->st != ST_REASON ? OPEN : o->call_tag ? CALL : CLOSE, tag);
+    o->call_tag = false;
     buf_reset(&o->space);
     settle(o, o->st == ST_REASON ? TOK_REASONING : TOK_ANSWER);
     if (mine) return;
@@ -200,9 +263,31 @@ static void put_held(output *o)
     o->token_answer = shown[1];
 }
 
+/* An opener inside a thought: the white space before it stays held. */
+static void trial_begin(output *o)
+{
+    o->tag = 0;
+    o->call_tag = false;
+    o->trial.wrong = false;
+    said_reset(&o->trial.said);
+    buf_reset(&o->trial.raw);
+    buf_put(&o->trial.raw, CALL, sizeof CALL - 1);
+    o->trial.calls = calls_new(o->format, o->tools, (call_sink){o, on_trial_text, on_trial_call});
+    if (!o->trial.calls) {
+        o->oom = true;
+        return;
+    }
+    calls_feed(o->trial.calls, CALL, sizeof CALL - 1);
+    o->st = ST_TRIAL;
+}
+
 static void tag_complete(output *o)
 {
     bool opens = o->st == ST_START;
+    if (o->call_tag) {
+        trial_begin(o);
+        return;
+    }
     o->tag = 0;
     o->token_tag = true;
     buf_reset(&o->space);
@@ -221,7 +306,9 @@ static void tag_complete(output *o)
  * a tag, so single bytes are enough. */
 static void tag_byte(output *o, char c)
 {
-    const char *tag = o->st == ST_START ? OPEN : CLOSE;
+    if (o->tag == 1 && o->st != ST_START && c == CALL[1] && o->calls && !o->trial.off)
+        o->call_tag = true;
+    const char *tag = o->st == ST_START ? OPEN : o->call_tag ? CALL : CLOSE;
     if (c == tag[o->tag]) {
         if (!o->tag++) o->tag_token = o->n_tokens;
         if (!tag[o->tag]) tag_complete(o);
@@ -244,13 +331,62 @@ static void tag_byte(output *o, char c)
     put_text(o, &c, 1);
 }
 
+static void think_text(output *o, const char *s, size_t n);
+
+/* The text since the opener is thought after all.  A tag may have begun at its very end. */
+static void trial_fails(output *o)
+{
+    buf raw = o->trial.raw;
+    o->trial.raw = (buf){0};
+    calls_free(o->trial.calls);
+    o->trial.calls = NULL;
+    o->st = ST_REASON;
+    size_t most = sizeof CALL - 2, tail = raw.len - 1 < most ? raw.len - 1 : most;
+    while (tail && raw.v[raw.len - tail] != '<') tail--;
+    o->trial.off = true;
+    think_text(o, buf_str(&raw), raw.len - tail);
+    o->trial.off = false;
+    think_text(o, buf_str(&raw) + raw.len - tail, tail);
+    buf_clear(&raw);
+}
+
+/* The character at s[0] in a trial; returns its bytes. */
+static size_t trial_char(output *o, const char *s, size_t n)
+{
+    int k = utf8_valid_at(s, n);
+    size_t len = k > 0 ? (size_t)k : 1;
+    buf_put(&o->trial.raw, s, len);
+    calls_feed(o->trial.calls, s, len);
+    o->oom |= calls_oom(o->trial.calls) || !said_ok(&o->trial.said) || !buf_ok(&o->trial.raw);
+    if (o->trial.wrong && !o->oom) trial_fails(o);
+    return len;
+}
+
+/* Nothing follows a trial: complete calls of known tools count, and the thought ended before them.
+ */
+static void trial_end(output *o)
+{
+    calls_end(o->trial.calls);
+    int n = 0, whole = calls_whole(o->trial.calls);
+    for (int i = 0; i < o->trial.said.n; i++) n += o->trial.said.piece[i].kind == SAID_CALL;
+    if (o->trial.wrong || n == 0 || whole < n) {
+        trial_fails(o);
+        return;
+    }
+    buf_reset(&o->space);
+    if (!said_join(o->said, &o->trial.said)) o->oom = true;
+}
+
 static void think_text(output *o, const char *s, size_t n)
 {
     size_t i = 0;
-    for (; i < n && o->st < ST_ANSWER; i++) {
-        if (o->st != ST_ANSWER_LEAD) tag_byte(o, s[i]);
-        else if (!is_space(s[i])) break;
+    while (i < n && o->st < ST_ANSWER && !o->oom) {
+        if (o->st == ST_TRIAL) i += trial_char(o, s + i, n - i);
+        else if (o->st != ST_ANSWER_LEAD) tag_byte(o, s[i++]);
+        else if (is_space(s[i])) i++;
+        else break;
     }
+    if (o->oom) return;
     if (i == n) return;
     o->st = ST_ANSWER;
     put_text(o, s + i, n - i);
@@ -325,6 +461,14 @@ output *output_new(const output_options *p)
     o->tags = p->think != THINK_NONE;
     o->thought = p->think == THINK_PROMPT_OPEN || p->think == THINK_PROMPT_TEXT;
     o->match = o->fired = -1;
+    o->format = p->calls;
+    o->tools = p->tools;
+    o->one_call = p->one_call;
+    if (p->calls != CALLS_NONE &&
+        !(o->calls = calls_new(p->calls, p->tools, (call_sink){o, on_text, on_call}))) {
+        output_free(o);
+        return NULL;
+    }
     switch (p->think) {
     case THINK_NONE: o->st = ST_ANSWER; break;
     case THINK_MODEL_OPENS: o->st = ST_START; break;
@@ -346,6 +490,10 @@ void output_free(output *o)
         free(o->stop[i].s);
         free(o->stop[i].fail);
     }
+    calls_free(o->calls);
+    calls_free(o->trial.calls);
+    buf_clear(&o->trial.raw);
+    said_clear(&o->trial.said);
     buf_clear(&o->space);
     buf_clear(&o->held);
     buf_clear(&o->kinds);
@@ -354,7 +502,7 @@ void output_free(output *o)
 
 static token_kind state_kind(const output *o)
 {
-    return o->st == ST_REASON || o->st == ST_REASON_LEAD ? TOK_REASONING : TOK_ANSWER;
+    return output_in_reasoning(o) ? TOK_REASONING : TOK_ANSWER;
 }
 
 /* Kind of the token just fed, and whether it is final: text that is shown counts before a tag, a
@@ -364,6 +512,7 @@ static token_kind token_end(output *o)
     token_kind kind = o->token_answer   ? TOK_ANSWER
                       : o->token_reason ? TOK_REASONING
                       : o->token_tag    ? TOK_MARKUP
+                      : o->token_call   ? TOK_MARKUP
                                         : state_kind(o);
     bool shown = o->token_answer || o->token_reason;
     /* A token that shows text and begins a tag is text; so the tag begins with the next one. */
@@ -375,35 +524,50 @@ static token_kind token_end(output *o)
     return kind;
 }
 
-/* Is the piece one of the tags that end or begin a thought?  Those count even as control tokens. */
-static bool is_tag(const char *s, size_t n)
+static bool is(const char *tag, const char *s, size_t n)
 {
-    return (n == sizeof OPEN - 1 && !memcmp(s, OPEN, n)) ||
-           (n == sizeof CLOSE - 1 && !memcmp(s, CLOSE, n));
+    return n == strlen(tag) && !memcmp(s, tag, n);
+}
+
+/* Is the piece a tag that is looked for?  Those count even as control tokens. */
+static bool is_tag(const output *o, const char *s, size_t n)
+{
+    return (o->tags && (is(OPEN, s, n) || is(CLOSE, s, n))) ||
+           (o->calls && (is(CALL, s, n) || is("</tool_call>", s, n)));
 }
 
 /* Memory that ran out anywhere shows in what the caller gets. */
 static void report_oom(output *o)
 {
-    o->oom = o->oom || !buf_ok(&o->space) || !buf_ok(&o->held) || !buf_ok(&o->kinds);
+    o->oom = o->oom || !buf_ok(&o->space) || !buf_ok(&o->held) || !buf_ok(&o->kinds) ||
+             (o->calls && calls_oom(o->calls));
     if (o->oom) o->said->oom = true;
+}
+
+static int feed(output *o, const char *piece, size_t n, bool stops_on, said *s, token_kind *kind)
+{
+    o->said = s;
+    o->stops_on = stops_on;
+    o->token_tag = o->token_reason = o->token_answer = o->token_call = false;
+    if (piece && o->fired < 0 && !o->ended) put_bytes(o, piece, n);
+    if (o->fired < 0) release_certain(o);
+    token_kind k = token_end(o);
+    if (kind) *kind = k;
+    report_oom(o);
+    return o->fired;
 }
 
 int output_feed(output *o, int32_t id, bool stops_on, said *s, token_kind *kind)
 {
     size_t n = 0;
     const char *piece = tokenizer_piece(o->tok, id, &n);
-    o->said = s;
-    o->stops_on = stops_on;
-    o->token_tag = o->token_reason = o->token_answer = false;
-    bool skip = !piece || (!o->keep_special && tokenizer_is_special(o->tok, id) &&
-                           !(o->tags && is_tag(piece, n)));
-    if (!skip && o->fired < 0 && !o->ended) put_bytes(o, piece, n);
-    if (o->fired < 0) release_certain(o);
-    token_kind k = token_end(o);
-    if (kind) *kind = k;
-    report_oom(o);
-    return o->fired;
+    bool hidden = piece && !o->keep_special && tokenizer_is_special(o->tok, id);
+    return feed(o, hidden && !is_tag(o, piece, n) ? NULL : piece, n, stops_on, s, kind);
+}
+
+int output_feed_bytes(output *o, const char *s, size_t n, said *to)
+{
+    return feed(o, s, n, true, to, NULL);
 }
 
 int output_end(output *o, said *s)
@@ -416,10 +580,10 @@ int output_end(output *o, said *s)
         return o->fired;
     }
     if (o->n_part) think_text(o, "\xEF\xBF\xBD", 3);
-    if (o->tag || o->space.len) put_held(o);
-    /* No text follows: the best complete match stands. */
-    if (o->fired < 0 && o->match >= 0) fire(o);
-    if (o->fired < 0) release(o, o->pos);
+    if (o->st == ST_TRIAL && !o->oom) trial_end(o);
+    if (o->st != ST_TRIAL && (o->tag || o->space.len)) put_held(o);
+    if (o->calls && o->fired < 0) calls_end(o->calls);
+    settle_stops(o);
     o->settled = o->n_tokens;
     report_oom(o);
     return o->fired;
@@ -439,5 +603,10 @@ int output_reasoning_tokens(const output *o)
 
 bool output_in_reasoning(const output *o)
 {
-    return o->st == ST_REASON || o->st == ST_REASON_LEAD;
+    return o->st == ST_REASON || o->st == ST_REASON_LEAD || o->st == ST_TRIAL;
+}
+
+bool output_wants_end(const output *o)
+{
+    return o->calls && (calls_stopped(o->calls) || (o->one_call && calls_whole(o->calls) > 0));
 }

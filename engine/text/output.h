@@ -1,13 +1,14 @@
 /* output.h - from token ids to text a client may see: one per generated sequence.
  * Joins token bytes, holds back incomplete UTF-8, splits reasoning from answer, watches for stop
- * strings in the answer (G8), and never lets a byte of a stop string or of a think tag out.
- * Joined deltas equal the whole text at any chunking (G17).
- * It lives beside the tokenizer, not in server/, because the engine must know at once that a stop
- * string ended a sequence.
- * Thread: one owner (the engine thread). */
+ * strings in the answer (G8), finds tool calls (T7-T9), and never lets a byte of a stop string or
+ * of a tag out.  Stop strings act on the answer's text only, never inside a call. Joined deltas
+ * equal the whole text at any chunking (G17). It lives beside the tokenizer, not in server/,
+ * because the engine must know at once that a stop string ended a sequence. Thread: one owner (the
+ * engine thread). */
 #ifndef QUERN_ENGINE_TEXT_OUTPUT_H
 #define QUERN_ENGINE_TEXT_OUTPUT_H
 
+#include "engine/text/calls.h"
 #include "engine/text/said.h"
 #include "engine/text/tokenizer.h"
 
@@ -28,9 +29,12 @@ typedef struct {
     int n_stop;              /* 0..16 */
     bool include_stop;       /* include_stop_str_in_output */
     bool keep_special;       /* skip_special_tokens: false */
+    call_format calls;       /* how calls are written; CALLS_NONE: nothing is looked for */
+    const call_tools *tools; /* borrowed; with calls */
+    bool one_call;           /* parallel_tool_calls: false */
 } output_options;
 
-/* MARKUP: think tags (and white space before the opening one). */
+/* MARKUP: think tags (and white space before the opening one), calls. */
 typedef enum { TOK_ANSWER, TOK_REASONING, TOK_MARKUP } token_kind;
 
 typedef struct output output;
@@ -45,6 +49,8 @@ void output_free(output *o);
  * false: a stop string that this token completes does not fire (min_tokens, G9). Out of memory
  * marks s as such (said_ok). */
 int output_feed(output *o, int32_t id, bool stops_on, said *s, token_kind *kind);
+/* The same for bytes that no token stands for. */
+int output_feed_bytes(output *o, const char *s, size_t n, said *to);
 /* The end: flushes what was held (U+FFFD for an incomplete character), once.  Returns the index of
  * a stop string that this decided, or that had fired before, else -1; of a match nothing comes out
  * (but with include_stop). */
@@ -52,6 +58,9 @@ int output_end(output *o, said *s);
 /* Kinds of the tokens fed so far: *kinds[returned] (bytes holding token_kind, borrowed until the
  * next call) are final.  After output_end that is all of them. */
 size_t output_kinds(const output *o, const unsigned char **kinds);
+/* Generation shall end here: the one call that was allowed is complete, or the place is reached
+ * where a call's result belongs. */
+bool output_wants_end(const output *o);
 /* Tokens from <think> to </think> inclusive so far. */
 int output_reasoning_tokens(const output *o);
 bool output_in_reasoning(const output *o);

@@ -88,7 +88,7 @@ def test_bad_chat_field(server, fields, code, param):
 
 
 @pytest.mark.parametrize("fields,param", [
-    ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+    ({"tools": [{"type": "function", "function": {"name": "f", "strict": True}}]}, "tools[0].function.strict"),
     ({"response_format": {"type": "json_object"}}, "response_format"),
     ({"guided_regex": "a+"}, "guided_regex"),
     ({"grammar": "root ::= \"a\""}, "grammar"),
@@ -99,7 +99,7 @@ def test_bad_chat_field(server, fields, code, param):
     ({"timings_per_token": True}, "timings_per_token"),
     ({"return_progress": True}, "return_progress"),
     ({"echo": True}, "echo"),
-    ({"tool_choice": "required"}, "tool_choice"),
+    ({"tool_choice": "required", "tools": [{"type": "function", "function": {"name": "f"}}]}, "tool_choice"),
     ({"stream": True, "stream_options": {"continuous_usage_stats": True}}, "stream_options.continuous_usage_stats"),
 ])
 def test_later_stage_fields_answer_501(server, fields, param):

@@ -1,0 +1,206 @@
+/* calls_lines.c - calls in the labelled lines of older checkpoints (API T2): ReAct of Qwen1, and
+ * the marks of Qwen-Agent for Qwen1.5 and 2.  A call is held until its JSON object is complete;
+ * what is none is text again.  Labels of thoughts and answers are dropped, their text is the
+ * answer. */
+#include "engine/text/calls_impl.h"
+
+#include "base/json.h"
+
+#include <string.h>
+
+typedef enum { LABEL_CALL, LABEL_ARGS, LABEL_RESULT, LABEL_TEXT } label_kind;
+
+typedef struct {
+    const char *text;
+    label_kind kind;
+} label;
+
+static const label react[] = {{"Thought:", LABEL_TEXT},      {"Action:", LABEL_CALL},
+                              {"Action Input:", LABEL_ARGS}, {"Observation:", LABEL_RESULT},
+                              {"Final Answer:", LABEL_TEXT}, {NULL, LABEL_TEXT}};
+static const label marks[] = {{"\xE2\x9C\xBF"
+                               "FUNCTION\xE2\x9C\xBF:",
+                               LABEL_CALL},
+                              {"\xE2\x9C\xBF"
+                               "ARGS\xE2\x9C\xBF:",
+                               LABEL_ARGS},
+                              {"\xE2\x9C\xBF"
+                               "RESULT\xE2\x9C\xBF:",
+                               LABEL_RESULT},
+                              {"\xE2\x9C\xBF"
+                               "RETURN\xE2\x9C\xBF:",
+                               LABEL_TEXT},
+                              {NULL, LABEL_TEXT}};
+
+static const label *labels(const calls *c)
+{
+    return c->format == CALLS_REACT ? react : marks;
+}
+
+/* The label that s[n] is (*whole) or begins. */
+static const label *find(const calls *c, const char *s, size_t n, bool *whole)
+{
+    for (const label *l = labels(c); l->text; l++) {
+        size_t len = strlen(l->text);
+        if (n > len || memcmp(l->text, s, n) != 0) continue;
+        *whole = n == len;
+        return l;
+    }
+    return NULL;
+}
+
+static void line_byte(calls *c, char b);
+
+/* The bytes held for a call are text; the last n anew, as if they began a line. */
+static void give_up(calls *c, size_t n)
+{
+    buf last = {0};
+    c->held.len -= n;
+    buf_put(&last, c->held.v + c->held.len, n);
+    buf_reset(&c->tag);
+    calls_give_back(c);
+    c->line = LINE_START;
+    if (!buf_ok(&last)) c->oom = true;
+    for (size_t i = 0; i < last.len; i++) line_byte(c, last.v[i]);
+    buf_clear(&last);
+}
+
+static void text_byte(calls *c, char b)
+{
+    if (c->first_byte && call_space(b) && b != '\n') return;
+    c->first_byte = false;
+    if (b == '\n') c->line = LINE_START;
+    if (call_space(b)) buf_putc(&c->space, b);
+    else calls_text(c, &b, 1);
+}
+
+static void start_byte(calls *c, char b)
+{
+    bool whole = false;
+    if (!c->tag.len && call_space(b)) {
+        buf_putc(&c->space, b);
+        return;
+    }
+    buf_putc(&c->tag, b);
+    if (!buf_ok(&c->tag)) return;
+    const label *l = find(c, c->tag.v, c->tag.len, &whole);
+    if (l && !whole) return;
+    buf tag = c->tag;
+    c->tag = (buf){0};
+    bool plain = !l || (l->kind == LABEL_ARGS); /* arguments without a call are text */
+    if (plain) {
+        c->line = LINE_TEXT;
+        for (size_t i = 0; i < tag.len; i++) line_byte(c, tag.v[i]);
+    } else if (l->kind == LABEL_TEXT) {
+        /* The label goes, and the white space behind it. */
+        c->line = LINE_TEXT;
+        c->first_byte = true;
+    } else if (l->kind == LABEL_RESULT) {
+        c->stopped = true;
+    } else {
+        buf_put(&c->held, tag.v, tag.len);
+        buf_reset(&c->name);
+        c->line = LINE_NAME;
+    }
+    buf_clear(&tag);
+}
+
+static void name_byte(calls *c, char b)
+{
+    buf_putc(&c->held, b);
+    if (b != '\n') {
+        if (c->name.len || !call_space(b)) buf_putc(&c->name, b);
+        return;
+    }
+    while (c->name.len && call_space(c->name.v[c->name.len - 1])) c->name.len--;
+    if (!c->name.len) {
+        give_up(c, 0);
+        return;
+    }
+    c->line = LINE_LABEL;
+}
+
+static void label_byte(calls *c, char b)
+{
+    bool whole = false;
+    buf_putc(&c->held, b);
+    if (!c->tag.len && call_space(b)) return;
+    buf_putc(&c->tag, b);
+    if (!buf_ok(&c->held) || !buf_ok(&c->tag)) return;
+    /* "Action:" begins as "Action Input:" does: the arguments' label is what counts here. */
+    for (const label *l = labels(c); l->text; l++) {
+        if (l->kind != LABEL_ARGS || strncmp(l->text, c->tag.v, c->tag.len) != 0) continue;
+        if (c->tag.len < strlen(l->text)) return;
+        whole = true;
+    }
+    if (!whole) {
+        give_up(c, c->tag.len);
+        return;
+    }
+    buf_reset(&c->tag);
+    buf_reset(&c->args);
+    c->depth = 0;
+    c->in_string = c->escape = false;
+    c->line = LINE_ARGS;
+}
+
+static void emit(calls *c, bool whole)
+{
+    calls_begin(c, buf_str(&c->name), c->name.len);
+    calls_args(c, buf_str(&c->args), c->args.len);
+    if (whole) calls_finish(c);
+    c->named = false;
+    c->after = true;
+    c->line = LINE_START;
+}
+
+static void args_byte(calls *c, char b)
+{
+    buf_putc(&c->held, b);
+    if (!c->depth && call_space(b)) return;
+    if (!c->depth && b != '{') {
+        give_up(c, 1);
+        return;
+    }
+    buf_putc(&c->args, b);
+    if (c->in_string) {
+        if (c->escape) c->escape = false;
+        else if (b == '\\') c->escape = true;
+        else if (b == '"') c->in_string = false;
+        return;
+    }
+    if (b == '"') c->in_string = true;
+    if (b == '{' || b == '[') c->depth++;
+    if (b == '}' || b == ']') c->depth--;
+    if (c->depth) return;
+    const json *j;
+    err e = {0};
+    json_doc *d = json_parse(buf_str(&c->args), c->args.len, NULL, &j, &e);
+    json_free(d);
+    if (d) emit(c, true);
+    else give_up(c, 0);
+}
+
+static void line_byte(calls *c, char b)
+{
+    switch (c->line) {
+    case LINE_START: start_byte(c, b); break;
+    case LINE_TEXT: text_byte(c, b); break;
+    case LINE_NAME: name_byte(c, b); break;
+    case LINE_LABEL: label_byte(c, b); break;
+    case LINE_ARGS: args_byte(c, b); break;
+    }
+}
+
+void calls_lines_byte(calls *c, char b)
+{
+    if (!c->stopped) line_byte(c, b);
+}
+
+void calls_lines_end(calls *c)
+{
+    if (c->stopped) return;
+    if (c->line == LINE_ARGS && c->depth) emit(c, false);
+    if (c->line == LINE_START && c->tag.len) calls_text(c, c->tag.v, c->tag.len);
+    buf_reset(&c->tag);
+}
