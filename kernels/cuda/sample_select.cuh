@@ -48,47 +48,68 @@ typedef struct {
 
 /* ---- over the block -------------------------------------------------------------------------- */
 
-/* Sum of v over the threads before this one; *all over all threads. */
-CU_FN u64 block_before(pick &s, u64 v, u64 *all)
+/* Sum of v over the lanes before this one; *all over all lanes. */
+CU_FN u64 warp_before(u64 v, u64 *all)
 {
-    int warp = (int)threadIdx.x / 32;
     u64 upto = v;
     for (unsigned d = 1; d < 32; d <<= 1) {
         u64 w = __shfl_up_sync(CU_FULL, upto, d);
         if (cu_lane() >= (int)d) upto += w;
     }
-    if (cu_lane() == 31) s.warp_part[warp] = upto;
+    *all = __shfl_sync(CU_FULL, upto, 31);
+    return upto - v;
+}
+
+/* Sum of v over the threads before this one; *all over all threads. */
+CU_FN u64 block_before(pick &s, u64 v, u64 *all)
+{
+    int warp = (int)threadIdx.x / 32;
+    u64 of_warp, before = warp_before(v, &of_warp), sum = 0;
+    if (cu_lane() == 0) s.warp_part[warp] = of_warp;
     __syncthreads();
-    u64 before = 0, sum = 0;
 #pragma unroll 1
     for (int w = 0; w < PICK_WARPS; w++) {
-        if (w == warp) before = sum;
+        if (w == warp) before += sum;
         sum += s.warp_part[w];
     }
     __syncthreads();
     *all = sum;
-    return before + upto - v;
+    return before;
 }
 
-/* Sorts key[n], smallest first; n <= CAND.  Bitonic.  Not inlined: the compiler's time. */
+/* Of the block, or of its first warp. */
+CU_FN void sync_some(bool one_warp)
+{
+    if (one_warp) __syncwarp();
+    else __syncthreads();
+}
+
+/* Sorts key[n], smallest first; n <= CAND.  Bitonic; few keys are left to one warp.  Not inlined:
+ * the compiler's time. */
 static __device__ __attribute__((noinline)) void sort_keys(u64 *key, int n)
 {
     int size = 2;
     while (size < n) size *= 2;
-    for (int i = n + (int)threadIdx.x; i < size; i += PICK_THREADS) key[i] = LAST_KEY;
-    __syncthreads();
-    for (int run = 2; run <= size; run *= 2)
-        for (int step = run / 2; step; step /= 2) {
-            for (int i = (int)threadIdx.x; i < size / 2; i += PICK_THREADS) {
-                int low = (i & ~(step - 1)) * 2 + (i & (step - 1)), high = low + step;
-                u64 a = key[low], b = key[high];
-                if ((a > b) == !(low & run)) {
-                    key[low] = b;
-                    key[high] = a;
+    bool one_warp = size <= 64;
+    int threads = one_warp ? 32 : PICK_THREADS;
+    __syncthreads(); /* other warps wrote the keys */
+    if ((int)threadIdx.x < threads) {
+        for (int i = n + (int)threadIdx.x; i < size; i += threads) key[i] = LAST_KEY;
+        sync_some(one_warp);
+        for (int run = 2; run <= size; run *= 2)
+            for (int step = run / 2; step; step /= 2) {
+                for (int i = (int)threadIdx.x; i < size / 2; i += threads) {
+                    int low = (i & ~(step - 1)) * 2 + (i & (step - 1)), high = low + step;
+                    u64 a = key[low], b = key[high];
+                    if ((a > b) == !(low & run)) {
+                        key[low] = b;
+                        key[high] = a;
+                    }
                 }
+                sync_some(one_warp);
             }
-            __syncthreads();
-        }
+    }
+    __syncthreads();
 }
 
 /* u.weight[i] = f(key[i]) for i < n. */
@@ -102,25 +123,28 @@ template <class F> CU_FN void weigh_keys(pick &s, int n, F f)
  * in found_sum. */
 CU_FN int walk_weights(pick &s, int n, u64 want)
 {
-    u64 v[CAND_PER_THREAD], mine = 0, all;
-    int first = (int)threadIdx.x * CAND_PER_THREAD;
-    for (int i = 0; i < CAND_PER_THREAD; i++) {
-        v[i] = first + i < n ? s.u.weight[first + i] : 0;
-        mine += v[i];
-    }
-    u64 upto = block_before(s, mine, &all);
-    if (threadIdx.x == 0) {
-        s.found_at = n;
-        s.found_sum = all;
-    }
-    __syncthreads();
-    if (upto < want && upto + mine >= want) {
-        int at = first;
+    bool one_warp = n <= 32 * CAND_PER_THREAD;
+    if (!one_warp || threadIdx.x < 32) {
+        u64 v[CAND_PER_THREAD], mine = 0, all;
+        int first = (int)threadIdx.x * CAND_PER_THREAD;
         for (int i = 0; i < CAND_PER_THREAD; i++) {
-            upto += v[i];
-            at += upto < want;
+            v[i] = first + i < n ? s.u.weight[first + i] : 0;
+            mine += v[i];
         }
-        s.found_at = at;
+        u64 upto = one_warp ? warp_before(mine, &all) : block_before(s, mine, &all);
+        if (threadIdx.x == 0) {
+            s.found_at = n;
+            s.found_sum = all;
+        }
+        sync_some(one_warp);
+        if (upto < want && upto + mine >= want) {
+            int at = first;
+            for (int i = 0; i < CAND_PER_THREAD; i++) {
+                upto += v[i];
+                at += upto < want;
+            }
+            s.found_at = at;
+        }
     }
     __syncthreads();
     return s.found_at;
