@@ -1,10 +1,10 @@
-/* emu.cpp - fibres and the order in which a block's threads run.
+/* emu.cpp - the order in which a block's threads run, and where they wait.
  *
- * A fibre is a stack.  A thread gets one when it first runs; a fibre whose thread has returned
- * takes the next thread that has not started, on the same stack, without a switch: kernels that
- * never wait cost a call per thread.  The scheduler stays with a warp until none of its lanes can
- * go on, which keeps its stacks in the cache.  Thread: each OS thread has its own block and fibres.
- */
+ * A thread gets a fibre when it first runs; a fibre whose thread has returned takes the next thread
+ * that has not started, on the same stack, without a switch: kernels that never wait cost a call
+ * per thread.  The scheduler stays with a warp until none of its lanes can go on, which keeps its
+ * stacks in the cache.  Owns the block's progress.  Refuses (aborts) what emu.h says. Thread: the
+ * one that runs the block. */
 #include "kernels/cuda/emu.h"
 #include "kernels/cuda/emu_fibre.h"
 

@@ -8,7 +8,7 @@
 #ifndef QUERN_KERNELS_CUDA_EMU_ASYNC_H
 #define QUERN_KERNELS_CUDA_EMU_ASYNC_H
 
-#include "kernels/cuda/emu_warp.h"
+#include "kernels/cuda/emu_bits.h"
 
 namespace emu
 {

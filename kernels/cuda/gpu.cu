@@ -94,19 +94,45 @@ int gpu_count(err *e)
     return 0;
 }
 
-static int read_info(int device, gpu_info *i)
+/* Stands for all kernels of this binary, which are built for the same devices. */
+__global__ void probe_kernel(void)
+{
+}
+
+static cudaError_t read_info(int device, gpu_info *i)
 {
     cudaDeviceProp p;
-    if (cudaGetDeviceProperties(&p, device) != cudaSuccess) return -1;
+    cudaError_t r = cudaGetDeviceProperties(&p, device);
+    if (r != cudaSuccess) return r;
     *i = gpu_info();
-    snprintf(i->name, sizeof i->name, "%s", p.name);
+    snprintf(i->name, sizeof i->name, "%.63s", p.name);
     i->sms = p.multiProcessorCount;
     i->cc = p.major * 10 + p.minor;
     i->smem_block = (int)p.sharedMemPerBlockOptin;
     i->smem_sm = (int)p.sharedMemPerMultiprocessor;
     i->l2 = (size_t)p.l2CacheSize;
     i->mem_total = p.totalGlobalMem;
-    return 0;
+    return cudaSuccess;
+}
+
+/* 0 if the kernels of this binary run on the (current) device. */
+static int check_kernels(int device, const gpu_info *i, err *e)
+{
+    static const int built[] = {__CUDA_ARCH_LIST__};
+    char list[128] = "";
+    cudaFuncAttributes a;
+    cudaError_t r = cudaFuncGetAttributes(&a, (const void *)probe_kernel);
+    if (r == cudaSuccess && i->cc >= OLDEST_CC) return 0;
+    cudaGetLastError();
+    for (int b : built) {
+        size_t n = strlen(list);
+        snprintf(list + n, sizeof list - n, " %d", b / 10);
+    }
+    return err_set(
+        e, ERR_UNSUPPORTED,
+        "device %d (%s) has compute capability %d.%d; the kernels are built for%s and need "
+        "8.0 (make CUDA=1 ARCHS=\"%d\" builds for it)",
+        device, i->name, i->cc / 10, i->cc % 10, list, i->cc);
 }
 
 int gpu_open(gpu **out, int device, err *e)
@@ -120,19 +146,15 @@ int gpu_open(gpu **out, int device, err *e)
     if (!g) return err_set(e, ERR_NOMEM, "out of memory");
     g->device = device;
     cudaError_t r = cudaSetDevice(device);
-    if (r == cudaSuccess)
-        r = cudaFree(NULL); /* makes the context, so that a broken one shows here */
-    if (r != cudaSuccess || read_info(device, &g->info)) {
-        err_set(e, ERR_NOTFOUND, "device %d cannot be used: %s", device, cudaGetErrorString(r));
+    if (r == cudaSuccess) r = cudaFree(NULL); /* makes the context: a broken one shows here */
+    if (r == cudaSuccess) r = read_info(device, &g->info);
+    if (r != cudaSuccess) {
         cudaGetLastError();
         free(g);
-        return ERR_NOTFOUND;
+        return err_set(e, ERR_NOTFOUND, "device %d cannot be used: %s", device,
+                       cudaGetErrorString(r));
     }
-    if (g->info.cc < OLDEST_CC) {
-        err_set(e, ERR_UNSUPPORTED,
-                "device %d (%s) has compute capability %d.%d; 8.0 or later is "
-                "needed",
-                device, g->info.name, g->info.cc / 10, g->info.cc % 10);
+    if (check_kernels(device, &g->info, e)) {
         free(g);
         return ERR_UNSUPPORTED;
     }
@@ -343,21 +365,27 @@ void gpu_graph_free(gpu_graph *g)
 
 enum { FREE_SMEM = 48 * 1024 }; /* what any kernel may have unasked */
 
-/* Lets the kernel have all the shared memory a block may ask for, once per handle. */
+/* Lets the kernel have all the shared memory a block may ask for, once per handle.  Should two
+ * threads do so at once, no harm is done. */
 static bool raise_limit(gpu *g, const char *name, const void *kernel)
 {
     unsigned at = (unsigned)((uintptr_t)kernel >> 4) * 2654435761u % KERNELS;
-    for (; g->kernel[at]; at = (at + 1) % KERNELS)
-        if (g->kernel[at] == kernel) return true;
+    const void *have;
+    while ((have = __atomic_load_n(&g->kernel[at], __ATOMIC_ACQUIRE)) && have != kernel)
+        at = (at + 1) % KERNELS;
+    if (have) return true;
     cudaFuncAttributes a;
     if (!ok(g, cudaFuncGetAttributes(&a, kernel), name)) return false;
     int most = g->info.smem_block - (int)a.sharedSizeBytes;
     if (!ok(g, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most),
             name))
         return false;
-    if (g->n_kernels < KERNELS - 1) { /* one stays empty, so that searches end */
-        g->kernel[at] = kernel;
-        g->n_kernels++;
+    /* A quarter stays empty, so that searches end soon; kernels beyond are raised at every launch.
+     */
+    if (__atomic_fetch_add(&g->n_kernels, 1, __ATOMIC_RELAXED) < KERNELS * 3 / 4) {
+        const void *none = NULL;
+        __atomic_compare_exchange_n(&g->kernel[at], &none, kernel, false, __ATOMIC_ACQ_REL,
+                                    __ATOMIC_RELAXED);
     }
     return true;
 }
