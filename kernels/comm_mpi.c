@@ -35,10 +35,10 @@ static const char *start_mpi(void *ctx, int *rank, int *world)
     return words(rc);
 }
 
-static const char *keep(int rc, MPI_Request r, port_request *q)
+static const char *keep(int rc, const MPI_Request *r, port_request *q)
 {
     *q = (port_request){{0}};
-    memcpy(q, &r, sizeof r);
+    memcpy(q, r, sizeof *r);
     return words(rc);
 }
 
@@ -48,7 +48,8 @@ static const char *send_mpi(void *ctx, int to, int tag, const void *p, size_t by
     (void)ctx;
     MPI_Request r = MPI_REQUEST_NULL;
     if (bytes > INT_MAX) return "a send of more than 2 GiB";
-    return keep(MPI_Isend(p, (int)bytes, MPI_BYTE, to, tag, MPI_COMM_WORLD, &r), r, q);
+    int rc = MPI_Isend(p, (int)bytes, MPI_BYTE, to, tag, MPI_COMM_WORLD, &r);
+    return keep(rc, &r, q);
 }
 
 static const char *recv_mpi(void *ctx, int from, int tag, void *p, size_t cap, port_request *q)
@@ -57,7 +58,8 @@ static const char *recv_mpi(void *ctx, int from, int tag, void *p, size_t cap, p
     MPI_Request r = MPI_REQUEST_NULL;
     if (cap > INT_MAX) return "a receive of more than 2 GiB";
     int source = from < 0 ? MPI_ANY_SOURCE : from;
-    return keep(MPI_Irecv(p, (int)cap, MPI_BYTE, source, tag, MPI_COMM_WORLD, &r), r, q);
+    int rc = MPI_Irecv(p, (int)cap, MPI_BYTE, source, tag, MPI_COMM_WORLD, &r);
+    return keep(rc, &r, q);
 }
 
 static const char *test_mpi(void *ctx, port_request *q, bool *done, size_t *bytes)

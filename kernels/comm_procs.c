@@ -69,7 +69,6 @@ struct procs {
     char told[WHY_BYTES]; /* what another rank says when it ends everything */
     port_request tell;    /* the receive for it */
     flights farewell;     /* our own word, when we do */
-    atomic_llong hurry_us;
     unsigned round;
     void *in; /* pieces of every rank; [world * PIECE] once needed */
     size_t in_cap;
@@ -81,6 +80,9 @@ struct procs {
     size_t got_cap;
     procs *next;
 };
+
+/* When every wait of this process ends at the latest; 0: nobody is in a hurry. */
+static atomic_llong hurry_us;
 
 /* Closed after a fault: transfers may still be under way, so their memory stays. */
 static _Atomic(procs *) left_behind;
@@ -224,11 +226,11 @@ static int wait_all(comm *c, flights *all, const char *what, double timeout_s, e
         if (atomic_load(&p->over)) return is_over(p, e);
         if (open < 0)
             return give_up(c, e, "rank %d: %s with rank %d: %s", c->rank, what, peer, bad);
-        int64_t now = clock_us(), hurry = atomic_load(&p->hurry_us);
+        int64_t now = clock_us(), hurry = atomic_load(&hurry_us);
         if (now > deadline)
             return give_up(c, e, "rank %d did not come to %s within %g s", missed(all), what,
                            timeout_s);
-        if (now > hurry)
+        if (hurry && now > hurry)
             return give_up(c, e, "rank %d did not come to %s while the launcher ends all ranks",
                            missed(all), what);
         pause_for(now - from);
@@ -553,9 +555,21 @@ static int receive(comm *c, const void **msg, size_t *bytes, err *e)
     return rc;
 }
 
-void comm_procs_hurry(comm *c, double seconds)
+/* ---- watching -------------------------------------------------------------------------------- */
+
+void comm_procs_hurry(double seconds)
 {
-    atomic_store(&procs_of(c)->hurry_us, clock_us() + (int64_t)(seconds * 1e6));
+    atomic_store(&hurry_us, seconds > 0 ? clock_us() + (int64_t)(seconds * 1e6) : 0);
+}
+
+bool comm_procs_lost(const comm *c, char *why, size_t n)
+{
+    procs *p = procs_of(c);
+    if (!atomic_load(&p->over)) return false;
+    pthread_mutex_lock(&p->mu);
+    snprintf(why, n, "%s", p->why);
+    pthread_mutex_unlock(&p->mu);
+    return true;
 }
 
 /* ---- opening and closing --------------------------------------------------------------------- */
@@ -608,7 +622,6 @@ comm *comm_procs_over(const comm_port *port, void *ctx, double timeout_s, err *e
     *p = (procs){.port = port, .ctx = ctx};
     *c = (comm){.op = &procs_ops, .timeout_s = timeout_s, .state = p};
     pthread_mutex_init(&p->mu, NULL);
-    atomic_store(&p->hurry_us, INT64_MAX);
     const char *bad = port->start(ctx, &c->rank, &c->world);
     if (!bad && (c->world < 1 || c->world > COMM_MAX_RANKS))
         bad = "too many ranks: 64 are the most";

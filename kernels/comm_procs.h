@@ -51,10 +51,13 @@ bool comm_procs_launched(void);
 comm *comm_procs_open(double timeout_s, err *e);
 /* The same over any port; ctx is handed to its calls. */
 comm *comm_procs_over(const comm_port *port, void *ctx, double timeout_s, err *e);
-/* Ranks on this machine (0: this process) are watched and missed at once when they end; those on
- * others only when a collective's deadline passes, or when the launcher says that somebody died by
- * ending us all.  So after its signal nobody waits longer than this from now.  Any thread. */
-void comm_procs_hurry(comm *c, double seconds);
+/* Ranks on this machine are watched and missed at once when their process ends; those on others
+ * only when a collective's deadline passes, or when the launcher says that somebody died by ending
+ * us all.  So after its signal nobody in this process waits longer than this from now; 0 takes it
+ * back.  Any thread. */
+void comm_procs_hurry(double seconds);
+/* Whether the ranks are still together; if not, why.  Any thread, while the comm is open. */
+bool comm_procs_lost(const comm *c, char *why, size_t n);
 
 C_END
 

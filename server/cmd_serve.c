@@ -1,5 +1,6 @@
-/* cmd_serve.c - `quern serve`: start-up, signals, drain (API H18, H19).  Owns the app.
- * Thread: main; weights are loaded on a thread of their own so that the socket already answers. */
+/* cmd_serve.c - `quern serve`: start-up, signals, drain (API H18, H19).  Owns the app.  Under
+ * mpirun only rank 0 does so; the others follow it (serve_ranks.c). Thread: main; weights are
+ * loaded on a thread of their own so that the socket already answers. */
 #include "server/cmd.h"
 #include "server/cmd_model.h"
 
@@ -7,6 +8,7 @@
 #include "base/log.h"
 #include "server/app.h"
 #include "server/http.h"
+#include "server/serve_ranks.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -125,14 +127,6 @@ static void show_progress(const app *a)
     fflush(stderr);
 }
 
-/* Waits for a signal for at most ms; 0 if none came. */
-static int wait_signal(const sigset_t *set, int ms)
-{
-    struct timespec t = {ms / 1000, ms % 1000 * 1000000L};
-    int s = sigtimedwait(set, NULL, &t);
-    return s > 0 ? s : 0;
-}
-
 static void reload_keys(app *a)
 {
     err e = {0};
@@ -140,36 +134,38 @@ static void reload_keys(app *a)
     else log_info("API keys read again");
 }
 
-/* First SIGTERM: finish what runs within --drain-timeout; a later signal ends it at once. */
-static void drain(app *a, const sigset_t *set)
+/* First SIGTERM: finish what runs within --drain-timeout; a later signal ends it at once.  A
+ * launcher that ends all its ranks leaves less time. */
+static void drain(app *a, const sigset_t *set, double limit_s)
 {
-    int64_t start = clock_us(), limit = (int64_t)(a->opt->drain_timeout * 1e6);
-    log_info("shutting down: %d requests have %.0f s to finish (a second signal ends them)",
-             http_active(a->http), a->opt->drain_timeout);
+    int64_t start = clock_us(), limit = (int64_t)(limit_s * 1e6);
+    log_info("shutting down: %d requests have %.1f s to finish (a second signal ends them)",
+             http_active(a->http), limit_s);
     atomic_store(&a->draining, true);
     engine_drain(a->eng);
     while (http_active(a->http) && clock_us() - start < limit) {
-        int s = wait_signal(set, 50);
+        int s = serve_wait(set, 50, NULL);
         if ((s == SIGTERM || s == SIGINT) && clock_us() - start > 1000000) break;
     }
     engine_stop(a->eng);
     /* The last errors are on their way to their clients. */
-    for (int i = 0; i < 40 && http_active(a->http); i++) wait_signal(set, 50);
+    for (int i = 0; i < 40 && http_active(a->http); i++) serve_wait(set, 50, NULL);
 }
 
 /* Until a signal or a failure; the exit code. */
-static int run(app *a, const model_setup *m, const sigset_t *set)
+static int run(app *a, const model_setup *m, const launch *ranks, const sigset_t *set)
 {
     loader l = {.a = a};
     pthread_t th;
-    bool loading = true, bar = isatty(STDERR_FILENO);
-    int code = 0;
+    bool loading = true, bar = isatty(STDERR_FILENO), launcher = false;
+    int code = 0, beat = ranks->c ? 100 : 1000;
+    err lost = {0};
     if (pthread_create(&th, NULL, load_main, &l)) {
         log_error("cannot start a thread: %s", strerror(errno));
         return 1;
     }
     for (;;) {
-        int s = wait_signal(set, loading && bar ? 100 : 1000);
+        int s = serve_wait(set, loading && bar ? 100 : beat, &launcher);
         if (s == SIGUSR1 && loading) {
             loading = false;
             pthread_join(th, NULL);
@@ -190,13 +186,17 @@ static int run(app *a, const model_setup *m, const sigset_t *set)
                 log_info("stopped while loading");
                 _exit(0);
             }
-            drain(a, set);
+            double limit = a->opt->drain_timeout;
+            if (ranks->c && launcher) limit = serve_hurry(limit);
+            drain(a, set, limit);
+            code = engine_status(a->eng) == ENGINE_FAILED;
             break;
         }
         if (loading && bar) show_progress(a);
-        if (!loading && engine_status(a->eng) == ENGINE_FAILED) {
-            log_error("the engine failed: %s", engine_fault(a->eng));
-            for (int i = 0; i < 40 && http_active(a->http); i++) wait_signal(set, 50);
+        bool failed = !loading && engine_status(a->eng) == ENGINE_FAILED;
+        if (failed || (!loading && launch_lost(ranks, &lost))) {
+            log_error("the engine failed: %s", failed ? engine_fault(a->eng) : lost.msg);
+            for (int i = 0; i < 40 && http_active(a->http); i++) serve_wait(set, 50, NULL);
             code = 1;
             break;
         }
@@ -209,6 +209,7 @@ int cmd_serve(const options *o)
     err e = {0};
     model_setup m;
     app a = {.opt = o, .start_unix = clock_unix()};
+    launch ranks = {.world = 1};
     int code = 0;
     sigset_t set;
 
@@ -233,13 +234,21 @@ int cmd_serve(const options *o)
                        .ping_s = o->sse_ping,
                        .trace = o->trace_http};
     if (model_setup_init(&m, o, &e)) goto failed;
-    if (!(a.gate = gate_new(&go, &e))) goto failed;
+    if (serve_join(&ranks, o, &m.o, &e)) goto failed;
+    if (ranks.rank) {
+        code = serve_follow(&ranks, &m.o, &set);
+        goto out;
+    }
+    if (!(a.gate = gate_new(&go, &e))) {
+        launch_give_up(&ranks, e.msg);
+        goto failed;
+    }
     if (!(a.eng = engine_open(&m.o, &e))) goto failed;
     if (name_list(&a, o, &e)) goto failed;
     set_fingerprint(&a);
     ho.max_conn = fit_descriptors((int)o->max_conn);
     if (!(a.http = http_start(&a, &ho, &e))) goto failed;
-    code = run(&a, &m, &set);
+    code = run(&a, &m, &ranks, &set);
     http_stop(a.http);
     goto out;
 failed:

@@ -176,6 +176,7 @@ static void setup(void)
 {
     pthread_mutex_init(&net.mu, NULL);
     n_finished = 0;
+    comm_procs_hurry(0);
 }
 
 static void teardown(void)
@@ -407,10 +408,14 @@ static void launcher_ends(comm *c, backend *be)
         usleep(600000); /* gone, as far as rank 0 can see */
         return;
     }
-    comm_procs_hurry(c, 0.1);
+    char why[200];
+    ck_assert(!comm_procs_lost(c, why, sizeof why));
+    comm_procs_hurry(0.1);
     c->op->all_reduce(c, be, (float[4]){0}, 4, ACT_F32);
     expect_over(c, be, "while the launcher ends all ranks");
     ck_assert_int_lt(clock_us() - from, 500000);
+    ck_assert(comm_procs_lost(c, why, sizeof why));
+    ck_assert_str_eq(why, strstr(be->fault, "rank"));
 }
 
 START_TEST(hurry)
