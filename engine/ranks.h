@@ -22,7 +22,7 @@ ranks *ranks_open(const engine_options *o, err *e);
 int ranks_world(const ranks *r);
 backend *ranks_backend(const ranks *r); /* of rank 0 */
 /* What one memory must hold for all ranks that live in it, and how much of it there is (0: the
- * system does not say).  The same device_bytes a rank on GPUs of its own. */
+ * system does not say).  Ranks on GPUs of their own: of the largest share. */
 int ranks_plan(const ranks *r, const checkpoint *c, const model_options *o, model_plan *p,
                uint64_t *available, err *e);
 /* Loads all shares at the same time; c may be closed afterwards. */

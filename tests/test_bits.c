@@ -2,7 +2,7 @@
  * logprobs of a request, compared by memcmp with those it gets alone in a fresh engine.  Same
  * requests among 31 others, with budgets of 1, 7, 64 and 512 tokens a step, with a cold and a warm
  * prefix cache, after forced preemption, with 1 and 2 threads, as one of n choices.  Run with the
- * pseudo-model (which verifies paging) and with the demo model on both backends. */
+ * pseudo-model (which verifies paging), with the demo model on both backends and over two ranks. */
 #include "engine/engine_impl.h"
 #include "tests/client.h"
 #include "tests/fake_runner.h"
@@ -12,8 +12,9 @@
 
 /* ---- worlds: what computes ------------------------------------------------------------------- */
 
-typedef enum { FAKE, REF, CPU, N_WORLDS } world;
-static const char *const world_name[] = {"pseudo-model", "demo on ref", "demo on cpu"};
+typedef enum { FAKE, REF, CPU, RANKS, N_WORLDS } world;
+static const char *const world_name[] = {"pseudo-model", "demo on ref", "demo on cpu",
+                                         "demo over 2 ranks"};
 
 typedef struct {
     int budget, threads;
@@ -40,6 +41,7 @@ static engine *open_world(world w, knobs k)
                         .cpu_isa = "auto",
                         .kv_dtype = "auto",
                         .threads = k.threads,
+                        .tensor_parallel = w == RANKS ? 2 : 1,
                         .max_model_len = 480,
                         .max_num_seqs = SEQS,
                         .max_num_batched_tokens = k.budget,
