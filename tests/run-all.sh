@@ -15,9 +15,9 @@ lane=
 mk=(make --no-print-directory)
 
 stop_lane() {
-    if [ -n "$lane" ]; then kill -- "-$lane" 2>/dev/null; fi
+    if [ -n "$lane" ]; then kill -- "-$lane"; fi
     lane=
-}
+} 2>/dev/null
 trap stop_lane EXIT
 
 finish() {
