@@ -20,10 +20,12 @@
 
 enum {
     DEFAULT_CTX = 64,
-    DEFAULT_BATCHED = 512,
+    DEFAULT_BATCHED = 512, /* as the engine chooses (engine_memory.c) */
+    DEFAULT_BATCHED_GPU = 2048,
     MAX_REPS = 1000,
     DECODE_REPS = 15, /* odd, so that the median is a measurement */
-    PREFILL_REPS = 5
+    PREFILL_REPS = 5,
+    WARM_STEPS = 3 /* on a GPU the second of a size is recorded, the third is the first replayed */
 };
 static const int default_decode[] = {1, 8, 32}, default_prefill[] = {512};
 
@@ -33,9 +35,9 @@ typedef struct {
     backend *be; /* of rank 0, theirs */
     runner *run;
     int max_tok, max_seq, max_blocks; /* max_blocks: of one sequence */
-    int32_t *tok, *pos, *slot, *start, *ctx_len, *table, *out_row;
-    sample_row *draw; /* [max_seq] */
-    int32_t *next;    /* [max_seq] token to feed next */
+    int32_t *tok, *pos, *slot, *start, *ctx_len, *n_prompt, *table, *out_row;
+    sample_row *draw[2]; /* [max_seq] of the last step started and of the one before */
+    int32_t *next;       /* [max_seq] token to feed next */
     int n_vocab;
     roofs roof;
     bool has_roof;    /* the reference backend has none */
@@ -59,10 +61,10 @@ static int largest(const int *v, int n, int at_least)
 
 static int alloc_step(bench *b, err *e)
 {
-    size_t t = (size_t)b->max_tok, s = (size_t)b->max_seq, n = 3 * t + 4 * s + 1;
+    size_t t = (size_t)b->max_tok, s = (size_t)b->max_seq, n = 3 * t + 5 * s + 1;
     int32_t *v = calloc(n + s * (size_t)b->max_blocks, sizeof *v);
-    b->draw = calloc(s, sizeof *b->draw);
-    if (!v || !b->draw) {
+    for (int i = 0; i < 2; i++) b->draw[i] = calloc(s, sizeof *b->draw[i]);
+    if (!v || !b->draw[0] || !b->draw[1]) {
         free(v);
         return err_set(e, ERR_NOMEM, "out of memory for a step of %d tokens", b->max_tok);
     }
@@ -71,7 +73,8 @@ static int alloc_step(bench *b, err *e)
     b->slot = v + 2 * t;
     b->start = v + 3 * t;
     b->ctx_len = b->start + s + 1;
-    b->out_row = b->ctx_len + s;
+    b->n_prompt = b->ctx_len + s;
+    b->out_row = b->n_prompt + s;
     b->next = b->out_row + s;
     b->table = b->next + s;
     return 0;
@@ -107,11 +110,10 @@ static int open_model(bench *b, const engine_options *o, int64_t ctx, err *e)
     return 0;
 }
 
-/* Ranks on one processor share its roofs, which are measured with all its threads; ranks on GPUs
- * have each their own. */
+/* Ranks on one processor share its roofs, which are measured with all its threads. */
 static int measure_roofs(bench *b, const engine_options *o, err *e)
 {
-    b->sharing = b->be->device[0] ? 1 : ranks_world(b->ranks);
+    b->sharing = ranks_world(b->ranks);
     if (b->sharing == 1) return roofs_measure(b->be, &b->roof, e);
     backend *be = engine_backend(o, 0, e);
     if (!be) return e->code;
@@ -125,13 +127,14 @@ static int bench_open(bench *b, const engine_options *o, const bench_options *r,
     int64_t ctx = r->decode_ctx + (r->reps > DECODE_REPS ? r->reps : DECODE_REPS) + 1;
     int prefill = largest(r->prefill, r->n_prefill, 1);
     if (ctx < prefill) ctx = prefill;
-    int batched = o->max_num_batched_tokens ? o->max_num_batched_tokens : DEFAULT_BATCHED;
     b->name = o->model_path;
     b->dummy = o->dummy_weights;
     b->max_seq = largest(r->decode, r->n_decode, 1);
-    b->max_tok = batched > b->max_seq ? batched : b->max_seq;
     if (!(b->ranks = ranks_open(o, e))) return e->code;
     b->be = ranks_backend(b->ranks);
+    int batched = b->be->device[0] ? DEFAULT_BATCHED_GPU : DEFAULT_BATCHED;
+    if (o->max_num_batched_tokens) batched = o->max_num_batched_tokens;
+    b->max_tok = batched > b->max_seq ? batched : b->max_seq;
     int64_t blocks = (ctx + b->be->kv_block - 1) / b->be->kv_block;
     if (blocks > INT32_MAX / b->be->kv_block / b->max_seq)
         return err_set(e, ERR_LIMIT, "%d sequences of %lld tokens are too many", b->max_seq,
@@ -139,7 +142,7 @@ static int bench_open(bench *b, const engine_options *o, const bench_options *r,
     b->max_blocks = (int)blocks;
     int rc = alloc_step(b, e);
     if (!rc) rc = open_model(b, o, ctx, e);
-    if (rc || b->be->exact_f32) return rc;
+    if (rc || b->be->exact_f32 || b->be->device[0]) return rc;
     b->has_roof = true;
     return measure_roofs(b, o, e);
 }
@@ -149,17 +152,21 @@ static void bench_close(bench *b)
     if (b->run) b->run->close(b->run);
     ranks_close(b->ranks);
     free(b->tok);
-    free(b->draw);
+    for (int i = 0; i < 2; i++) free(b->draw[i]);
 }
 
 /* ---- steps -------------------------------------------------------------------------------------
  */
 
-/* Sequences first .. first + n_seq - 1 each take n tokens from position at.  Returns microseconds,
- * negative ERR_* on a fault. */
-static int64_t run_step(bench *b, int first, int n_seq, int at, int n, err *e)
+/* Starts a step in which sequences first .. first + n_seq - 1 each take n tokens from position at;
+ * one token: a generated one.  pending: it is the one drawn by the step before, which need not be
+ * finished.  0 or ERR_*. */
+static int start_step(bench *b, int first, int n_seq, int at, int n, bool pending, err *e)
 {
     int block = b->be->kv_block;
+    sample_row *draw = b->draw[1];
+    b->draw[1] = b->draw[0];
+    b->draw[0] = draw;
     batch s = {.n_tok = n_seq * n,
                .n_seq = n_seq,
                .n_out = n_seq,
@@ -170,28 +177,42 @@ static int64_t run_step(bench *b, int first, int n_seq, int at, int n, err *e)
                .seq_start = b->start,
                .ctx_len = b->ctx_len,
                .block_table = b->table,
+               .n_prompt = b->n_prompt,
                .out_row = b->out_row};
     for (int i = 0; i < n_seq; i++) {
         int32_t *table = b->table + (size_t)i * (size_t)b->max_blocks;
         for (int j = 0; j < b->max_blocks; j++) table[j] = (first + i) * b->max_blocks + j;
         for (int k = 0; k < n; k++) {
             int row = i * n + k, p = at + k;
-            b->tok[row] =
-                n == 1 ? b->next[first + i] : (int32_t)((p * 7919L + first + i) % b->n_vocab);
+            b->tok[row] = pending  ? -1 - row
+                          : n == 1 ? b->next[first + i]
+                                   : (int32_t)((p * 7919L + first + i) % b->n_vocab);
             b->pos[row] = p;
             b->slot[row] = table[p / block] * block + p % block;
         }
         b->start[i + 1] = (i + 1) * n;
         b->ctx_len[i] = at + n;
+        b->n_prompt[i] = n == 1 ? at : at + n;
         b->out_row[i] = (i + 1) * n - 1;
-        b->draw[i] = (sample_row){
+        draw[i] = (sample_row){
             .top_p = 1, .repetition = 1, .n_vocab = b->n_vocab, .n_top = -1, .forced = -1};
     }
+    return b->run->start(b->run, &s, draw, e);
+}
+
+static int finish_step(bench *b, err *e)
+{
+    return b->run->finish ? b->run->finish(b->run, e) : 0;
+}
+
+/* Start and finish.  Returns microseconds, negative ERR_* on a fault. */
+static int64_t run_step(bench *b, int first, int n_seq, int at, int n, err *e)
+{
     int64_t from = clock_us();
-    int rc = b->run->start(b->run, &s, b->draw, e);
-    if (!rc && b->run->finish) rc = b->run->finish(b->run, e);
+    int rc = start_step(b, first, n_seq, at, n, false, e);
+    if (!rc) rc = finish_step(b, e);
     if (rc) return rc;
-    for (int i = 0; i < n_seq; i++) b->next[first + i] = b->draw[i].id;
+    for (int i = 0; i < n_seq; i++) b->next[first + i] = b->draw[0][i].id;
     return clock_us() - from;
 }
 
@@ -220,11 +241,33 @@ static double median_seconds(int64_t *us, int n)
     return (double)us[n / 2] / 1e6;
 }
 
+/* Where drawn ids can stay on the device the engine starts a step before the one before it is
+ * finished; so does this.  us[r]: from one step's end to the next's. */
+static int time_ahead(bench *b, int n_seq, int ctx, int reps, int64_t *us, err *e)
+{
+    int rc = start_step(b, 0, n_seq, ctx, 1, false, e);
+    int64_t last = 0;
+    for (int r = -1; r < reps && !rc; r++) {
+        rc = start_step(b, 0, n_seq, ctx + (r < 0 ? 0 : r), 1, true, e);
+        if (!rc) rc = finish_step(b, e);
+        int64_t now = clock_us();
+        if (r >= 0) us[r] = now - last;
+        last = now;
+    }
+    return rc ? rc : finish_step(b, e);
+}
+
 /* Seconds of a step of n_seq sequences with ctx positions each; 0: a fault, see e. */
 static double decode_seconds(bench *b, int n_seq, int ctx, int reps, err *e)
 {
     int64_t us[MAX_REPS] = {0};
-    if (run_prefill(b, n_seq, ctx, e) < 0 || run_step(b, 0, n_seq, ctx, 1, e) < 0) return 0;
+    if (run_prefill(b, n_seq, ctx, e) < 0) return 0;
+    for (int i = 0; i < WARM_STEPS; i++)
+        if (run_step(b, 0, n_seq, ctx, 1, e) < 0) return 0;
+    if (b->run->depth > 1) {
+        if (time_ahead(b, n_seq, ctx, reps, us, e)) return 0;
+        return median_seconds(us, reps);
+    }
     for (int r = 0; r < reps; r++)
         if ((us[r] = run_step(b, 0, n_seq, ctx + r, 1, e)) < 0) return 0;
     return median_seconds(us, reps);

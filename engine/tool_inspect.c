@@ -5,6 +5,7 @@
  * caller's. */
 #include "base/file.h"
 #include "base/sysinfo.h"
+#include "engine/engine_open.h"
 #include "engine/model.h"
 #include "engine/text/template.h"
 #include "engine/text/tokenizer.h"
@@ -379,8 +380,8 @@ static void put_needs_json(const inspect_needs *n, const backend *be, buf *out)
 /* ---- this machine ---------------------------------------------------------------------------- */
 
 /* What this machine would need, with the back end the options choose. */
-static int find_needs(const engine_options *o, const checkpoint *c, const tp_ask *ask,
-                      const backend *be, inspect_needs *n, err *e)
+static int find_needs(const engine_options *o, const checkpoint *c, const tp_ask *ask, backend *be,
+                      inspect_needs *n, err *e)
 {
     int batched = o->max_num_batched_tokens ? o->max_num_batched_tokens : DEFAULT_BATCHED;
     int rows = ask->seqs > MIN_OUT ? ask->seqs : MIN_OUT;
@@ -392,16 +393,14 @@ static int find_needs(const engine_options *o, const checkpoint *c, const tp_ask
     *n = (inspect_needs){.ctx = ask->ctx, .seqs = ask->seqs, .block = be->kv_block, .kv = ask->kv};
     int rc = model_plan_make(c, be, &mo, &n->p, e);
     n->kv_bytes = kv_bytes(n, n->ctx);
-    n->available = sys_mem_available();
+    n->available = k_mem_available(be);
     return rc;
 }
 
 static int put_needs(const engine_options *o, const checkpoint *c, const tp_ask *ask, bool as_json,
                      buf *out, err *e)
 {
-    const backend_options bo = {
-        .name = o->device, .isa = o->cpu_isa, .threads = o->threads, .bf16_repack = o->bf16_repack};
-    backend *be = backend_open(&bo, e);
+    backend *be = engine_backend(o, 0, e);
     if (!be) return e->code;
     inspect_needs n;
     int rc = find_needs(o, c, ask, be, &n, e);
