@@ -8,10 +8,13 @@ ifeq ($(origin CXX),default)
 CXX      = $(if $(findstring clang,$(CC)),clang++,g++)
 endif
 CLANG   ?= clang
-# CUDA=1 where an nvcc is found (on PATH, in /usr/local/cuda, or where `make deps-test` puts one), CUDA=0
-# builds without.  ARCHS picks the devices code is made for; fewer build faster.
-NVCC    ?= $(realpath $(firstword $(wildcard $(shell command -v nvcc) /usr/local/cuda/bin/nvcc build/nvcc/nvidia/cu13/bin/nvcc)))
-CUDA    ?= $(if $(NVCC),1,0)
+# CUDA=1 where a toolkit is found (around the nvcc on PATH, in /usr/local/cuda, or where docker/deps.sh nvcc
+# puts one), CUDA=0 builds without.  ARCHS picks the devices code is made for; fewer build faster.
+CUDA_HOME ?= $(patsubst %/include/cublasLt.h,%,$(firstword $(wildcard $(addsuffix /include/cublasLt.h, \
+  $(patsubst %/bin/nvcc,%,$(realpath $(shell command -v nvcc))) /usr/local/cuda $(CURDIR)/build/nvcc/nvidia/cu13))))
+CUDA_HOME := $(CUDA_HOME)
+NVCC    ?= $(CUDA_HOME)/bin/nvcc
+CUDA    ?= $(if $(CUDA_HOME),1,0)
 ARCHS   ?= 80 89 90a 100 120
 MODEL   ?= models/demo
 ARGS    ?=
@@ -57,7 +60,6 @@ EMU_NOT := $(CU_CPP:%_emu.cpp=%.c) $(CU_CPP:%_emu.cpp=%.cu)
 EMU_OBJ := $(patsubst %,$(EMU)/%.o,kernels/kernels.c $(CU_CPP) $(filter-out $(EMU_NOT),$(CU) $(CU_C)))
 EMU_TESTS := $(patsubst tests/%,$(EMU)/tests/%,$(basename $(wildcard tests/cuda/test_*.cu tests/cuda/test_*.c)))
 ifeq ($(CUDA),1)
-CUDA_HOME := $(patsubst %/bin/nvcc,%,$(NVCC))
 CUDA_OBJ := $(BUILD)/cuda/kernels/kernels.o $(CU:%=$(BUILD)/cuda/%.o) $(CU_C:%.c=$(BUILD)/cuda/%.o)
 CUDA_LIBS = $(firstword $(wildcard $(CUDA_HOME)/lib64/libcudart_static.a $(CUDA_HOME)/lib/libcudart_static.a)) -lstdc++ -lrt -ldl
 # Device code only, no PTX: a driver that would have to translate it takes seconds at every start.

@@ -8,7 +8,9 @@ set -eu
 # time, only the headers are kept.
 if [ "${1:-}" = nvcc ]; then
     cd "$(dirname "$0")/.."
-    if command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ]; then exit 0; fi
+    for home in "${CUDA_HOME:-}" "$(dirname "$(readlink -f "$(command -v nvcc || echo /)")")/.." /usr/local/cuda; do
+        if [ -x "$home/bin/nvcc" ] && [ -f "$home/include/cublasLt.h" ]; then exit 0; fi
+    done
     want=$(md5sum <docker/nvcc-requirements.txt)
     [ "$(cat build/nvcc/.want 2>/dev/null || true)" != "$want" ] || exit 0
     tests/run-e2e.sh --prepare
