@@ -212,6 +212,51 @@ START_TEST(refused_types)
 }
 END_TEST
 
+/* Rows of a made-up matrix, as the plain backend reads them. */
+static float *made_up(int type, int rows, int in, uint64_t seed)
+{
+    err e = {0};
+    backend *be = backend_open(&(backend_options){.name = "ref"}, &e);
+    weight_part part = {.type = type, .rows = rows};
+    weight w = {0};
+    float *v = malloc((size_t)rows * (size_t)in * sizeof *v);
+    int32_t row[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+    ck_assert(rows == 8 && be);
+    ck_assert_msg(!k_dummy_weight(be, &w, &part, 1, in, JOIN_ROWS, seed, &e), "%s", e.msg);
+    k_embed(be, (tensor){v, rows, in, in, ACT_F32}, row, &w);
+    ck_assert(!k_sync(be, &e));
+    k_release_weight(be, &w);
+    backend_close(be);
+    return v;
+}
+
+/* The same for the same seed, another matrix for another, of the promised size, centred. */
+START_TEST(made_up_weights)
+{
+    enum { ROWS = 8, IN = 2048, N = ROWS * IN };
+    const char *name = dtype_of(types[_i]).name;
+    float *v = made_up(types[_i], ROWS, IN, 1), *again = made_up(types[_i], ROWS, IN, 1);
+    float *other = made_up(types[_i], ROWS, IN, 2);
+    double sum = 0, squares = 0;
+    ck_assert(!memcmp(v, again, N * sizeof *v));
+    ck_assert(memcmp(v, other, N * sizeof *v) != 0);
+    ck_assert(memcmp(v, v + IN, IN * sizeof *v) != 0);
+    for (int i = 0; i < N; i++) {
+        sum += v[i];
+        squares += (double)v[i] * v[i];
+    }
+    double rms = sqrt(squares / N) * sqrt(IN), mean = sum / N * sqrt(IN);
+    /* MXFP4 and NVFP4 have scales in steps of 2 and of 1/8 to 1/2. */
+    double off = types[_i] == DT_MXFP4 || types[_i] == DT_NVFP4 ? 1.42 : 1.1;
+    ck_assert_msg(rms < off && rms > 1 / off, "%s: root mean square %g of 1", name, rms);
+    /* Uniform codes 0..15 less 8, as in Q4_0, are half a step off: 0.5 / 4.64. */
+    ck_assert_msg(fabs(mean) < 0.13, "%s: mean %g", name, mean);
+    free(v);
+    free(again);
+    free(other);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("formats");
@@ -223,6 +268,7 @@ int main(void)
     tcase_add_loop_test(c, quantiser_edges, 0, (int)(sizeof losses / sizeof *losses));
     tcase_add_test(c, q8_0_repeats);
     tcase_add_test(c, refused_types);
+    tcase_add_loop_test(c, made_up_weights, 0, N_TYPES);
     suite_add_tcase(s, c);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_NORMAL);

@@ -6,6 +6,7 @@
 #include "kernels/cuda/own.h"
 #include "kernels/formats.h"
 #include "tests/model_rig.h"
+#include "tests/quick.h"
 
 #define DATA "tests/data/models/"
 
@@ -149,7 +150,6 @@ static void check_agreement(const char *what, rig *got, rig *want, rig *rounded,
         decided++;
         ck_assert_msg(mine == best, "%s, position %d: %d, f32 says %d", what, i, mine, best);
     }
-    printf("%s: %.4f of %.4f, %d of %d rows decided\n", what, bad, bound, decided, n);
     ck_assert_int_ge(decided, n / 5); /* else the arg-max was not tested */
     free(x);
     free(y);
@@ -388,10 +388,12 @@ int main(void)
     TCase *t = tcase_create("models on cuda");
     tcase_set_timeout(t, 120);
     log_init(LOG_WARN, false);
-    tcase_add_loop_test(t, tiny_models_agree_with_f32, 0, 2 * N_TINY);
-    tcase_add_loop_test(t, formats_agree_with_f32, 0, N_FORMATS);
-    tcase_add_loop_test(t, eager_recorded_and_overlapped_are_equal, 1, 4);
-    tcase_add_loop_test(t, invariant_bits, 0, 3);
+    /* Other orders of threads concern kernels, which have tests of their own for that. */
+    bool few = quick() || getenv("EMU_SEED");
+    tcase_add_loop_test(t, tiny_models_agree_with_f32, 0, few ? 3 : 2 * N_TINY);
+    tcase_add_loop_test(t, formats_agree_with_f32, 0, few ? 4 : N_FORMATS);
+    tcase_add_loop_test(t, eager_recorded_and_overlapped_are_equal, few ? 2 : 1, few ? 3 : 4);
+    tcase_add_loop_test(t, invariant_bits, 0, few ? 1 : 3);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_NORMAL);
