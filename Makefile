@@ -76,7 +76,7 @@ endif
 $(BUILD)/kernels/cpu/%_portable.o: ISA = -O3
 
 .DEFAULT_GOAL := all
-.PHONY: all run test tests unit cuda-emu cuda-emu-asan emu-tests cuda-objects ptxas e2e e2e-emu asan-build tsan-build fuzzers lint format asan tsan fuzz bench golden install clean help deps deps-test FORCE
+.PHONY: all run test tests unit cuda-emu cuda-emu-asan emu-tests cuda-objects gpu-tests ptxas e2e e2e-emu asan-build tsan-build fuzzers lint format asan tsan fuzz bench golden install clean help deps deps-test FORCE
 
 all: $(BIN) $(PLUGINS)
 
@@ -99,6 +99,11 @@ $(BUILD)/cuda/%.o: %.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(BASE) -DHAVE_CUDA -isystem $(CUDA_HOME)/include $(INCS) $(CFLAGS) -c $< -o $@
 cuda-objects: $(CUDA_OBJ)
+$(BUILD)/cuda/tests/cuda/%: $(BUILD)/cuda/tests/cuda/%.cu.o $(CUDA_OBJ) $(LIB)
+	$(Q)$(CXX) $(LDFLAGS) $^ $(LIBS) $(CUDA_LIBS) $(shell pkg-config --libs check) -o $@
+$(BUILD)/cuda/tests/cuda/%: $(BUILD)/cuda/tests/cuda/%.o $(CUDA_OBJ) $(LIB)
+	$(Q)$(CXX) $(LDFLAGS) $^ $(LIBS) $(CUDA_LIBS) $(shell pkg-config --libs check) -o $@
+gpu-tests: $(EMU_TESTS:$(EMU)/%=$(BUILD)/cuda/%) ## the tests of tests/cuda for a machine with a GPU (run with CK_FORK=no)
 
 $(LIB): $(filter-out $(BUILD)/server/main.o,$(OBJ))
 	@rm -f $@
@@ -171,7 +176,7 @@ e2e-emu: $(EMU)/quern ## the emulated back end behind the server
 	@QUERN_DEVICE=cuda-emu tests/run-e2e.sh $(EMU)/quern $(E2E_EMU)
 
 ptxas: $(CUDA_OBJ) ## registers, shared memory and spills of the kernels, against tests/data/ptxas_plan.txt
-	@tests/test_ptxas.py $(BUILD)/cuda "$(ARCHS)"
+	@tests/test_ptxas.py $(BUILD)/cuda/kernels "$(ARCHS)"
 
 lint: ## floors, portability seams, formatting, cppcheck, shellcheck
 	@tests/lint.sh
