@@ -1,0 +1,159 @@
+/* attention_prefill.cu - causal attention of prompt rows: tiles of 128 query rows x 64 keys.
+ *
+ * A block takes a (tile, q head): 8 warps of 16 rows each.  K and V come by double-buffered
+ * cp.async; q is normed and rotated on the way into shared memory, so that the rotated q never goes
+ * through device memory.  Tiles and the 16-row groups lie at absolute positions: which keys are
+ * read and masked for a row, and so its bits, do not depend on where the step began.
+ *
+ * Not measured on a GPU.  Above head_dim 32 registers let one block run on an SM (at 64, 128
+ * registers for two would spill). Owns nothing.  Refuses nothing.  Thread: the rank's. */
+#include "kernels/cuda/attention.cuh"
+
+enum { PRE_THREADS = 256 };
+
+template <int D> static size_t prefill_smem(void)
+{
+    return ATTN_TILE * D * 2 + 2 * 2 * ATTN_KEYS * D * 2;
+}
+
+/* This warp's 16 rows of q into shared memory; rows outside [lo, hi) are zeros. */
+template <typename T, int D>
+CU_FN void prefill_q(char *q, const attn_args &a, const attn_tile &t, int head, int group)
+{
+    enum { J = D / 64 ? D / 64 : 1 };
+#pragma unroll 2
+    for (int i = 0; i < 16; i++) {
+        int r = group + i;
+        bool on = r >= t.lo && r < t.hi;
+        float lo[J], hi[J];
+        const float *cs = NULL;
+        if (on) {
+            size_t row = (size_t)(t.row0 + t.q0 + r);
+            if (a.cs) cs = a.cs + row * (size_t)a.ldcs;
+            turn_head<J>(lo, hi, (const bf16 *)a.qkv + row * (size_t)a.ldq + head * a.head_dim,
+                         cs ? a.q_norm : NULL, cs, a);
+        }
+#pragma unroll
+        for (int j = 0; j < J; j++) {
+            int p = cu_lane() + 32 * j, rot = cs ? a.rot : 0;
+            if (p >= D / 2) continue;
+            to_kv(value_at<T, D>(q, r, pair_lo(p, rot)), on ? lo[j] : 0.0f);
+            to_kv(value_at<T, D>(q, r, pair_hi(p, rot)), on ? hi[j] : 0.0f);
+        }
+    }
+    __syncwarp();
+}
+
+/* Starts copying keys 64 i.. of the tile's sequence. */
+template <typename T, int D>
+CU_FN void prefill_keys(char *tile, const attn_args &a, const int32_t *table, int h, int i, int end)
+{
+#pragma unroll
+    for (int p = 0; p < ATTN_KEYS / KV_PAGE; p++) {
+        int left = end - i * ATTN_KEYS - p * KV_PAGE;
+        int block = left > 0 ? table[i * (ATTN_KEYS / KV_PAGE) + p] : 0;
+        load_page<T, D, PRE_THREADS>(tile, a, block, h, p, left, -1);
+    }
+    cu_cp_commit();
+}
+
+template <int D>
+CU_FN void prefill_out(const float o[D / 8][4], const float sum[2], const attn_args &a,
+                       const attn_tile &t, int head, int group)
+{
+    int g = cu_lane() >> 2, c0 = (cu_lane() & 3) * 2;
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        float all = sum[h];
+        all += __shfl_xor_sync(CU_FULL, all, 1);
+        all += __shfl_xor_sync(CU_FULL, all, 2);
+        float inv = 1.0f / all;
+        int r = group + g + 8 * h;
+        if (r < t.lo || r >= t.hi) continue;
+        bf16 *to = (bf16 *)a.o + (size_t)(t.row0 + t.q0 + r) * (size_t)a.ldo + head * a.head_dim;
+#pragma unroll
+        for (int n = 0; n < D / 8; n++) {
+            if (n * 8 >= a.head_dim) continue;
+            *(uint32_t *)(to + n * 8 + c0) = cu_pack_bf16(o[n][2 * h] * inv, o[n][2 * h + 1] * inv);
+        }
+    }
+}
+
+template <typename T, int D>
+CU_FN void prefill_tile(const attn_args &a, const attn_tile *tp, int head, char *smem)
+{
+    enum { STAGE = 2 * ATTN_KEYS * D * 2 };
+    char *q = smem, *stages = smem + ATTN_TILE * D * 2;
+    attn_tile t = *tp;
+    int lane = cu_lane(), group = (int)threadIdx.x / 32 * 16, first = t.q0 + group;
+    int h = head / a.group, end = t.q0 + t.hi, n_keys = (end + ATTN_KEYS - 1) / ATTN_KEYS;
+    const int32_t *table = a.table + (size_t)t.seq * (size_t)a.max_blocks;
+    bool on = group < t.hi && group + 16 > t.lo;
+    int mine = on ? first / ATTN_KEYS + 1 : 0; /* key tiles up to this group's diagonal */
+
+    prefill_keys<T, D>(stages, a, table, h, 0, end);
+    prefill_q<T, D>(q, a, t, head, group);
+    float o[D / 8][4], max[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
+#pragma unroll
+    for (int n = 0; n < D / 8; n++) o[n][0] = o[n][1] = o[n][2] = o[n][3] = 0;
+    auto query = [&](uint32_t f[4], int k) {
+        cu_ldmatrix_x4(f, q + piece_at<D>(group + (lane & 15), k * 2 + (lane >> 4)));
+    };
+    for (int i = 0; i < n_keys; i++) {
+        char *stage = stages + (i & 1) * STAGE;
+        if (i + 1 < n_keys) {
+            prefill_keys<T, D>(stages + (~i & 1) * STAGE, a, table, h, i + 1, end);
+            cu_cp_wait<1>();
+        } else {
+            cu_cp_wait<0>();
+        }
+        __syncthreads();
+        if (i < mine) {
+            float s[8][4];
+            score<T, D, 8>(s, query, stage, 0);
+            if (i * ATTN_KEYS + ATTN_KEYS - 1 > first) {
+#pragma unroll
+                for (int n = 0; n < 8; n++)
+#pragma unroll
+                    for (int e = 0; e < 4; e++) {
+                        int key = i * ATTN_KEYS + n * 8 + (lane & 3) * 2 + (e & 1);
+                        if (key > first + (lane >> 2) + (e >> 1) * 8) s[n][e] = -INFINITY;
+                    }
+            }
+            soften<D, 8>(s, o, max, sum, a.scale);
+            weigh<T, D, 8>(o, s, stage + STAGE / 2, 0);
+        }
+        __syncthreads();
+    }
+    prefill_out<D>(o, sum, a, *tp, head, group);
+}
+
+template <typename T, int D>
+__global__ void __launch_bounds__(PRE_THREADS, D == 32 ? 2 : 1) attn_prefill_kernel(attn_args a)
+{
+    CU_DYN_SMEM(char, smem);
+    cu_gdc_wait();
+    const attn_plan *p = (const attn_plan *)a.plan;
+    const attn_tile *tiles = plan_tiles(a.plan);
+    for (int i = (int)blockIdx.x; i < p->n_tiles * a.heads; i += (int)gridDim.x)
+        prefill_tile<T, D>(a, tiles + i / a.heads, i % a.heads, smem);
+    cu_gdc_launch();
+}
+
+template <typename T, int D> static void launch(cuda_state *st, const attn_args *a, int n)
+{
+    int blocks = st->info.sms * (D == 32 ? 2 : 1);
+    if (n > 0 && n < blocks) blocks = n;
+    GPU_LAUNCH((attn_prefill_kernel<T, D>), blocks, PRE_THREADS, prefill_smem<D>(), true,
+               st->stream, *a);
+}
+
+void attn_prefill_run(cuda_state *st, kv_type t, const attn_args *a, int n)
+{
+    bool half = t == KV_F16;
+    switch (attn_built_dim(a->head_dim)) {
+    case 32: return half ? launch<f16, 32>(st, a, n) : launch<bf16, 32>(st, a, n);
+    case 64: return half ? launch<f16, 64>(st, a, n) : launch<bf16, 64>(st, a, n);
+    default: return half ? launch<f16, 128>(st, a, n) : launch<bf16, 128>(st, a, n);
+    }
+}
