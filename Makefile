@@ -55,7 +55,7 @@ CU_C    := $(wildcard kernels/cuda/*.c)
 CU_CPP  := $(wildcard kernels/cuda/*.cpp)
 EMU     := $(BUILD)-emu
 EMU_SEEDS ?= 1 2 3
-E2E_EMU ?= tests/e2e/test_openai_client.py
+E2E_EMU ?= tests/e2e/test_openai_client.py tests/e2e/test_demo.py::test_greedy_ids
 EMU_NOT := $(CU_CPP:%_emu.cpp=%.c) $(CU_CPP:%_emu.cpp=%.cu)
 EMU_OBJ := $(patsubst %,$(EMU)/%.o,kernels/kernels.c $(CU_CPP) $(filter-out $(EMU_NOT),$(CU) $(CU_C)))
 EMU_TESTS := $(patsubst tests/%,$(EMU)/tests/%,$(basename $(wildcard tests/cuda/test_*.cu tests/cuda/test_*.c)))

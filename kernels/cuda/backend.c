@@ -37,6 +37,7 @@ int cuda_await(backend *be, gpu_event *ev)
     enum { SPINS = 200 };
     cuda_own *own = own_of(be);
     int64_t from = 0;
+    if (own->hung) return ERR_DEVICE;
     for (int i = 0; !gpu_event_done(ev); i++) {
         if (gpu_error(cuda_of(be)->dev)) break;
         if (i < SPINS) continue; /* what is nearly done is not worth a sleep */
