@@ -112,9 +112,10 @@ $(LIB): $(filter-out $(BUILD)/server/main.o,$(OBJ))
 $(BIN): $(BUILD)/server/main.o $(CUDA_OBJ) $(LIB)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $^ $(LIBS) $(CUDA_LIBS) -o $@
 
-# nvcc knows `#pragma unroll`; the filter leaves out what only C has.
+# nvcc knows `#pragma unroll`; the filter leaves out what only C has, and nobody fuzzes kernels.
+comma   := ,
 EMU_CXX  = $(CXX) -std=c++17 $(COMMON) -fno-strict-aliasing -Wno-unknown-pragmas \
-  $(filter-out -Wstrict-prototypes -Wmissing-prototypes -Wvla,$(WARN)) $(CFLAGS)
+  $(filter-out -Wstrict-prototypes -Wmissing-prototypes -Wvla,$(WARN)) $(subst $(comma)fuzzer-no-link,,$(CFLAGS))
 $(EMU)/%.c.o: %.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(BASE) -DHAVE_CUDA_EMU $(INCS) $(CFLAGS) -c $< -o $@
