@@ -58,8 +58,8 @@ static inline void *tp_forward(void *arg)
     model_forward(j->w->m[j->rank], j->b, &part);
     j->failed = k_sync(be, &j->e) != 0;
     for (int i = 0; !j->failed && i < j->b->n_out; i++)
-        memcpy(j->out + (size_t)i * (size_t)j->g->vocab + start[0], tensor_row(part, i),
-               (size_t)(start[1] - start[0]) * sizeof(float));
+        k_download(be, j->out + (size_t)i * (size_t)j->g->vocab + start[0], tensor_row(part, i),
+                   (size_t)(start[1] - start[0]) * sizeof(float));
     return NULL;
 }
 

@@ -1,8 +1,8 @@
 /* embed.cu - rows of a packed weight by token: k_embed.  Tied embeddings are read from the one copy
  * that the head multiplies with.
  * Owns nothing.  Refuses nothing: ids come from the sampler or were checked by the engine; one
- * outside the vocabulary gives a row of NaN rather than a read past the end.
- * Thread: the rank's. */
+ * outside the vocabulary gives a row of NaN rather than a read past the end.  Of an embedding cut
+ * over ranks, other ranks' rows are zeros here. Thread: the rank's. */
 #include "kernels/cuda/dequant.cuh"
 #include "kernels/cuda/linear.h"
 
@@ -13,6 +13,7 @@ typedef struct {
     bf16 *y;
     int ldy;
     const int32_t *tok, *drawn;
+    int row0, rows_all; /* of the vocabulary: where this rank's rows begin, and all */
 } embed_args;
 
 /* One row; quads of a warp take groups in turn, lane t of a quad its four k of every sixteen. */
@@ -46,12 +47,14 @@ __global__ void __launch_bounds__(EMBED_THREADS) embed_kernel(const embed_args a
     bf16 *y = a.y + (size_t)blockIdx.x * a.ldy;
     int tok = a.tok[blockIdx.x];
     if (tok < 0) tok = a.drawn[-1 - tok];
-    if (tok < 0 || tok >= a.rows.out) {
+    int row = tok - a.row0;
+    if (tok < 0 || tok >= a.rows_all || row < 0 || row >= a.rows.out) {
+        unsigned short what = tok < 0 || tok >= a.rows_all ? 0x7fff : 0; /* NaN, or zero */
         for (int k = (int)threadIdx.x; k < a.rows.in; k += EMBED_THREADS)
-            y[k] = __ushort_as_bfloat16(0x7fff);
+            y[k] = __ushort_as_bfloat16(what);
         return;
     }
-    linear_place at = linear_find(&a.rows, tok);
+    linear_place at = linear_find(&a.rows, row);
     const uint8_t *w = a.rows.seg[at.seg].w;
     switch (a.rows.seg[at.seg].type) {
 #define EMBED(F) \
@@ -79,6 +82,12 @@ void cuda_embed(backend *be, tensor y, const int32_t *tok, const weight *w)
 {
     cuda_state *st = cuda_of(be);
     if (y.rows == 0) return;
-    embed_args a = {linear_rows_of(w), (bf16 *)y.ptr, y.ld, tok, st->drawn};
+    embed_args a = {linear_rows_of(w),
+                    (bf16 *)y.ptr,
+                    y.ld,
+                    tok,
+                    st->drawn,
+                    w->row0,
+                    w->rows_all ? w->rows_all : w->out};
     GPU_LAUNCH(embed_kernel, dim3((unsigned)y.rows), dim3(EMBED_THREADS), 0, true, st->stream, a);
 }
