@@ -71,11 +71,14 @@ typedef struct {
     int64_t ctx;                           /* bench, inspect */
     int64_t seqs;                          /* inspect */
     char *assume_type;                     /* inspect */
-    char *format, *thinking, *tools;       /* parse-output */
-    int64_t split;                         /* parse-output: bytes a feed, 0 = all at once */
-    char *prompt;                          /* chat: one question, no terminal */
-    bool no_think;                         /* chat */
-    str_list args;                         /* positional arguments after the first */
+    char *effort_budgets, *think_end_text;
+    bool keep_billing_header;
+    char *anthropic_thinking;
+    char *format, *thinking, *tools; /* parse-output */
+    int64_t split;                   /* parse-output: bytes a feed, 0 = all at once */
+    char *prompt;                    /* chat: one question, no terminal */
+    bool no_think;                   /* chat */
+    str_list args;                   /* positional arguments after the first */
     bool help;
 } options;
 

@@ -101,6 +101,14 @@ const option_row option_rows[] = {
     {"no-timings", {0}, OPT_BOOL, AT(no_timings), .commands = CMD_SERVE, .group = "Server", .help = "leave 'timings' out of replies"},
     {"reasoning-field", {0}, OPT_CHOICE, AT(reasoning_field), "both", "both|reasoning_content|reasoning", .commands = CMD_SERVE,
      .group = "Server", .arg = "WORD", .help = "which field carries the reasoning text"},
+    {"effort-budgets", {0}, OPT_STR, AT(effort_budgets), "512,2048,8192", .commands = CMD_SERVE, .group = "Server", .arg = "A,B,C",
+     .help = "reasoning tokens of the efforts minimal, low and medium, for templates that know no levels (-1: no limit)"},
+    {"think-end-text", {0}, OPT_STR, AT(think_end_text), "Considering the limited time by the user, I have to give the solution based on the thinking directly now.", .commands = CMD_SERVE,
+     .group = "Server", .arg = "TEXT", .help = "what ends a thought that has used up its budget"},
+    {"keep-billing-header", {0}, OPT_BOOL, AT(keep_billing_header), .commands = CMD_SERVE, .group = "Server",
+     .help = "/v1/messages: keep the line 'x-anthropic-billing-header:' of system texts (it changes with every request and keeps prompts out of the cache)"},
+    {"anthropic-thinking", {0}, OPT_CHOICE, AT(anthropic_thinking), "off", "off|on", .commands = CMD_SERVE, .group = "Server", .arg = "WORD",
+     .help = "/v1/messages: what a request without 'thinking' means"},
     {"allow-request-template", {0}, OPT_BOOL, AT(allow_request_template), .commands = CMD_SERVE, .group = "Server",
      .help = "accept 'chat_template' in requests"},
 
@@ -153,10 +161,8 @@ const option_later option_laters[] = {
     {"key-rpm", "limits per key"},
     {"key-tpm", "limits per key"},
     {"response-store", "the Responses routes"},
-    {"keep-billing-header", "the Anthropic routes"},
-    {"anthropic-thinking", "the Anthropic routes"},
-    {"effort-budgets", "reasoning budgets"},
-    {"think-end-text", "reasoning budgets"},
+    
+    
     {"tool-format", "tool calls"},
 };
 const int option_n_laters = sizeof option_laters / sizeof option_laters[0];

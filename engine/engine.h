@@ -138,9 +138,12 @@ typedef struct {
     int n; /* choices, 1..128 */
     sampling s;
     think_mode think;
-    call_format calls;      /* how to find tool calls; CALLS_NONE: not at all */
-    call_tools *tools;      /* with calls: one more reference is taken */
-    bool one_call;          /* generation ends after the first complete call */
+    call_format calls;        /* how to find tool calls; CALLS_NONE: not at all */
+    call_tools *tools;        /* with calls: one more reference is taken */
+    bool one_call;            /* generation ends after the first complete call */
+    int64_t think_budget;     /* reasoning tokens after which think_end is forced; -1 = no limit */
+    const int32_t *think_end; /* [n_think_end] copied */
+    int n_think_end;
     int priority;           /* lower first */
     const char *cache_salt; /* NULL = none */
     bool cache_prompt;      /* false: reuse nothing */

@@ -151,6 +151,16 @@ static void mark_scheduled(engine *g, choice *c, int64_t now)
     request_scheduled(r, hits, now);
 }
 
+/* The token that must come next because the thought has used up its budget (API R5), or -1. */
+static int32_t forced_token(const choice *c)
+{
+    const request *r = c->r;
+    if (r->think_budget < 0 || c->n_forced == r->n_think_end) return -1;
+    bool due =
+        c->out && output_in_reasoning(c->out) && output_reasoning_tokens(c->out) >= r->think_budget;
+    return c->n_forced || due ? r->think_end[c->n_forced] : -1;
+}
+
 /* What each row of logits shall do.  A choice without memory for its row is ended by the caller. */
 static int fill_rows(engine *g, step *t, choice **broken)
 {
@@ -166,6 +176,7 @@ static int fill_rows(engine *g, step *t, choice **broken)
             if (choice_reserve(c, 1) ||
                 sampler_fill(&c->smp, o->q, o->pos + 1, answering, key, row))
                 return ERR_NOMEM;
+            row->forced = forced_token(c);
         } else {
             *row = (sample_row){.repetition = 1,
                                 .top_p = 1,
@@ -250,6 +261,7 @@ static void take_token(engine *g, choice *c, int pos, const sample_row *row, int
     token_info t = {0};
     int n = pos - c->q.n_prompt + 1;
     copy_logprobs(&t, row);
+    c->n_forced += row->forced >= 0;
     settle_token(&c->q, pos, row->id);
     observe_token(g, c, pos + 1, now);
     said_reset(&c->said);
@@ -346,7 +358,8 @@ static void commit_draws(seq *q, const step *t, int from, int to)
     q->gen[q->n_gen++] = -1 - to;
     q->n_guess += to - from + 1 - q->n_draft;
     q->n_draft = 0;
-    q->hold = to > from || q->n_gen >= c->r->max_tokens || !sample_plan_is_blind(&c->r->plan);
+    bool blind = sample_plan_is_blind(&c->r->plan) && c->n_forced == c->r->n_think_end;
+    q->hold = to > from || q->n_gen >= c->r->max_tokens || !blind;
 }
 
 /* The step is on its way: the next one may take its tokens for computed. */
@@ -373,7 +386,9 @@ static void make_drafts(engine *g)
         int64_t room = c->r->max_tokens - q->n_gen - 1;
         int cap = room < MAX_DRAFT ? (int)room : MAX_DRAFT;
         bool ready = q->draws && !q->n_guess && q->n_cached == seq_last(q);
-        if (!ready || cap < 1 || !sample_plan_is_blind(&c->r->plan)) continue;
+        if (!ready || cap < 1 || !sample_plan_is_blind(&c->r->plan) ||
+            c->n_forced < c->r->n_think_end)
+            continue;
         int n = g->draft(g, c, tok, cap);
         if (!n || choice_reserve(c, n + 1)) continue;
         memcpy(q->gen + q->n_gen, tok, (size_t)n * sizeof *tok);

@@ -157,6 +157,13 @@ static int request_fill(request *r, const request_env *env, const request_spec *
     if (!r->prompt || !r->c) return ERR_NOMEM;
     memcpy(r->prompt, spec->prompt, (size_t)r->n_prompt * sizeof *r->prompt);
     if (spec->calls != CALLS_NONE) r->tools = call_tools_take(spec->tools);
+    r->think_budget = spec->n_think_end ? spec->think_budget : -1;
+    if (r->think_budget >= 0) {
+        r->n_think_end = spec->n_think_end;
+        r->think_end = malloc((size_t)r->n_think_end * sizeof *r->think_end);
+        if (!r->think_end) return ERR_NOMEM;
+        memcpy(r->think_end, spec->think_end, (size_t)r->n_think_end * sizeof *r->think_end);
+    }
     if (spec->cache_salt && !(r->salt = strdup(spec->cache_salt))) return ERR_NOMEM;
     if (spec->s.n_prompt_logprobs >= 0) {
         r->prompt_lp = calloc((size_t)r->n_prompt, sizeof *r->prompt_lp);
@@ -223,6 +230,8 @@ void request_detach(request *r)
     sample_plan_clear(&r->plan);
     call_tools_put(r->tools);
     r->tools = NULL;
+    free(r->think_end);
+    r->think_end = NULL;
     free(r->group.block);
     r->group.block = NULL;
     free(r->prompt_lp);

@@ -55,6 +55,7 @@ typedef struct {
     request *r;
     int index, cap_gen;
     bool live, counted; /* counted: its prompt went into the counters */
+    int n_forced;       /* tokens of think_end drawn so far */
     sampler smp;
     output *out;  /* NULL: no text */
     said said;    /* of the token at hand */
@@ -72,7 +73,10 @@ struct request {
     int32_t *prompt; /* [n_prompt] */
     char *salt;
     sample_plan plan;
-    call_tools *tools; /* one reference, or NULL */
+    call_tools *tools;    /* one reference, or NULL */
+    int64_t think_budget; /* -1 = none */
+    int32_t *think_end;   /* [n_think_end] owned */
+    int n_think_end;
     int64_t max_tokens, deadline_us;
     uint64_t choice_base;
     void (*notify)(void *);

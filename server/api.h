@@ -4,7 +4,8 @@
 
 #include "server/routes.h"
 
-route_fn api_chat;                                                    /* api_chat.c */
+route_fn api_chat, api_chat_count;                                    /* api_chat.c */
+route_fn api_messages, api_messages_count;                            /* api_messages.c */
 route_fn api_completions;                                             /* api_completions.c */
 route_fn api_models, api_model;                                       /* api_models.c */
 route_fn api_tokenize, api_detokenize, api_apply_template;            /* api_text.c */

@@ -332,30 +332,10 @@ static const gen_format chat_shape = {.id_prefix = "chatcmpl-",
 
 void api_chat(http_call *c)
 {
-    reader r;
-    params p = {0};
-    chat_prompt prompt = {0};
-    gen *g = NULL;
-    if (!reader_open(&r, c, READ_CHAT)) goto out;
-    if (!ready_or_fail(&r) || !params_read(&p, &r)) goto out;
-    if (!chat_request_render(&r, &p, &prompt)) goto out;
-    g = gen_new(&r, &p, &chat_shape, 1);
-    if (!g || !chat_request_encode(&r, &prompt, &g->prompt[0])) {
-        if (!r.failed)
-            reply_fail(c, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
-        gen_free(g);
-        goto out;
-    }
-    g->think = g->p.parse_reasoning ? prompt.think : THINK_NONE;
-    g->calls = g->p.calls_off ? CALLS_NONE : prompt.calls;
-    if (g->calls != CALLS_NONE && !(g->tools = call_tools_new(json_get(g->body, "tools")))) {
-        reply_fail(c, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
-        gen_free(g);
-        goto out;
-    }
-    gen_start(g, &r);
-out:
-    chat_prompt_clear(&prompt);
-    params_clear(&p);
-    reader_close(&r);
+    chat_run(c, NULL, NULL, &chat_shape, 0);
+}
+
+void api_chat_count(http_call *c)
+{
+    chat_count(c, NULL, NULL, "{\"object\":\"response.input_tokens\",\"input_tokens\":", "}");
 }

@@ -3,6 +3,7 @@
 
 #include "server/reply.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 bool ready_or_fail(reader *r)
@@ -111,4 +112,71 @@ bool chat_request_encode(reader *r, const chat_prompt *prompt, token_list *out)
         reader_fail(r, "invalid_value", "messages", "%s", e.msg);
     }
     return !rc;
+}
+
+static void out_of_memory(reader *r)
+{
+    if (r->failed) return;
+    r->failed = true;
+    reply_fail(r->call, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
+}
+
+/* Body to rendered prompt; false if r failed. */
+static bool chat_open(reader *r, http_call *c, translator *t, const char *const *names, bool counts,
+                      params *p, chat_prompt *prompt)
+{
+    bool open = t ? reader_open_as(r, c, t, names, counts) : reader_open(r, c, READ_CHAT);
+    return open && ready_or_fail(r) && params_read(p, r) && chat_request_render(r, p, prompt);
+}
+
+void chat_run(http_call *c, translator *t, const char *const *names, const gen_format *f,
+              size_t own)
+{
+    reader r;
+    params p = {0};
+    chat_prompt prompt = {0};
+    gen *g = NULL;
+    if (!chat_open(&r, c, t, names, false, &p, &prompt)) goto out;
+    g = gen_new(&r, &p, f, 1);
+    if (!g || (own && !(g->own = calloc(1, own))) ||
+        !chat_request_encode(&r, &prompt, &g->prompt[0])) {
+        out_of_memory(&r);
+        gen_free(g);
+        goto out;
+    }
+    g->think = g->p.parse_reasoning ? prompt.think : THINK_NONE;
+    g->calls = g->p.calls_off ? CALLS_NONE : prompt.calls;
+    if (!params_think_end(&g->p, &r, prompt.think)) {
+        out_of_memory(&r);
+        gen_free(g);
+        goto out;
+    }
+    if (g->calls != CALLS_NONE && !(g->tools = call_tools_new(json_get(g->body, "tools")))) {
+        out_of_memory(&r);
+        gen_free(g);
+        goto out;
+    }
+    gen_start(g, &r);
+out:
+    chat_prompt_clear(&prompt);
+    params_clear(&p);
+    reader_close(&r);
+}
+
+void chat_count(http_call *c, translator *t, const char *const *names, const char *before,
+                const char *after)
+{
+    reader r;
+    params p = {0};
+    chat_prompt prompt = {0};
+    token_list ids = {0};
+    if (chat_open(&r, c, t, names, true, &p, &prompt) && chat_request_encode(&r, &prompt, &ids)) {
+        buf out = {0};
+        buf_printf(&out, "%s%zu%s", before, ids.n, after);
+        http_reply(c, 200, "application/json", &out);
+    }
+    token_list_clear(&ids);
+    chat_prompt_clear(&prompt);
+    params_clear(&p);
+    reader_close(&r);
 }

@@ -3,7 +3,8 @@
 #ifndef QUERN_SERVER_CHAT_REQUEST_H
 #define QUERN_SERVER_CHAT_REQUEST_H
 
-#include "server/request.h"
+#include "server/gen.h"
+#include "server/translate.h"
 
 /* False after replying 503 while loading, draining or failed (H11, H18, H19). */
 bool ready_or_fail(reader *r);
@@ -12,5 +13,13 @@ bool ready_or_fail(reader *r);
 bool chat_request_render(reader *r, const params *p, chat_prompt *out);
 /* The rendered prompt to ids, client text closed to control tokens (G19). */
 bool chat_request_encode(reader *r, const chat_prompt *prompt, token_list *out);
+
+/* A whole generation on a chat body: reads the call's body through t (NULL: it is a chat body),
+ * renders, submits, replies in shape f.  own: bytes of the shape's state (gen.own). */
+void chat_run(http_call *c, translator *t, const char *const *names, const gen_format *f,
+              size_t own);
+/* Replies before N after, N being the tokens of the prompt. */
+void chat_count(http_call *c, translator *t, const char *const *names, const char *before,
+                const char *after);
 
 #endif

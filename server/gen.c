@@ -21,7 +21,8 @@ gen *gen_new(reader *r, params *p, const gen_format *f, int n_prompt)
     *p = (params){0};
     g->doc = r->doc;
     g->body = r->body;
-    r->doc = NULL;
+    g->source = r->source;
+    r->doc = r->source = NULL;
     g->n_prompt = n_prompt;
     g->n_choice = n_prompt * g->p.n;
     g->prompt = calloc((size_t)n_prompt, sizeof *g->prompt);
@@ -65,9 +66,11 @@ void gen_free(gen *g)
     free(g->prompt_text);
     free(g->req);
     free(g->choice);
+    free(g->own);
     call_tools_put(g->tools);
     params_clear(&g->p);
     json_free(g->doc);
+    json_free(g->source);
     free(g);
 }
 
@@ -104,6 +107,22 @@ static void too_long(gen *g, int prompt)
     long long ctx = engine_info(g->a->eng)->ctx, n = (long long)g->prompt[prompt].n;
     char param[32];
     buf b = {0};
+    dialect d = route_dialect(http_path(g->call));
+    if (d == DIALECT_ANTHROPIC) {
+        reply_fail(g->call, 400, NULL, NULL, NULL,
+                   "prompt is too long: %lld tokens > %lld maximum (maximum context length is %lld "
+                   "tokens)",
+                   n, ctx, ctx);
+        return;
+    }
+    if (d != DIALECT_OPENAI) {
+        reply_fail(g->call, 400, "invalid_request_error", "context_length_exceeded",
+                   g->format->param_prompt,
+                   "This model's maximum context length is %lld tokens. However, your prompt has "
+                   "%lld tokens. Please shorten the prompt.",
+                   ctx, n);
+        return;
+    }
     if (g->n_prompt > 1) snprintf(param, sizeof param, "%s[%d]", g->format->param_prompt, prompt);
     else snprintf(param, sizeof param, "%s", g->format->param_prompt);
     buf_printf(
@@ -360,6 +379,9 @@ void gen_start(gen *g, reader *r)
                              .calls = g->calls,
                              .tools = g->tools,
                              .one_call = g->p.one_call,
+                             .think_budget = g->p.think_budget,
+                             .think_end = g->p.think_end.v,
+                             .n_think_end = (int)g->p.think_end.n,
                              .priority = g->p.priority,
                              .cache_salt = use_salt,
                              .cache_prompt = g->p.cache_prompt,

@@ -49,7 +49,7 @@ typedef struct {
     void (*end)(gen *g, buf *out);                              /* stream: after every choice */
     void (*fail)(gen *g, const gen_fault *f, buf *out);         /* stream: instead of end (H17) */
     void (*ping)(gen *g, buf *out);                             /* stream: after silence (H16) */
-    void (*drop)(gen *g);                                       /* frees gen.own; may be NULL */
+    void (*drop)(gen *g); /* clears what gen.own holds; may be NULL */
 } gen_format;
 
 struct gen {
@@ -57,7 +57,7 @@ struct gen {
     http_call *call;
     const gen_format *format;
     params p;
-    json_doc *doc; /* the request body: params borrow from it */
+    json_doc *doc, *source; /* the request body, what it was translated from: params borrow */
     const json *body;
     think_mode think;
     call_format calls;
@@ -77,7 +77,7 @@ struct gen {
     char id[48];
     int64_t created;
     int error; /* first ERR_* of a finished choice */
-    void *own; /* the format's */
+    void *own; /* [format's size] the format's state, zeroed at first; owned */
 };
 
 /* Takes over r's document and p; r may be closed afterwards. */

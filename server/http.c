@@ -142,6 +142,7 @@ static void common_headers(http_call *c, struct MHD_Response *r)
 {
     add(r, "server", "quern/" QUERN_VERSION);
     add(r, "x-request-id", c->pass.request_id);
+    if (route_dialect(http_path(c)) == DIALECT_ANTHROPIC) add(r, "request-id", c->pass.request_id);
     if (c->type) add(r, "Content-Type", c->type);
     if (c->pass.origin[0]) {
         add(r, "Access-Control-Allow-Origin", c->pass.origin);

@@ -23,6 +23,7 @@ static const char *const known_all[] = {
     "stop_token_ids", "include_stop_str_in_output", "ignore_eos", "skip_special_tokens",
     "logit_bias", "allowed_token_ids", "bad_words", "n", "return_token_ids", "priority",
     "cache_salt", "cache_prompt", "enable_thinking", "reasoning_effort", "reasoning", "thinking",
+    "thinking_budget", "thinking_token_budget", "thinking_budget_tokens", "reasoning_budget_tokens",
     "think", "include_reasoning", "separate_reasoning", "reasoning_format", "stream_options",
     "logprobs", "chat_template_kwargs", "tool_choice", "tools", "parallel_tool_calls",
     "response_format",
@@ -58,10 +59,6 @@ static const char *const later[] = {"structured_outputs",
                                     "json_schema",
                                     "structural_tag",
                                     "format",
-                                    "thinking_budget",
-                                    "thinking_token_budget",
-                                    "thinking_budget_tokens",
-                                    "reasoning_budget_tokens",
                                     "prompt_logprobs",
                                     "truncate_prompt_tokens",
                                     "truncation_side",
@@ -261,7 +258,7 @@ static void read_numbers(params *p, reader *r)
 static void read_limits(params *p, reader *r)
 {
     static const char *const name[] = {"n_predict", "max_tokens", "max_completion_tokens"};
-    int64_t v, lo = r->kind == READ_COMPLETIONS ? 0 : 1;
+    int64_t v, lo = r->kind == READ_COMPLETIONS || r->zero_tokens ? 0 : 1;
     p->s.max_tokens = r->kind == READ_COMPLETIONS ? 16 : -1;
     for (int i = 0; i < 3; i++) {
         const json *j = rd_any(r, name[i]);
@@ -469,92 +466,6 @@ static void read_logprobs(params *p, reader *r)
     if (p->logprobs) p->s.n_logprobs = (int)v;
 }
 
-/* ---- reasoning (R3, R4, R6) ------------------------------------------------------------------ */
-
-static const char *const efforts[] = {"none", "minimal", "low", "medium", "high", "xhigh", "max"};
-
-static void take_effort(params *p, reader *r, const char *param, const json *j)
-{
-    if (!j || j->type == JSON_NULL || r->failed) return;
-    if (j->type != JSON_STRING || !IN(j->str, efforts)) {
-        reader_fail(r, j->type == JSON_STRING ? "invalid_value" : "invalid_type", param,
-                    "'%s' must be one of none, minimal, low, medium, high, xhigh, max", param);
-        return;
-    }
-    if (p->effort) return;
-    p->effort = j->str;
-    if (p->thinking < 0) p->thinking = strcmp(j->str, "none") != 0;
-}
-
-static void take_switch(params *p, reader *r, const char *param, const json *j)
-{
-    if (!j || j->type == JSON_NULL || r->failed) return;
-    if (!json_is_bool(j))
-        reader_fail(r, "invalid_type", param, "'%s' must be true or false, got %s", param,
-                    json_type_name(j));
-    else if (p->thinking < 0) p->thinking = j->type == JSON_TRUE;
-}
-
-static void read_thinking_object(params *p, reader *r, const json *j)
-{
-    const json *t = json_get(j, "type"), *budget = json_get(j, "budget_tokens");
-    if (j->type != JSON_OBJECT) {
-        take_switch(p, r, "thinking", j);
-    } else if (!json_is(t, JSON_STRING) ||
-               (strcmp(t->str, "enabled") && strcmp(t->str, "disabled") &&
-                strcmp(t->str, "adaptive"))) {
-        reader_fail(r, "invalid_value", "thinking.type",
-                    "'thinking.type' must be enabled, disabled or adaptive");
-    } else {
-        if (p->thinking < 0) p->thinking = strcmp(t->str, "disabled") != 0;
-        if (budget && budget->type != JSON_NULL && p->thinking == 1) {
-            r->failed = true;
-            reply_not_built(r->call, "thinking.budget_tokens");
-        }
-    }
-}
-
-void read_reasoning_fields(params *p, reader *r)
-{
-    const json *j;
-    bool v;
-    take_switch(p, r, "enable_thinking", rd_any(r, "enable_thinking"));
-    take_effort(p, r, "reasoning_effort", rd_any(r, "reasoning_effort"));
-    if ((j = rd_any(r, "reasoning"))) {
-        if (j->type != JSON_OBJECT) {
-            reader_fail(r, "invalid_type", "reasoning", "'reasoning' must be an object, got %s",
-                        json_type_name(j));
-            return;
-        }
-        take_effort(p, r, "reasoning.effort", json_get(j, "effort"));
-        take_switch(p, r, "reasoning.enabled", json_get(j, "enabled"));
-        const json *x = json_get(j, "exclude"), *m = json_get(j, "max_tokens");
-        if (x && x->type != JSON_NULL && !json_is_bool(x))
-            reader_fail(r, "invalid_type", "reasoning.exclude",
-                        "'reasoning.exclude' must be true or false, got %s", json_type_name(x));
-        if (x && x->type == JSON_TRUE) p->show_reasoning = false;
-        if (m && !neutral(m) && !r->failed) {
-            r->failed = true;
-            reply_not_built(r->call, "reasoning.max_tokens");
-        }
-    }
-    if ((j = rd_any(r, "thinking"))) read_thinking_object(p, r, j);
-    if ((j = rd_any(r, "think"))) {
-        if (j->type == JSON_STRING) take_effort(p, r, "think", j);
-        else take_switch(p, r, "think", j);
-    }
-    if (rd_bool(r, "include_reasoning", &v) && !v) p->show_reasoning = false;
-    if (rd_bool(r, "separate_reasoning", &v) && !v) p->parse_reasoning = false;
-    const char *f;
-    if (rd_str(r, "reasoning_format", 0, 64, &f, NULL)) {
-        static const char *const formats[] = {"none", "auto", "deepseek", "deepseek-legacy"};
-        if (!IN(f, formats))
-            reader_fail(r, "invalid_value", "reasoning_format",
-                        "'reasoning_format' must be none, auto, deepseek or deepseek-legacy");
-        else if (!strcmp(f, "none")) p->parse_reasoning = false;
-    }
-}
-
 /* ---- the rest -------------------------------------------------------------------------------- */
 
 static void read_delivery(params *p, reader *r)
@@ -622,7 +533,8 @@ bool params_read(params *p, reader *r)
                   .cache_prompt = true,
                   .show_reasoning = true,
                   .parse_reasoning = true,
-                  .thinking = -1};
+                  .thinking = -1,
+                  .think_budget = -1};
     p->model = read_model(r);
     if (r->failed) return false;
     p->s = sampling_default(r->a->eng);
@@ -649,6 +561,7 @@ void params_clear(params *p)
     free(p->bias);
     free(p->allowed);
     free(p->bad_word);
+    token_list_clear(&p->think_end);
     *p = (params){0};
 }
 

@@ -33,9 +33,43 @@ bool reader_open(reader *r, http_call *c, read_kind kind)
 void reader_close(reader *r)
 {
     json_free(r->doc);
+    json_free(r->source);
     buf_clear(&r->ignored);
-    r->doc = NULL;
+    r->doc = r->source = NULL;
     r->body = NULL;
+}
+
+/* The dialect's name for our field name[n], or NULL. */
+static const char *other_name(const reader *r, const char *name, size_t n)
+{
+    for (const char *const *p = r->names; p && *p; p += 2)
+        if (strlen(p[0]) == n && !memcmp(p[0], name, n)) return p[1];
+    return NULL;
+}
+
+/* Fields are told as the client wrote them: in param up to the first . or [, in the message where
+ * they stand in quotes. */
+static void fail_renamed(reader *r, const char *code, const char *param, const char *msg)
+{
+    buf p = {0}, m = {0};
+    size_t n = param ? strcspn(param, ".[") : 0;
+    const char *to = param ? other_name(r, param, n) : NULL;
+    if (param) buf_printf(&p, "%s%s", to ? to : "", param + (to ? n : 0));
+    for (const char *s = msg; *s;) {
+        const char *end = *s == '\'' ? strchr(s + 1, '\'') : NULL;
+        size_t len = end ? (size_t)(end - s - 1) : 0, head = end ? strcspn(s + 1, ".['") : 0;
+        const char *name = end && head <= len ? other_name(r, s + 1, head) : NULL;
+        if (!name) {
+            buf_putc(&m, *s++);
+            continue;
+        }
+        buf_printf(&m, "'%s", name);
+        s += 1 + head;
+    }
+    reply_fail(r->call, 400, "invalid_request_error", code, param ? buf_str(&p) : NULL, "%s",
+               buf_str(&m));
+    buf_clear(&p);
+    buf_clear(&m);
 }
 
 void reader_fail(reader *r, const char *code, const char *param, const char *fmt, ...)
@@ -47,7 +81,7 @@ void reader_fail(reader *r, const char *code, const char *param, const char *fmt
     va_start(ap, fmt);
     vsnprintf(msg, sizeof msg, fmt, ap);
     va_end(ap);
-    reply_fail(r->call, 400, "invalid_request_error", code, param, "%s", msg);
+    fail_renamed(r, code, param, msg);
 }
 
 void reader_ignore(reader *r, const char *name, size_t n)

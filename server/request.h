@@ -17,9 +17,13 @@ typedef struct {
     app *a;
     read_kind kind;
     json_doc *doc;
-    const json *body; /* object */
-    bool failed;      /* the reply was set */
-    buf ignored;      /* names for x-quern-ignored */
+    const json *body;         /* object */
+    json_doc *source;         /* what doc was translated from, or NULL (translate.h) */
+    const char *const *names; /* pairs of our and the dialect's field names, or NULL */
+    bool counts_only;         /* the prompt is only counted */
+    bool zero_tokens;         /* a limit of 0 tokens is legal: the prompt is only computed */
+    bool failed;              /* the reply was set */
+    buf ignored;              /* names for x-quern-ignored */
     int n_ignored;
 } reader;
 
@@ -53,8 +57,11 @@ typedef struct {
     bool parse_reasoning; /* false: tags and thought stay in content */
     int thinking;         /* -1, 0, 1 */
     const char *effort;
-    bool drawn_seed; /* the seed was random: report it */
-    double ping;     /* seconds; 0 = server's, < 0 off */
+    bool budget_set;
+    int64_t think_budget; /* reasoning tokens, -1 = no limit (R5) */
+    token_list think_end; /* what ends a thought that has used them up */
+    bool drawn_seed;      /* the seed was random: report it */
+    double ping;          /* seconds; 0 = server's, < 0 off */
     int64_t deadline_us;
     bool calls_off;    /* tool_choice none: tools are shown to the model, calls are banned */
     bool one_call;     /* parallel_tool_calls: false */
@@ -75,7 +82,9 @@ void params_clear(params *p);
 void params_headers(const params *p, reader *r, int64_t clamped);
 /* The alias of V8 for the body's model field, NULL after failing. */
 const char *read_model(reader *r);
-/* The reasoning switches of R3, R4, R6. */
+/* The tokens that end a thought over its budget; false: out of memory. */
+bool params_think_end(params *p, reader *r, think_mode think);
+/* The reasoning switches of R3-R6 (params_reasoning.c). */
 void read_reasoning_fields(params *p, reader *r);
 /* Fields that would change what the client gets and are refused, never ignored (V7). */
 void read_refused(reader *r);

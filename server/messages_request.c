@@ -1,0 +1,380 @@
+/* messages_request.c - an Anthropic Messages body as the chat body it means (API A1-A6): roles,
+ * blocks, tools, thinking.  Owns what it builds.  Refuses documents it cannot read and a missing
+ * max_tokens; everything else is checked by the chat reader.  Thread: prep. */
+#include "server/messages_request.h"
+
+#include "server/reply.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* Turns of one role that follow each other are one turn. */
+typedef enum { TURN_NONE, TURN_USER, TURN_ASSISTANT } turn_role;
+
+typedef struct {
+    reader *r;
+    buf *out;
+    int n_out; /* messages written */
+    turn_role role;
+    buf tools;     /* user: finished tool messages, each with a comma behind it */
+    buf parts;     /* user: content parts, comma-separated */
+    buf text;      /* assistant: its text */
+    buf thought;   /* assistant */
+    buf calls;     /* assistant: tool calls, comma-separated */
+    char path[64]; /* of the block at hand, for messages */
+} talk;
+
+static const char BILLING[] = "x-anthropic-billing-header:";
+
+static void message_begin(talk *t, const char *role)
+{
+    buf_printf(t->out, "%s{\"role\":\"%s\"", t->n_out++ ? "," : "", role);
+}
+
+static void system_message(talk *t, const char *s, size_t n)
+{
+    message_begin(t, "system");
+    tr_str(t->out, "content", s, n);
+    buf_putc(t->out, '}');
+}
+
+static void flush_user(talk *t)
+{
+    if (t->tools.len) {
+        if (t->n_out++) buf_putc(t->out, ',');
+        buf_put(t->out, t->tools.v, t->tools.len - 1);
+    }
+    if (!t->parts.len && t->tools.len) return;
+    message_begin(t, "user");
+    if (t->parts.len) buf_printf(t->out, ",\"content\":[%s]", t->parts.v);
+    else buf_puts(t->out, ",\"content\":\"\"");
+    buf_putc(t->out, '}');
+}
+
+/* A last answer without calls is continued; white space at its end would only confuse the model. */
+static void flush_assistant(talk *t, bool last)
+{
+    bool go_on = last && !t->calls.len;
+    while (go_on && t->text.len && strchr(" \t\r\n", t->text.v[t->text.len - 1])) t->text.len--;
+    message_begin(t, "assistant");
+    tr_str(t->out, "content", buf_str(&t->text), t->text.len);
+    if (t->thought.len) tr_str(t->out, "reasoning_content", t->thought.v, t->thought.len);
+    if (t->calls.len) buf_printf(t->out, ",\"tool_calls\":[%s]", t->calls.v);
+    if (go_on) buf_puts(t->out, ",\"prefix\":true");
+    buf_putc(t->out, '}');
+}
+
+static void flush(talk *t, bool last)
+{
+    if (t->role == TURN_USER) flush_user(t);
+    if (t->role == TURN_ASSISTANT) flush_assistant(t, last);
+    t->role = TURN_NONE;
+    buf *all[] = {&t->tools, &t->parts, &t->text, &t->thought, &t->calls};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        if (!buf_ok(all[i])) t->out->oom = true;
+        buf_reset(all[i]);
+    }
+}
+
+static void turn(talk *t, turn_role role)
+{
+    if (t->role != role) flush(t, false);
+    t->role = role;
+}
+
+/* ---- blocks ---------------------------------------------------------------------------------- */
+
+static void put_text(talk *t, const char *s, size_t n)
+{
+    if (t->role == TURN_ASSISTANT) {
+        buf_put(&t->text, s, n);
+        return;
+    }
+    if (t->parts.len) buf_putc(&t->parts, ',');
+    buf_puts(&t->parts, "{\"type\":\"text\",\"text\":");
+    buf_put_json(&t->parts, s, n);
+    buf_putc(&t->parts, '}');
+}
+
+/* The texts of a string or of a list of text blocks. */
+static void gather(const json *content, buf *out)
+{
+    if (json_is(content, JSON_STRING)) buf_put(out, content->str, content->len);
+    if (!json_is(content, JSON_ARRAY)) return;
+    for (const json *b = content->child; b; b = b->next) {
+        const json *text = json_get(b, "text");
+        if (!json_is(text, JSON_STRING)) continue;
+        if (out->len) buf_putc(out, '\n');
+        buf_put(out, text->str, text->len);
+    }
+}
+
+static void tool_result(talk *t, const json *b)
+{
+    const json *id = json_get(b, "tool_use_id");
+    buf text = {0};
+    if (json_is(json_get(b, "is_error"), JSON_TRUE)) buf_puts(&text, "Error: ");
+    buf body = {0};
+    gather(json_get(b, "content"), &body);
+    buf_put(&text, buf_str(&body), body.len);
+    buf_puts(&t->tools, "{\"role\":\"tool\"");
+    if (json_is(id, JSON_STRING)) tr_str(&t->tools, "tool_call_id", id->str, id->len);
+    tr_str(&t->tools, "content", buf_str(&text), text.len);
+    buf_puts(&t->tools, "},");
+    if (!buf_ok(&text) || !buf_ok(&body)) t->out->oom = true;
+    buf_clear(&text);
+    buf_clear(&body);
+}
+
+static void tool_use(talk *t, const json *b)
+{
+    const json *id = json_get(b, "id"), *name = json_get(b, "name"), *input = json_get(b, "input");
+    if (!json_is(name, JSON_STRING)) {
+        reader_fail(t->r, "missing_required_parameter", t->path, "'%s.name' is required", t->path);
+        return;
+    }
+    if (t->calls.len) buf_putc(&t->calls, ',');
+    buf_puts(&t->calls, "{\"type\":\"function\"");
+    if (json_is(id, JSON_STRING)) tr_str(&t->calls, "id", id->str, id->len);
+    buf_puts(&t->calls, ",\"function\":{");
+    tr_str(&t->calls, "name", name->str, name->len);
+    tr_name(&t->calls, "arguments");
+    if (json_is(input, JSON_OBJECT)) json_dump(input, &t->calls);
+    else buf_puts(&t->calls, "{}");
+    buf_puts(&t->calls, "}}");
+}
+
+static void document(talk *t, const json *b)
+{
+    const json *source = json_get(b, "source"), *data = json_get(source, "data");
+    buf text = {0};
+    if (tr_is(json_get(source, "type"), "text") && json_is(data, JSON_STRING))
+        put_text(t, data->str, data->len);
+    else if (tr_is(json_get(source, "type"), "content")) {
+        gather(json_get(source, "content"), &text);
+        put_text(t, buf_str(&text), text.len);
+    } else
+        reader_fail(t->r, "unsupported_modality", t->path,
+                    "'%s' is a document that is not plain text; only text sources are supported",
+                    t->path);
+    buf_clear(&text);
+}
+
+static void block(talk *t, const json *b)
+{
+    const json *type = json_get(b, "type"), *text = json_get(b, "text");
+    buf found = {0};
+    if (b->type != JSON_OBJECT || !json_is(type, JSON_STRING)) {
+        reader_fail(t->r, "invalid_type", t->path, "'%s' must be an object with a type", t->path);
+    } else if (tr_is(type, "text")) {
+        if (json_is(text, JSON_STRING)) put_text(t, text->str, text->len);
+        else reader_fail(t->r, "invalid_type", t->path, "'%s.text' must be a string", t->path);
+    } else if (tr_is(type, "tool_use") && t->role == TURN_ASSISTANT) {
+        tool_use(t, b);
+    } else if (tr_is(type, "tool_result") && t->role == TURN_USER) {
+        tool_result(t, b);
+    } else if (tr_is(type, "thinking")) {
+        const json *thought = json_get(b, "thinking");
+        if (json_is(thought, JSON_STRING) && t->role == TURN_ASSISTANT)
+            buf_put(&t->thought, thought->str, thought->len);
+    } else if (tr_is(type, "document")) {
+        document(t, b);
+    } else if (tr_is(type, "search_result")) {
+        gather(json_get(b, "content"), &found);
+        put_text(t, buf_str(&found), found.len);
+    } else if (tr_is(type, "mid_conv_system")) {
+        turn_role role = t->role;
+        gather(text ? text : json_get(b, "content"), &found);
+        flush(t, false);
+        system_message(t, buf_str(&found), found.len);
+        t->role = role;
+    } else if (tr_is(type, "image")) {
+        /* The chat reader says which models take images. */
+        buf_printf(&t->parts, "%s{\"type\":\"image_url\",\"image_url\":{\"url\":\"data:\"}}",
+                   t->parts.len ? "," : "");
+    } else if (!tr_is(type, "redacted_thinking")) {
+        reader_ignore(t->r, t->path, strlen(t->path));
+    }
+    buf_clear(&found);
+}
+
+static void message(talk *t, const json *m, int i)
+{
+    const json *role = json_get(m, "role"), *content = json_get(m, "content");
+    snprintf(t->path, sizeof t->path, "messages[%d]", i);
+    bool user = tr_is(role, "user") || tr_is(role, "ctx") || tr_is(role, "msg");
+    buf text = {0};
+    if (m->type != JSON_OBJECT || !json_is(role, JSON_STRING)) {
+        reader_fail(t->r, "invalid_value", t->path, "'%s' must be an object with a role", t->path);
+    } else if (tr_is(role, "system")) {
+        flush(t, false);
+        gather(content, &text);
+        system_message(t, buf_str(&text), text.len);
+    } else if (!user && !tr_is(role, "assistant")) {
+        reader_fail(t->r, "invalid_value", t->path,
+                    "'%s.role' must be user or assistant, got '%.32s'", t->path, role->str);
+    } else {
+        turn(t, user ? TURN_USER : TURN_ASSISTANT);
+        if (json_is(content, JSON_STRING)) put_text(t, content->str, content->len);
+        else if (!json_is(content, JSON_ARRAY))
+            reader_fail(t->r, "invalid_type", t->path,
+                        "'%s.content' must be a string or a list of blocks", t->path);
+        int k = 0;
+        for (const json *b = json_is(content, JSON_ARRAY) ? content->child : NULL;
+             b && !t->r->failed; b = b->next, k++) {
+            snprintf(t->path, sizeof t->path, "messages[%d].content[%d]", i, k);
+            block(t, b);
+        }
+    }
+    buf_clear(&text);
+}
+
+/* A4: this line changes with every request and would keep prompts from being found in the cache. */
+static void drop_billing(const reader *r, const char **s, size_t *n)
+{
+    if (r->a->opt->keep_billing_header || *n < sizeof BILLING - 1 ||
+        strncmp(*s, BILLING, sizeof BILLING - 1) != 0)
+        return;
+    const char *line = memchr(*s, '\n', *n);
+    size_t cut = line ? (size_t)(line + 1 - *s) : *n;
+    *s += cut;
+    *n -= cut;
+}
+
+static void system_text(talk *t, const json *system)
+{
+    buf all = {0};
+    if (!system || system->type == JSON_NULL) return;
+    if (system->type != JSON_STRING && system->type != JSON_ARRAY) {
+        reader_fail(t->r, "invalid_type", "system", "'system' must be a string or text blocks");
+        return;
+    }
+    const json *first = system->type == JSON_STRING ? system : system->child;
+    for (const json *b = first; b; b = system->type == JSON_STRING ? NULL : b->next) {
+        const json *text = system->type == JSON_STRING ? b : json_get(b, "text");
+        if (!json_is(text, JSON_STRING)) continue;
+        const char *s = text->str;
+        size_t n = text->len;
+        drop_billing(t->r, &s, &n);
+        if (!n) continue;
+        if (all.len) buf_putc(&all, '\n');
+        buf_put(&all, s, n);
+    }
+    if (all.len) system_message(t, all.v, all.len);
+    if (!buf_ok(&all)) t->out->oom = true;
+    buf_clear(&all);
+}
+
+static void put_messages(reader *r, const json *body, buf *out)
+{
+    talk t = {.r = r, .out = out};
+    const json *list = json_get(body, "messages");
+    tr_name(out, "messages");
+    buf_putc(out, '[');
+    system_text(&t, json_get(body, "system"));
+    if (!json_is(list, JSON_ARRAY) || !list->len)
+        reader_fail(r, list ? "invalid_value" : "missing_required_parameter", "messages",
+                    "'messages' must be an array of at least one message");
+    int i = 0;
+    for (const json *m = r->failed ? NULL : list->child; m && !r->failed; m = m->next, i++)
+        message(&t, m, i);
+    flush(&t, true);
+    buf_putc(out, ']');
+    buf *all[] = {&t.tools, &t.parts, &t.text, &t.thought, &t.calls};
+    for (size_t k = 0; k < sizeof all / sizeof *all; k++) buf_clear(all[k]);
+}
+
+/* ---- tools and switches ---------------------------------------------------------------------- */
+
+/* A6.  Tools the service runs itself do not exist here. */
+static void put_tools(reader *r, const json *tools, buf *out)
+{
+    if (!tools || tools->type == JSON_NULL) return;
+    if (tools->type != JSON_ARRAY) {
+        reader_fail(r, "invalid_type", "tools", "'tools' must be an array");
+        return;
+    }
+    int i = 0, n = 0;
+    tr_name(out, "tools");
+    buf_putc(out, '[');
+    for (const json *t = tools->child; t; t = t->next, i++) {
+        const json *type = json_get(t, "type"), *schema = json_get(t, "input_schema");
+        if (json_is(type, JSON_STRING) && !tr_is(type, "custom")) {
+            char name[32];
+            int len = snprintf(name, sizeof name, "tools[%d]", i);
+            reader_ignore(r, name, (size_t)len);
+            continue;
+        }
+        buf_printf(out, "%s{\"type\":\"function\",\"function\":{", n++ ? "," : "");
+        tr_json(out, "name", json_get(t, "name"));
+        tr_json(out, "description", json_get(t, "description"));
+        tr_json(out, "parameters", schema);
+        tr_json(out, "strict", json_get(t, "strict"));
+        buf_puts(out, "}}");
+    }
+    buf_putc(out, ']');
+}
+
+static void put_choice(reader *r, const json *c, buf *out)
+{
+    const json *type = json_get(c, "type"), *name = json_get(c, "name");
+    if (!c || c->type == JSON_NULL) return;
+    if (tr_is(type, "auto") || tr_is(type, "none")) {
+        tr_json(out, "tool_choice", type);
+    } else if (tr_is(type, "any")) {
+        tr_str(out, "tool_choice", "required", 8);
+    } else if (tr_is(type, "tool") && json_is(name, JSON_STRING)) {
+        buf_puts(out, ",\"tool_choice\":{\"type\":\"function\",\"function\":{");
+        tr_json(out, "name", name);
+        buf_puts(out, "}}");
+    } else {
+        reader_fail(r, "invalid_value", "tool_choice",
+                    "'tool_choice.type' must be auto, any, none, or tool with a name");
+    }
+    if (json_is(json_get(c, "disable_parallel_tool_use"), JSON_TRUE))
+        buf_puts(out, ",\"parallel_tool_calls\":false");
+}
+
+/* A5: thinking is off unless it is asked for. */
+static void put_thinking(reader *r, const json *body, buf *out)
+{
+    const json *t = json_get(body, "thinking");
+    bool on = !strcmp(r->a->opt->anthropic_thinking, "on");
+    if (t && t->type != JSON_NULL) tr_json(out, "thinking", t);
+    else if (!on) buf_puts(out, ",\"thinking\":{\"type\":\"disabled\"}");
+    const json *config = json_get(body, "output_config"), *format = json_get(config, "format");
+    tr_json(out, "reasoning_effort", json_get(config, "effort"));
+    if (!format) format = json_get(body, "output_format");
+    if (!tr_is(json_get(format, "type"), "json_schema")) return;
+    buf_puts(out,
+             ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"output\"");
+    tr_json(out, "schema", json_get(format, "schema"));
+    buf_puts(out, "}}");
+}
+
+static const char *const taken[] = {"system",        "messages",          "tools",
+                                    "tool_choice",   "thinking",          "output_config",
+                                    "output_format", "max_tokens",        "stop_sequences",
+                                    "container",     "context_management"};
+
+void messages_translate(reader *r, const json *body, buf *out)
+{
+    const json *limit = json_get(body, "max_tokens"), *n = json_get(body, "n");
+    int64_t one = 1;
+    r->zero_tokens = true;
+    if (!r->counts_only && (!limit || limit->type == JSON_NULL))
+        reader_fail(r, "missing_required_parameter", "max_tokens", "'max_tokens' is required");
+    if (limit && limit->type != JSON_NULL) tr_json(out, "max_completion_tokens", limit);
+    if (n && (!json_int(n, &one) || one != 1))
+        reader_fail(r, "unsupported_value", "n", "'n' is not supported here");
+    put_messages(r, body, out);
+    put_tools(r, json_get(body, "tools"), out);
+    put_choice(r, json_get(body, "tool_choice"), out);
+    put_thinking(r, body, out);
+    tr_json(out, "stop", json_get(body, "stop_sequences"));
+    tr_rest(out, body, taken, (int)(sizeof taken / sizeof *taken));
+}
+
+const char *const messages_names[] = {
+    "max_completion_tokens", "max_tokens",           "stop", "stop_sequences",
+    "reasoning_effort",      "output_config.effort", NULL};

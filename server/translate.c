@@ -1,0 +1,113 @@
+/* translate.c - see translate.h.  Owns nothing.  Refuses bodies that are no JSON object. */
+#include "server/translate.h"
+
+#include "server/reply.h"
+
+#include <string.h>
+
+bool reader_open_as(reader *r, http_call *c, translator *t, const char *const *names,
+                    bool counts_only)
+{
+    if (!reader_open(r, c, READ_CHAT)) return false;
+    buf text = {0};
+    err e = {0};
+    r->names = names;
+    r->counts_only = counts_only;
+    r->source = r->doc;
+    r->doc = NULL;
+    buf_putc(&text, '{');
+    t(r, r->body, &text);
+    buf_putc(&text, '}');
+    if (!r->failed && buf_ok(&text)) r->doc = json_parse(text.v, text.len, NULL, &r->body, &e);
+    if (!r->failed && !r->doc) {
+        r->failed = true;
+        if (e.code == ERR_INVALID || e.code == ERR_FORMAT)
+            reply_fail(c, 400, "invalid_request_error", "invalid_json", NULL,
+                       "the request means a body that is too large or too deep: %s", e.msg);
+        else reply_fail(c, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
+    }
+    buf_clear(&text);
+    return !r->failed;
+}
+
+void tr_name(buf *out, const char *name)
+{
+    if (out->len && out->v[out->len - 1] != '{') buf_putc(out, ',');
+    buf_put_json(out, name, strlen(name));
+    buf_putc(out, ':');
+}
+
+void tr_json(buf *out, const char *name, const json *value)
+{
+    if (!value) return;
+    tr_name(out, name);
+    json_dump(value, out);
+}
+
+void tr_str(buf *out, const char *name, const char *s, size_t n)
+{
+    tr_name(out, name);
+    buf_put_json(out, s, n);
+}
+
+void tr_rest(buf *out, const json *body, const char *const *taken, int n)
+{
+    for (const json *j = body->child; j; j = j->next) {
+        bool mine = false;
+        for (int i = 0; i < n && !mine; i++) mine = !strcmp(j->key, taken[i]);
+        if (!mine) tr_json(out, j->key, j);
+    }
+}
+
+bool tr_is(const json *j, const char *word)
+{
+    return json_is(j, JSON_STRING) && !strcmp(j->str, word);
+}
+
+/* Bytes of s[n] up to the end of the last complete member of its object; 0 if there is none. */
+static size_t complete_members(const char *s, size_t n)
+{
+    size_t last = 0;
+    int depth = 0;
+    bool in_string = false, escape = false, value = false;
+    for (size_t i = 0; i < n; i++) {
+        if (in_string) {
+            if (escape) escape = false;
+            else if (s[i] == '\\') escape = true;
+            else if (s[i] == '"') in_string = false;
+            if (!in_string && depth == 1 && value) last = i + 1;
+            continue;
+        }
+        if (s[i] == '"') in_string = true;
+        if (s[i] == ':' && depth == 1) value = true;
+        if (s[i] == '{' || s[i] == '[') depth++;
+        if (s[i] == '}' || s[i] == ']') depth--;
+        if ((s[i] == '}' || s[i] == ']') && depth == 1) last = i + 1;
+        if (s[i] == ',' && depth == 1) {
+            last = i;
+            value = false;
+        }
+    }
+    return last;
+}
+
+void put_args_object(const char *s, size_t n, buf *out)
+{
+    const json *j;
+    err e = {0};
+    json_doc *d = json_parse(s, n, NULL, &j, &e);
+    if (d && j->type == JSON_OBJECT) {
+        buf_put(out, s, n);
+        json_free(d);
+        return;
+    }
+    json_free(d);
+    buf cut = {0};
+    buf_put(&cut, s, complete_members(s, n));
+    buf_putc(&cut, '}');
+    d = buf_ok(&cut) && cut.len > 1 ? json_parse(cut.v, cut.len, NULL, &j, &e) : NULL;
+    if (d && j->type == JSON_OBJECT) buf_put(out, cut.v, cut.len);
+    else buf_puts(out, "{}");
+    json_free(d);
+    buf_clear(&cut);
+}

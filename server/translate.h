@@ -1,0 +1,29 @@
+/* translate.h - writing a dialect's request as the chat request it means.  One internal request
+ * type: a translator makes a chat body (JSON text) out of its own, the reader reads that, and
+ * errors name the fields as the client wrote them.  Thread: one owner. */
+#ifndef QUERN_SERVER_TRANSLATE_H
+#define QUERN_SERVER_TRANSLATE_H
+
+#include "server/request.h"
+
+/* Writes the chat body of body into out; on failure r failed.  Fields it does not list as ignored
+ * and that mean the same in both are copied by tr_rest. */
+typedef void translator(reader *r, const json *body, buf *out);
+
+/* Opens r on the translated body.  names: pairs "chat name", "the dialect's name", ended by NULL.
+ */
+bool reader_open_as(reader *r, http_call *c, translator *t, const char *const *names,
+                    bool counts_only);
+
+/* ,"name": (the comma only after another member). */
+void tr_name(buf *out, const char *name);
+void tr_json(buf *out, const char *name, const json *value);
+void tr_str(buf *out, const char *name, const char *s, size_t n);
+/* Every member of body that is not in taken[n]. */
+void tr_rest(buf *out, const json *body, const char *const *taken, int n);
+bool tr_is(const json *j, const char *word); /* a string equal to word */
+
+/* Arguments text as an object: itself if it is one, else the members that are complete (T9). */
+void put_args_object(const char *s, size_t n, buf *out);
+
+#endif
