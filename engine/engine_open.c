@@ -57,8 +57,8 @@ int engine_follow(const engine_options *o, struct comm *c, err *e)
         be->comm = c;
         rc = ranks_follow(be, ckpt, e);
     }
+    comm_close(be && be->comm ? be->comm : c);
     if (be) backend_close(be);
     checkpoint_close(ckpt);
-    comm_close(c);
     return rc;
 }

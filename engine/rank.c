@@ -10,6 +10,7 @@ int rank_load(rank_share *k, const checkpoint *c, backend *be, const model_optio
 {
     model_options own = *o;
     *k = (rank_share){.be = be};
+    if (k_join(be, e)) goto fail;
     own.world = comm_world(be->comm);
     own.rank = comm_rank(be->comm);
     k->m = model_load(c, be, &own, e);

@@ -14,7 +14,9 @@ typedef struct {
     split_sampler *split;
 } rank_share;
 
-/* Loads the share of be->comm's rank; on failure nothing is left in *k. */
+/* Joins the ranks' devices and loads the share of be->comm's rank; on failure nothing is left in
+ * *k.
+ */
 int rank_load(rank_share *k, const checkpoint *c, backend *be, const model_options *o, int n_blocks,
               err *e);
 void rank_clear(rank_share *k);

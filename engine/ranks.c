@@ -17,7 +17,7 @@
 /* A rank of this process. */
 typedef struct {
     backend *be;
-    comm *c;     /* NULL where there is one rank */
+    comm *c;     /* NULL where there is one rank; once be is open be->comm, around it, counts */
     int ordinal; /* of its device */
     bool pinned; /* to cores[] */
     cpu_set_t cores;
@@ -122,14 +122,20 @@ int ranks_follow(backend *be, const checkpoint *c, err *e)
 
 /* ---- threads and cores ----------------------------------------------------------------------- */
 
+/* Comms may have memory on the device: they go first. */
+static void close_member(member *m)
+{
+    comm_close(m->be ? m->be->comm : m->c);
+    if (m->be) backend_close(m->be);
+}
+
 static void *follower(void *arg)
 {
     member *m = arg;
     err e = {0};
     if (m->pinned) pthread_setaffinity_np(pthread_self(), sizeof m->cores, &m->cores);
     ranks_follow(m->be, m->ckpt, &e);
-    backend_close(m->be);
-    comm_close(m->c);
+    close_member(m);
     return NULL;
 }
 
@@ -316,23 +322,23 @@ static int send_load(ranks *r, const checkpoint *c, const model_options *o, int 
                         .vocab = m->vocab,
                         .n_tensors = (int64_t)checkpoint_n_tensors(c),
                         .checkpoint_bytes = (int64_t)checkpoint_bytes(c)};
-    return r->of[0].c->op->send(r->of[0].c, &l, sizeof l, e);
+    comm *com = r->of[0].be->comm;
+    return com->op->send(com, &l, sizeof l, e);
 }
 
 int ranks_load(ranks *r, const checkpoint *c, const model_options *o, int n_blocks, err *e)
 {
     backend *be = r->of[0].be;
-    comm *com = r->of[0].c;
     r->limits = (batch_limits){.max_tok = o->max_tok,
                                .max_seqs = o->max_seqs,
                                .max_out = o->max_out,
                                .max_blocks = (int)((o->ctx + be->kv_block - 1) / be->kv_block)};
-    if (!com) return rank_load(&r->own, c, be, o, n_blocks, e);
+    if (!be->comm) return rank_load(&r->own, c, be, o, n_blocks, e);
     int rc = start_followers(r, c, e);
     if (!rc) rc = send_load(r, c, o, n_blocks, e);
     if (!rc) rc = rank_load(&r->own, c, be, o, n_blocks, e);
-    if (rc) comm_abort(com, "%s", e ? e->msg : "cannot load its share");
-    return rc ? rc : com->op->barrier(com, 0, e);
+    if (rc) comm_abort(be->comm, "%s", e ? e->msg : "cannot load its share");
+    return rc ? rc : be->comm->op->barrier(be->comm, 0, e);
 }
 
 /* ---- closing --------------------------------------------------------------------------------- */
@@ -351,7 +357,7 @@ static bool join_within(pthread_t t, double seconds)
 static void end_followers(ranks *r)
 {
     const int32_t end = MSG_END;
-    comm *c = r->of[0].c;
+    comm *c = r->of[0].be ? r->of[0].be->comm : r->of[0].c;
     err e = {0};
     if (!c || r->world == 1) return;
     if (c->op->send(c, &end, sizeof end, &e)) comm_abort(c, "ended");
@@ -372,8 +378,7 @@ void ranks_close(ranks *r)
     rank_clear(&r->own);
     for (int i = 0; r->of && i < r->n_here; i++) {
         if (r->of[i].started) continue; /* closed by its thread */
-        if (r->of[i].be) backend_close(r->of[i].be);
-        comm_close(r->of[i].c);
+        close_member(&r->of[i]);
     }
     free(r->of);
     free(r);
@@ -398,7 +403,7 @@ static int failed(ranks *r, err *e)
 {
     int rc = k_sync(r->of[0].be, e);
     if (!rc) rc = err_set(e, ERR_DEVICE, "%s", r->of[0].be->fault);
-    comm_abort(r->of[0].c, "%s", r->of[0].be->fault);
+    comm_abort(r->of[0].be->comm, "%s", r->of[0].be->fault);
     return rc;
 }
 
@@ -412,7 +417,8 @@ static int start_step(runner *base, const batch *b, sample_row *row, err *e)
         pthread_setaffinity_np(pthread_self(), sizeof m->cores, &m->cores);
     x->entered = true;
     for (int i = 0; i < b->n_out; i++) x->ask[i] = split_ask_of(&row[i]);
-    int rc = m->c->op->send(m->c, x->msg, msg_step_pack(b, x->ask, x->msg), e);
+    comm *c = m->be->comm;
+    int rc = c->op->send(c, x->msg, msg_step_pack(b, x->ask, x->msg), e);
     if (rc) return rc == ERR_DEVICE ? rc : err_set(e, ERR_DEVICE, "cannot tell the ranks a step");
     rank_run(&r->own, b, x->ask, row);
     x->mark[x->n_open++] = k_mark(m->be);
@@ -441,7 +447,7 @@ static void close_runner(runner *base)
 runner *ranks_runner(ranks *r)
 {
     backend *be = r->of[0].be;
-    if (!r->of[0].c) return runner_model_new(r->own.m, be);
+    if (!be->comm) return runner_model_new(r->own.m, be);
     ranks_runner_state *x = calloc(1, sizeof *x);
     if (!x) return NULL;
     x->r = (runner){k_can_overlap(be) ? DEPTH : 1, start_step, finish_step, close_runner};

@@ -611,6 +611,15 @@ void k_sample(backend *be, tensor logits, sample_row *rows, int n)
 
 /* ---- ranks -------------------------------------------------------------------------------- */
 
+int k_join(backend *be, err *e)
+{
+    if (!be->comm || !be->op->join) return 0;
+    comm *c = be->op->join(be, be->comm, e);
+    if (!c) return e && e->code ? e->code : ERR_DEVICE;
+    be->comm = c;
+    return 0;
+}
+
 /* Rows lie ld apart; what is between them is summed along. */
 void k_all_reduce(backend *be, tensor x)
 {

@@ -220,6 +220,10 @@ typedef struct {
      * and the sample_rows before it are filled.  NULL: k_sample has filled them on return. */
     int (*mark)(backend *);
     int (*wait)(backend *, int mark, err *e);
+    /* Collectives on this backend's memory: a comm around host, which closing the result closes;
+     * host stays the caller's where this fails.  All ranks call it at the same time.  NULL: host's
+     * do. */
+    struct comm *(*join)(backend *, struct comm *host, err *e);
     /* Ids the last `sample` drew, int32 [rows], in the backend's memory and in order with the ops;
      * NULL where the host has them at once. */
     void *(*drawn)(backend *);
@@ -378,7 +382,10 @@ void k_linear_add(backend *be, tensor y, tensor x, const weight *w);
  * later mark.  rows[] must stay until then; what its pointers show is read before the call ends. */
 void k_sample(backend *be, tensor logits, sample_row *rows, int n);
 
-/* Over the ranks (comm.h); nothing where be->comm is NULL.  x becomes the sum over all ranks. */
+/* Over the ranks (comm.h); nothing where be->comm is NULL.
+ * be->comm becomes one that works on be's memory; once, by all ranks, before they load. */
+int k_join(backend *be, err *e);
+/* x becomes the sum over all ranks. */
 void k_all_reduce(backend *be, tensor x);
 /* The ids rank 0 drew for n rows become every rank's, for tokens -1 - j of the next batch. */
 void k_share_drawn(backend *be, int n);
