@@ -203,9 +203,10 @@ __global__ void __launch_bounds__(256) pack_dense_kernel(const pack_job j, size_
     const int k0 = (int)(i % per_row) * 8;
     const uint8_t *src = source_row(j, (int)(i / per_row));
     uint32_t v[4] = {};
+#pragma unroll
     for (int k = 0; k < 8; k++) {
-        if (!src || k0 + k >= j.in) break;
-        uint32_t h;
+        uint32_t h = 0;
+        if (!src || k0 + k >= j.in) continue;
         if (j.type == DT_F32) {
             float f;
             memcpy(&f, src + (size_t)(k0 + k) * 4, 4);

@@ -109,32 +109,36 @@ CU_FN void skinny_add_up(const skinny_shared &sh, const float *r, int width, flo
     }
 }
 
-/* C units: refill the places read in the round before, wait, multiply, add up over the warps. */
-template <int F, int N, int C>
-CU_FN void skinny_round(const skinny_args &a, skinny_walk *k, const skinny_shared &sh, int warp,
-                        int lane)
+/* The next c <= T units: refill the places read in the round before, wait, multiply, add up over
+ * the warps.  A round of one unit works on it twice and keeps one result, so that there is one
+ * body. */
+template <int F, int N>
+CU_FN void skinny_round(const skinny_args &a, skinny_walk *k, const skinny_shared &sh, int c,
+                        int warp, int lane)
 {
     constexpr int REC = record_bytes(F), T = skinny_pair(F);
 #pragma unroll
-    for (int i = 0; i < C; i++) skinny_fetch<F>(a, &k->feed, warp, lane);
+    for (int i = 0; i < T; i++)
+        if (i < c) skinny_fetch<F>(a, &k->feed, warp, lane);
     if (a.deep) cu_cp_wait<skinny_ring(F, N, true) - T>();
     else cu_cp_wait<skinny_ring(F, N, false) - T>();
     __syncwarp();
     float *red = sh.red + k->parity * (SKINNY_WARPS * T * N * 128) + lane * 4;
-    const char *rec[C];
+    const char *rec[T];
+    const unsigned at = k->get;
 #pragma unroll
-    for (int i = 0; i < C; i++) {
-        rec[i] = sh.ring + k->get;
-        k->get = k->get + REC == k->feed.end ? 0 : k->get + REC;
+    for (int i = 0; i < T; i++) {
+        rec[i] = sh.ring + (i < c ? k->get : at);
+        if (i < c) k->get = k->get + REC == k->feed.end ? 0 : k->get + REC;
     }
     if (warp < k->width) {
-        float acc[C][N][4];
+        float acc[T][N][4];
 #pragma unroll
-        for (int i = 0; i < C * N * 4; i++) acc[i / (N * 4)][i / 4 % N][i % 4] = 0;
+        for (int i = 0; i < T * N * 4; i++) acc[i / (N * 4)][i / 4 % N][i % 4] = 0;
         if constexpr (record_dense(F)) skinny_rows<F, N>(acc[0], rec[0], sh, warp, lane);
-        else skinny_codes<F, N, C>(acc, rec, sh, warp, lane);
+        else skinny_codes<F, N, T>(acc, rec, sh, warp, lane);
 #pragma unroll
-        for (int i = 0; i < C; i++)
+        for (int i = 0; i < T; i++)
 #pragma unroll
             for (int n = 0; n < N; n++)
                 *(float4 *)(red + ((i * SKINNY_WARPS + warp) * N + n) * 128) =
@@ -142,11 +146,11 @@ CU_FN void skinny_round(const skinny_args &a, skinny_walk *k, const skinny_share
     }
     __syncthreads();
     int i = (warp - k->turn) & (SKINNY_WARPS - 1);
-    if (i < C)
+    if (i < c)
         skinny_add_up<F, N>(sh, red + i * SKINNY_WARPS * N * 128, k->width,
                             k->partial + i * N * 128, lane);
-    k->turn += C;
-    k->partial += C * N * 128;
+    k->turn += c;
+    k->partial += c * N * 128;
     k->parity ^= 1;
 }
 
@@ -267,9 +271,8 @@ __global__ void __launch_bounds__(SKINNY_THREADS, 2) skinny_kernel(const skinny_
             skinny_stage<F, N>(a, slab++, sh, warp, lane);
             __syncthreads();
         }
-        int c = T == 2 && left >= 2 && i + 2 <= n ? 2 : 1;
-        if (T == 2 && c == 2) skinny_round<F, N, T>(a, &k, sh, warp, lane);
-        else skinny_round<F, N, 1>(a, &k, sh, warp, lane);
+        int c = min(T, min(left, n - i));
+        skinny_round<F, N>(a, &k, sh, c, warp, lane);
         left -= c;
         i += c;
     }

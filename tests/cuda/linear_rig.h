@@ -1,5 +1,6 @@
 /* linear_rig.h - for the tests of the CUDA products: a backend, random weights of any type with
- * their exact values, bf16 activations, the same products in double.  Tests only. */
+ * their exact values, bf16 activations, the same products in double.  On a GPU run with CK_FORK=no;
+ * without a device the test says so and ends with 77.  Tests only. */
 #ifndef QUERN_TESTS_CUDA_LINEAR_RIG_H
 #define QUERN_TESTS_CUDA_LINEAR_RIG_H
 
@@ -136,7 +137,10 @@ static inline backend *open_device(bool invariant)
         o.name = "cuda";
         be = backend_open(&o, &e);
     }
-    ck_assert_msg(be != NULL, "%s", e.msg);
+    if (!be) {
+        printf("skipped: %s\n", e.msg);
+        exit(77);
+    }
     return be;
 }
 
