@@ -72,6 +72,7 @@ typedef struct {
     int64_t seqs;                          /* inspect */
     char *assume_type;                     /* inspect */
     char *effort_budgets, *think_end_text;
+    char *ollama_version;
     bool keep_billing_header;
     char *anthropic_thinking;
     char *format, *thinking, *tools; /* parse-output */

@@ -195,6 +195,7 @@ engine *engine_open(const engine_options *o, err *e)
     if (!(g->ranks = ranks_open(o, e))) goto fail;
     g->be = ranks_backend(g->ranks);
     g->info.dummy = o->dummy_weights;
+    g->info.gguf = checkpoint_gguf(g->ckpt) != NULL;
     if (o->trace_ops && k_trace(g->be, o->trace_ops, e)) goto fail;
     if (engine_plan_memory(g, o, e)) goto fail;
     if (g->mo.kv == KV_Q8_0 && g->conf.qkv_bias)
@@ -202,6 +203,7 @@ engine *engine_open(const engine_options *o, err *e)
                  "precision in it; f16 is the better choice here");
     if (open_text(g, o, e)) goto fail;
     if (describe(g, e)) goto fail;
+    g->info.fingerprint = engine_fingerprint(g); /* replies name it, and the server listens early */
     prepare(g);
     return g;
 fail:
@@ -256,7 +258,6 @@ void engine_enter(engine *g, engine_state to, int refuse)
 
 static int load_model(engine *g, err *e)
 {
-    g->info.fingerprint = engine_fingerprint(g);
     int rc = ranks_load(g->ranks, g->ckpt, &g->mo, g->info.n_kv_blocks, e);
     if (rc) return rc;
     g->m = ranks_model(g->ranks);

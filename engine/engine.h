@@ -87,6 +87,7 @@ typedef struct {
     const char *device; /* name of the GPU, "" on the host's processor */
     bool invariant;     /* the rule of bits holds over batches and chunks */
     bool dummy;         /* the weights are made up */
+    bool gguf;          /* the checkpoint is a GGUF file */
     int64_t n_params, weight_bytes, kv_bytes;
     int64_t ctx, ctx_train; /* served, trained */
     int vocab_rows, n_vocab, hidden, layers;

@@ -50,7 +50,7 @@ static bool is_end(const gen *g, const delta *d, int i)
     return false;
 }
 
-static void put_items(const gen *g, const delta *d, buf *content, buf *reasoning)
+void gen_chat_logprobs(const gen *g, const delta *d, buf *content, buf *reasoning)
 {
     for (int i = 0; i < d->n_tok; i++) {
         if (is_end(g, d, i)) continue;
@@ -97,7 +97,7 @@ static void put_reasoning(const gen *g, const char *s, size_t n, buf *out)
 
 static void chat_collect(gen *g, choice *c, const delta *d)
 {
-    if (g->p.logprobs) put_items(g, d, &c->logprobs, &c->logprobs_reasoning);
+    if (g->p.logprobs) gen_chat_logprobs(g, d, &c->logprobs, &c->logprobs_reasoning);
 }
 
 /* The calls of a choice: every name, then its arguments up to the next (T8, T9). */
@@ -281,7 +281,7 @@ static void chat_delta(gen *g, choice *c, const delta *d, buf *out)
 {
     buf lp = {0}, lp_thought = {0};
     bool sent = d->n_tok == 0;
-    if (g->p.logprobs) put_items(g, d, &lp, &lp_thought);
+    if (g->p.logprobs) gen_chat_logprobs(g, d, &lp, &lp_thought);
     put_pieces(g, c, d, &lp, &lp_thought, &sent, out);
     /* Tokens whose text is still held back have logprobs and ids all the same. */
     if (lp.len || lp_thought.len || (g->p.return_token_ids && !sent && d->finish == FINISH_NONE)) {

@@ -129,6 +129,20 @@ static bool chat_open(reader *r, http_call *c, translator *t, const char *const 
     return open && ready_or_fail(r) && params_read(p, r) && chat_request_render(r, p, prompt);
 }
 
+/* A request's own smaller context bounds prompt and answer together. */
+static bool fit_context(reader *r, gen *g)
+{
+    int64_t left = r->ctx - (int64_t)g->prompt[0].n;
+    if (left <= 0)
+        reader_fail(
+            r, "context_length_exceeded", g->format->param_prompt,
+            "This model's maximum context length is %d tokens. However, your prompt has %zu "
+            "tokens. Please shorten the prompt.",
+            r->ctx, g->prompt[0].n);
+    else if (g->p.s.max_tokens < 0 || g->p.s.max_tokens > left) g->p.s.max_tokens = left;
+    return left > 0;
+}
+
 void chat_run(http_call *c, translator *t, const char *const *names, const gen_format *f,
               size_t own)
 {
@@ -141,6 +155,10 @@ void chat_run(http_call *c, translator *t, const char *const *names, const gen_f
     if (!g || (own && !(g->own = calloc(1, own))) ||
         !chat_request_encode(&r, &prompt, &g->prompt[0])) {
         out_of_memory(&r);
+        gen_free(g);
+        goto out;
+    }
+    if (r.ctx && !fit_context(&r, g)) {
         gen_free(g);
         goto out;
     }

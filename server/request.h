@@ -20,6 +20,7 @@ typedef struct {
     const json *body;         /* object */
     json_doc *source;         /* what doc was translated from, or NULL (translate.h) */
     const char *const *names; /* pairs of our and the dialect's field names, or NULL */
+    int ctx;                  /* a smaller context for this request alone; 0 = the server's */
     bool counts_only;         /* the prompt is only counted */
     bool zero_tokens;         /* a limit of 0 tokens is legal: the prompt is only computed */
     bool failed;              /* the reply was set */

@@ -103,7 +103,8 @@ chat_format *chat_format_open(const char *text, size_t n, const char *bos_text,
         .type = JSON_STRING, .len = strlen(bos), .str = arena_copy(&f->mem, bos, strlen(bos))};
     f->eos = (json){
         .type = JSON_STRING, .len = strlen(eos), .str = arena_copy(&f->mem, eos, strlen(eos))};
-    if (!f->bos.str || !f->eos.str) {
+    f->text = arena_copy(&f->mem, text, n);
+    if (!f->bos.str || !f->eos.str || !f->text) {
         err_set(e, ERR_NOMEM, "out of memory");
         goto fail;
     }
@@ -121,6 +122,11 @@ chat_format *chat_format_open(const char *text, size_t n, const char *bos_text,
 fail:
     chat_format_free(f);
     return NULL;
+}
+
+const char *chat_format_text(const chat_format *f)
+{
+    return f->text;
 }
 
 void chat_format_free(chat_format *f)

@@ -15,6 +15,7 @@ chat_format *chat_format_open(const char *text, size_t n, const char *bos_text,
                               const char *eos_text, const json *default_kwargs, err *e);
 void chat_format_free(chat_format *f);
 const template_traits *chat_format_traits(const chat_format *f);
+const char *chat_format_text(const chat_format *f); /* the template's text */
 
 typedef struct {
     const json *messages;  /* array, >= 1 (the caller checked the JSON; this checks the content) */

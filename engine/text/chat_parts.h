@@ -10,6 +10,7 @@
 struct chat_format {
     arena mem;
     template *t;
+    const char *text; /* in mem */
     template_traits traits;
     json bos, eos;              /* STRING nodes */
     const json *default_kwargs; /* borrowed or NULL */

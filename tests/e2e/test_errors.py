@@ -223,7 +223,7 @@ def test_routes(server):
     assert check(server.post("/v1/embeddings", {"input": "x"}), 501, "not_implemented")["param"] == "/v1/embeddings"
     r = server.post("/v1/messages/batches", {})
     assert r.status_code == 404 and r.json()["type"] == "error" and r.json()["request_id"] == r.headers["x-request-id"]
-    r = server.post("/api/chat", {})
+    r = server.post("/api/embed", {})
     assert r.status_code == 501 and isinstance(r.json()["error"], str)
     assert server.get("/%2e%2e/etc/passwd").status_code == 404
     assert server.get("/health/").status_code == 200

@@ -1,0 +1,308 @@
+/* api_ollama.c - POST /api/chat and /api/generate: Ollama's shapes, NDJSON (API O2-O7).  Owns an
+ * ollama_reply per call.  Thread: prep, then the call's HTTP thread. */
+#include "server/api.h"
+#include "server/chat_request.h"
+#include "server/gen.h"
+#include "server/ollama_request.h"
+#include "server/reply.h"
+
+#include "base/clock.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+/* A call arrives whole, so its parts wait. */
+typedef struct {
+    buf name, args;
+    int call;
+} ollama_reply;
+
+static void put_now(buf *out)
+{
+    struct timespec t;
+    struct tm g;
+    char s[32];
+    clock_gettime(CLOCK_REALTIME, &t);
+    gmtime_r(&t.tv_sec, &g);
+    strftime(s, sizeof s, "%Y-%m-%dT%H:%M:%S", &g);
+    buf_printf(out, "\"%s.%09ldZ\"", s, t.tv_nsec);
+}
+
+static void put_head(const gen *g, buf *out)
+{
+    buf_putc(out, '{');
+    tr_str(out, "model", g->p.model, strlen(g->p.model));
+    buf_puts(out, ",\"created_at\":");
+    put_now(out);
+}
+
+static void put_end(const gen *g, buf *out)
+{
+    const choice *c = &g->choice[0];
+    request_stats u = request_usage(g->req[0]);
+    int64_t first = u.first_token_us ? u.first_token_us : u.finished_us;
+    buf_printf(out,
+               ",\"done\":true,\"done_reason\":\"%s\",\"total_duration\":%lld,\"load_duration\":0,"
+               "\"prompt_eval_count\":%d,\"prompt_eval_duration\":%lld,\"eval_count\":%d,"
+               "\"eval_duration\":%lld",
+               c->finish == FINISH_LENGTH ? "length" : "stop",
+               (long long)(u.finished_us - u.arrival_us) * 1000, u.n_prompt,
+               (long long)(first - u.scheduled_us) * 1000, u.n_generated,
+               (long long)(u.finished_us - first) * 1000);
+}
+
+static void put_call(const choice *c, int call, const buf *name, const buf *args, buf *out)
+{
+    buf_printf(out, "{\"id\":\"%s\",\"function\":{\"index\":%d", c->call_id[call], call);
+    tr_str(out, "name", buf_str(name), name->len);
+    tr_name(out, "arguments");
+    put_args_object(buf_str(args), args->len, out);
+    buf_puts(out, "}}");
+}
+
+/* Items as OpenAI's, which the choice holds already as JSON. */
+static void put_logprobs(const buf *items, buf *out)
+{
+    if (items->len) buf_printf(out, ",\"logprobs\":[%s]", items->v);
+}
+
+/* ---- plain ----------------------------------------------------------------------------------- */
+
+static void put_calls(const choice *c, buf *out)
+{
+    const said *s = &c->said;
+    int n = 0;
+    for (int i = 0; i < s->n; i++) {
+        if (s->piece[i].kind != SAID_CALL) continue;
+        buf name = {0}, args = {0};
+        buf_put(&name, said_text(s, i), s->piece[i].n);
+        for (int k = i + 1; k < s->n; k++)
+            if (s->piece[k].kind == SAID_ARGS && s->piece[k].call == s->piece[i].call)
+                buf_put(&args, said_text(s, k), s->piece[k].n);
+        buf_puts(out, n++ ? "," : ",\"tool_calls\":[");
+        put_call(c, s->piece[i].call, &name, &args, out);
+        buf_clear(&name);
+        buf_clear(&args);
+    }
+    if (n) buf_putc(out, ']');
+}
+
+static void put_texts(const gen *g, const choice *c, const char *field, buf *out)
+{
+    buf answer = {0}, thought = {0};
+    said_copy(&c->said, SAID_ANSWER, &answer);
+    if (g->p.show_reasoning) said_copy(&c->said, SAID_THOUGHT, &thought);
+    tr_str(out, field, buf_str(&answer), answer.len);
+    if (thought.len) tr_str(out, "thinking", thought.v, thought.len);
+    if (!buf_ok(&answer) || !buf_ok(&thought) || !said_ok(&c->said)) out->oom = true;
+    buf_clear(&answer);
+    buf_clear(&thought);
+}
+
+static void chat_plain(gen *g, buf *out)
+{
+    const choice *c = &g->choice[0];
+    put_head(g, out);
+    buf_puts(out, ",\"message\":{\"role\":\"assistant\"");
+    put_texts(g, c, "content", out);
+    put_calls(c, out);
+    buf_putc(out, '}');
+    put_logprobs(&c->logprobs, out);
+    put_end(g, out);
+    buf_putc(out, '}');
+}
+
+static void generate_plain(gen *g, buf *out)
+{
+    const choice *c = &g->choice[0];
+    put_head(g, out);
+    put_texts(g, c, "response", out);
+    put_logprobs(&c->logprobs, out);
+    put_end(g, out);
+    buf_puts(out, ",\"context\":[");
+    gen_ids(g->prompt[0].v, g->prompt[0].n, out);
+    if (c->ids.len) buf_printf(out, ",%s", c->ids.v);
+    buf_puts(out, "]}");
+}
+
+static void collect(gen *g, choice *c, const delta *d)
+{
+    if (g->p.logprobs) gen_chat_logprobs(g, d, &c->logprobs, &c->logprobs_reasoning);
+    if (!g->p.return_token_ids) gen_delta_ids(d, &c->ids);
+}
+
+/* ---- stream ---------------------------------------------------------------------------------- */
+
+/* One line with an answer's or a thought's text. */
+static void put_line(gen *g, bool chat, bool thought, const char *s, size_t n, const buf *lp,
+                     buf *out)
+{
+    put_head(g, out);
+    if (chat) buf_puts(out, ",\"message\":{\"role\":\"assistant\"");
+    tr_str(out, chat ? "content" : "response", thought ? "" : s, thought ? 0 : n);
+    if (thought) tr_str(out, "thinking", s, n);
+    if (chat) buf_putc(out, '}');
+    put_logprobs(lp, out);
+    buf_puts(out, ",\"done\":false}\n");
+}
+
+static void call_line(gen *g, const choice *c, ollama_reply *o, buf *out)
+{
+    put_head(g, out);
+    buf_puts(out, ",\"message\":{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":[");
+    put_call(c, o->call, &o->name, &o->args, out);
+    buf_puts(out, "]},\"done\":false}\n");
+    buf_reset(&o->name);
+    buf_reset(&o->args);
+}
+
+static void put_delta(gen *g, bool chat, choice *c, const delta *d, buf *out)
+{
+    static const buf none;
+    ollama_reply *o = g->own;
+    const said *s = &d->said;
+    buf lp = {0}, lp_thought = {0};
+    if (g->p.logprobs) gen_chat_logprobs(g, d, &lp, &lp_thought);
+    if (!chat) gen_delta_ids(d, &c->ids);
+    for (int i = 0; i < s->n; i++) {
+        const said_piece *p = &s->piece[i];
+        bool thought = p->kind == SAID_THOUGHT;
+        if (thought && !g->p.show_reasoning) continue;
+        if (p->kind == SAID_CALL) {
+            if (o->name.len) call_line(g, c, o, out); /* the one before was cut short */
+            o->call = p->call;
+            buf_put(&o->name, said_text(s, i), p->n);
+        } else if (p->kind == SAID_ARGS) {
+            buf_put(&o->args, said_text(s, i), p->n);
+        } else if (p->kind == SAID_CALL_END) {
+            call_line(g, c, o, out);
+        } else {
+            put_line(g, chat, thought, said_text(s, i), p->n, thought ? &none : &lp, out);
+            if (!thought) buf_reset(&lp);
+        }
+    }
+    if (d->finish != FINISH_NONE && o->name.len) call_line(g, c, o, out);
+    if (lp.len) put_line(g, chat, false, "", 0, &lp, out);
+    buf_clear(&lp);
+    buf_clear(&lp_thought);
+}
+
+static void chat_delta(gen *g, choice *c, const delta *d, buf *out)
+{
+    put_delta(g, true, c, d, out);
+}
+
+static void generate_delta(gen *g, choice *c, const delta *d, buf *out)
+{
+    put_delta(g, false, c, d, out);
+}
+
+static void chat_end(gen *g, buf *out)
+{
+    put_head(g, out);
+    buf_puts(out, ",\"message\":{\"role\":\"assistant\",\"content\":\"\"}");
+    put_end(g, out);
+    buf_puts(out, "}\n");
+}
+
+static void generate_end(gen *g, buf *out)
+{
+    const choice *c = &g->choice[0];
+    put_head(g, out);
+    buf_puts(out, ",\"response\":\"\"");
+    put_end(g, out);
+    buf_puts(out, ",\"context\":[");
+    gen_ids(g->prompt[0].v, g->prompt[0].n, out);
+    if (c->ids.len) buf_printf(out, ",%s", c->ids.v);
+    buf_puts(out, "]}\n");
+}
+
+static void line_fail(gen *g, const gen_fault *f, buf *out)
+{
+    reply_error(out, DIALECT_OLLAMA, http_request_id(g->call), f->status, f->type, f->code, NULL,
+                f->msg);
+    buf_putc(out, '\n');
+}
+
+static void chat_ping(gen *g, buf *out)
+{
+    static const buf none;
+    put_line(g, true, false, "", 0, &none, out);
+}
+
+static void generate_ping(gen *g, buf *out)
+{
+    static const buf none;
+    put_line(g, false, false, "", 0, &none, out);
+}
+
+static void drop(gen *g)
+{
+    ollama_reply *o = g->own;
+    if (!o) return;
+    buf_clear(&o->name);
+    buf_clear(&o->args);
+}
+
+#define NDJSON "application/x-ndjson"
+static const gen_format chat_shape = {.id_prefix = "chat_",
+                                      .call_prefix = "call_",
+                                      .param_prompt = "messages",
+                                      .stream_type = NDJSON,
+                                      .plain = chat_plain,
+                                      .collect = collect,
+                                      .delta = chat_delta,
+                                      .end = chat_end,
+                                      .fail = line_fail,
+                                      .ping = chat_ping,
+                                      .drop = drop};
+static const gen_format generate_shape = {.id_prefix = "gen_",
+                                          .call_prefix = "call_",
+                                          .param_prompt = "prompt",
+                                          .stream_type = NDJSON,
+                                          .plain = generate_plain,
+                                          .collect = collect,
+                                          .delta = generate_delta,
+                                          .end = generate_end,
+                                          .fail = line_fail,
+                                          .ping = generate_ping,
+                                          .drop = drop};
+
+/* ---- nothing to generate from (O7) ----------------------------------------------------------- */
+
+static bool only_loads(http_call *c, bool chat)
+{
+    reader r;
+    const char *model;
+    bool done = false;
+    if (reader_open(&r, c, READ_CHAT) && ollama_only_loads(r.body, chat)) {
+        done = true;
+        if (ready_or_fail(&r) && (model = read_model(&r))) {
+            buf out = {0};
+            buf_putc(&out, '{');
+            tr_str(&out, "model", model, strlen(model));
+            buf_puts(&out, ",\"created_at\":");
+            put_now(&out);
+            buf_puts(&out, chat ? ",\"message\":{\"role\":\"assistant\",\"content\":\"\"}"
+                                : ",\"response\":\"\"");
+            buf_puts(&out, ",\"done\":true,\"done_reason\":\"load\"}");
+            http_reply(c, 200, "application/json", &out);
+        }
+    }
+    done |= r.failed;
+    reader_close(&r);
+    return done;
+}
+
+void api_ollama_chat(http_call *c)
+{
+    if (!only_loads(c, true))
+        chat_run(c, ollama_chat_translate, ollama_names, &chat_shape, sizeof(ollama_reply));
+}
+
+void api_ollama_generate(http_call *c)
+{
+    if (!only_loads(c, false))
+        chat_run(c, ollama_generate_translate, ollama_names, &generate_shape, sizeof(ollama_reply));
+}

@@ -1,0 +1,268 @@
+/* ollama_request.c - Ollama's request bodies as the chat body they mean (API O3-O6).  Owns nothing.
+ * Refuses what a chat cannot be: thinking of models that do not think, raw prompts with a context.
+ * Thread: prep. */
+#include "server/ollama_request.h"
+
+#include "server/reply.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* Options that have another name in a chat body; the others keep theirs. */
+static const struct {
+    const char *theirs, *ours;
+} option_names[] = {{"num_predict", "max_completion_tokens"},
+                    {"seed", "seed"},
+                    {"top_k", "top_k"},
+                    {"top_p", "top_p"},
+                    {"min_p", "min_p"},
+                    {"repeat_last_n", "repeat_last_n"},
+                    {"repeat_penalty", "repeat_penalty"},
+                    {"temperature", "temperature"},
+                    {"presence_penalty", "presence_penalty"},
+                    {"frequency_penalty", "frequency_penalty"},
+                    {"stop", "stop"}};
+enum { N_OPTIONS = sizeof option_names / sizeof *option_names };
+
+const char *const ollama_names[] = {"max_completion_tokens",
+                                    "options.num_predict",
+                                    "temperature",
+                                    "options.temperature",
+                                    "top_p",
+                                    "options.top_p",
+                                    "top_k",
+                                    "options.top_k",
+                                    "min_p",
+                                    "options.min_p",
+                                    "seed",
+                                    "options.seed",
+                                    "stop",
+                                    "options.stop",
+                                    "repeat_penalty",
+                                    "options.repeat_penalty",
+                                    "repeat_last_n",
+                                    "options.repeat_last_n",
+                                    "response_format",
+                                    "format",
+                                    "reasoning_effort",
+                                    "think",
+                                    NULL};
+
+/* Empty stop strings are dropped; a single string may stand for a list. */
+static void put_stop(const json *v, buf *out)
+{
+    int n = 0;
+    tr_name(out, "stop");
+    buf_putc(out, '[');
+    for (const json *s = v->type == JSON_ARRAY ? v->child : v; s;
+         s = v->type == JSON_ARRAY ? s->next : NULL) {
+        if (json_is(s, JSON_STRING) && !s->len) continue;
+        if (n++) buf_putc(out, ',');
+        json_dump(s, out);
+    }
+    buf_putc(out, ']');
+}
+
+/* num_ctx below the served context bounds prompt and answer of this request together. */
+static void put_limit(reader *r, const json *o, buf *out)
+{
+    const json *v = json_get(o, "num_predict"), *c = json_get(o, "num_ctx");
+    int64_t n = -1, ctx = 0;
+    if (v && v->type != JSON_NULL && !json_int(v, &n)) {
+        tr_json(out, "max_completion_tokens", v); /* the reader names its type */
+        return;
+    }
+    if (n < 0) n = -1;
+    if (json_int(c, &ctx) && ctx > 0 && ctx < engine_info(r->a->eng)->ctx) r->ctx = (int)ctx;
+    else if (c && c->type != JSON_NULL) reader_ignore(r, "options.num_ctx", 15);
+    if (n >= 0) buf_printf(out, ",\"max_completion_tokens\":%lld", (long long)n);
+    r->zero_tokens = true;
+}
+
+static void put_options(reader *r, const json *body, buf *out)
+{
+    const json *o = json_get(body, "options");
+    bool window = false;
+    if (o && o->type != JSON_NULL && o->type != JSON_OBJECT) {
+        reader_fail(r, "invalid_type", "options", "'options' must be an object, got %s",
+                    json_type_name(o));
+        return;
+    }
+    put_limit(r, o, out);
+    for (const json *v = json_is(o, JSON_OBJECT) ? o->child : NULL; v; v = v->next) {
+        int i = 0;
+        int64_t seed;
+        if (!strcmp(v->key, "num_predict") || !strcmp(v->key, "num_ctx") || v->type == JSON_NULL)
+            continue;
+        while (i < N_OPTIONS && strcmp(v->key, option_names[i].theirs)) i++;
+        window |= !strcmp(v->key, "repeat_last_n");
+        if (i == N_OPTIONS) {
+            char name[80];
+            int n = snprintf(name, sizeof name, "options.%.60s", v->key);
+            reader_ignore(r, name, (size_t)n);
+        } else if (!strcmp(v->key, "stop")) {
+            put_stop(v, out);
+        } else if (strcmp(v->key, "seed") || !json_int(v, &seed) || seed != -1) {
+            tr_json(out, option_names[i].ours, v); /* a seed of -1 is a random one here */
+        }
+    }
+    if (!window) buf_puts(out, ",\"repeat_last_n\":64");
+}
+
+static void put_think(reader *r, const json *body, buf *out)
+{
+    const json *t = json_get(body, "think");
+    bool asks = t && (t->type == JSON_TRUE || (t->type == JSON_STRING && strcmp(t->str, "none")));
+    if (!t || t->type == JSON_NULL) return;
+    const chat_format *f = engine_info(r->a->eng)->chat;
+    if (asks && f && !chat_format_traits(f)->think) {
+        const char *model = "";
+        rd_str(r, "model", 0, 1024, &model, NULL);
+        reader_fail(r, "unsupported_value", "think", "\"%.64s\" does not support thinking", model);
+    }
+    tr_json(out, t->type == JSON_STRING ? "reasoning_effort" : "enable_thinking", t);
+}
+
+static void put_format(const json *body, buf *out)
+{
+    const json *f = json_get(body, "format");
+    if (!f || f->type == JSON_NULL || (f->type == JSON_STRING && !f->len)) return;
+    if (tr_is(f, "json")) {
+        buf_puts(out, ",\"response_format\":{\"type\":\"json_object\"}");
+        return;
+    }
+    buf_puts(out,
+             ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"format\"");
+    tr_json(out, "schema", f);
+    buf_puts(out, "}}");
+}
+
+static void put_common(reader *r, const json *body, buf *out)
+{
+    const json *stream = json_get(body, "stream"), *n = json_get(body, "n");
+    int64_t one;
+    tr_name(out, "stream");
+    if (stream && stream->type != JSON_NULL) json_dump(stream, out);
+    else buf_puts(out, "true");
+    if (n && (!json_int(n, &one) || one != 1))
+        reader_fail(r, "unsupported_value", "n", "'n' is not supported here");
+    put_options(r, body, out);
+    put_think(r, body, out);
+    put_format(body, out);
+}
+
+/* ---- chat ------------------------------------------------------------------------------------ */
+
+static void put_content(const json *m, buf *out)
+{
+    const json *text = json_get(m, "content"), *images = json_get(m, "images");
+    tr_name(out, "content");
+    if (!json_is(images, JSON_ARRAY) || !images->len) {
+        if (text && text->type != JSON_NULL) json_dump(text, out);
+        else buf_puts(out, "\"\"");
+        return;
+    }
+    buf_puts(out, "[{\"type\":\"text\"");
+    tr_str(out, "text", json_is(text, JSON_STRING) ? text->str : "",
+           json_is(text, JSON_STRING) ? text->len : 0);
+    buf_puts(out, "},{\"type\":\"image_url\",\"image_url\":{\"url\":\"data:\"}}]");
+}
+
+static void put_calls(const json *list, buf *out)
+{
+    int n = 0;
+    buf_puts(out, ",\"tool_calls\":[");
+    for (const json *c = list->child; c; c = c->next) {
+        buf_printf(out, "%s{\"type\":\"function\"", n++ ? "," : "");
+        tr_json(out, "id", json_get(c, "id"));
+        tr_json(out, "function", json_get(c, "function"));
+        buf_putc(out, '}');
+    }
+    buf_putc(out, ']');
+}
+
+static void put_message(reader *r, const json *m, int i, buf *out)
+{
+    const json *role = json_get(m, "role"), *made = json_get(m, "tool_calls");
+    if (i) buf_putc(out, ',');
+    if (m->type != JSON_OBJECT || !json_is(role, JSON_STRING)) {
+        char path[32];
+        snprintf(path, sizeof path, "messages[%d]", i);
+        reader_fail(r, "invalid_value", path, "'%s' must be an object with a role", path);
+        return;
+    }
+    buf_putc(out, '{');
+    tr_json(out, "role", role);
+    put_content(m, out);
+    tr_json(out, "reasoning_content", json_get(m, "thinking"));
+    tr_json(out, "tool_call_id", json_get(m, "tool_call_id"));
+    tr_json(out, "name", json_get(m, "tool_name"));
+    if (json_is(made, JSON_ARRAY) && made->len) put_calls(made, out);
+    buf_putc(out, '}');
+}
+
+void ollama_chat_translate(reader *r, const json *body, buf *out)
+{
+    static const char *const taken[] = {"messages", "format",   "options",    "think",   "stream",
+                                        "shift",    "truncate", "keep_alive", "logprobs"};
+    const json *list = json_get(body, "messages");
+    int i = 0;
+    buf_puts(out, "\"messages\":[");
+    for (const json *m = json_is(list, JSON_ARRAY) ? list->child : NULL; m && !r->failed;
+         m = m->next)
+        put_message(r, m, i++, out);
+    buf_putc(out, ']');
+    put_common(r, body, out);
+    if (json_is(json_get(body, "logprobs"), JSON_TRUE)) buf_puts(out, ",\"logprobs\":true");
+    tr_rest(out, body, taken, (int)(sizeof taken / sizeof *taken));
+}
+
+/* ---- generate -------------------------------------------------------------------------------- */
+
+/* O4: system and one user turn. */
+void ollama_generate_translate(reader *r, const json *body, buf *out)
+{
+    static const char *const taken[] = {"prompt",   "system", "images", "format",   "options",
+                                        "think",    "stream", "shift",  "truncate", "keep_alive",
+                                        "template", "suffix", "raw",    "context",  "logprobs"};
+    const json *prompt = json_get(body, "prompt"), *system = json_get(body, "system"),
+               *images = json_get(body, "images"), *context = json_get(body, "context"),
+               *own = json_get(body, "template"), *suffix = json_get(body, "suffix");
+    if (prompt && prompt->type != JSON_STRING && prompt->type != JSON_NULL)
+        reader_fail(r, "invalid_type", "prompt", "'prompt' must be a string, got %s",
+                    json_type_name(prompt));
+    if (json_is(own, JSON_STRING) && own->len)
+        reader_fail(r, "unsupported_value", "template", "'template' is not supported in a request");
+    const char *later = json_is(suffix, JSON_STRING) && suffix->len    ? "suffix"
+                        : json_is(context, JSON_ARRAY) && context->len ? "context"
+                        : json_is(json_get(body, "raw"), JSON_TRUE)    ? "raw"
+                                                                       : NULL;
+    if (later && !r->failed) {
+        r->failed = true;
+        reply_not_built(r->call, later);
+    }
+    buf_puts(out, "\"messages\":[");
+    if (json_is(system, JSON_STRING) && system->len) {
+        buf_puts(out, "{\"role\":\"system\"");
+        tr_str(out, "content", system->str, system->len);
+        buf_puts(out, "},");
+    }
+    buf_puts(out, "{\"role\":\"user\",\"content\":[{\"type\":\"text\"");
+    tr_str(out, "text", json_is(prompt, JSON_STRING) ? prompt->str : "",
+           json_is(prompt, JSON_STRING) ? prompt->len : 0);
+    buf_putc(out, '}');
+    if (json_is(images, JSON_ARRAY) && images->len)
+        buf_puts(out, ",{\"type\":\"image_url\",\"image_url\":{\"url\":\"data:\"}}");
+    buf_puts(out, "]}]");
+    put_common(r, body, out);
+    if (json_is(json_get(body, "logprobs"), JSON_TRUE)) buf_puts(out, ",\"logprobs\":true");
+    tr_rest(out, body, taken, (int)(sizeof taken / sizeof *taken));
+}
+
+bool ollama_only_loads(const json *body, bool chat)
+{
+    const json *j = json_get(body, chat ? "messages" : "prompt");
+    bool empty = !j || j->type == JSON_NULL;
+    if (json_is(j, JSON_STRING) || json_is(j, JSON_ARRAY)) empty = j->len == 0;
+    return empty;
+}

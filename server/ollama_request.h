@@ -1,0 +1,12 @@
+/* ollama_request.h - bodies of /api/chat and /api/generate as chat bodies; see ollama_request.c. */
+#ifndef QUERN_SERVER_OLLAMA_REQUEST_H
+#define QUERN_SERVER_OLLAMA_REQUEST_H
+
+#include "server/translate.h"
+
+translator ollama_chat_translate, ollama_generate_translate;
+extern const char *const ollama_names[];
+/* Nothing to generate from: the client only wants the model loaded (O7). */
+bool ollama_only_loads(const json *body, bool chat);
+
+#endif
