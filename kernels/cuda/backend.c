@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "kernels/cpu/pool.h"
+#include "kernels/cuda/comm_device.h"
 #include "kernels/cuda/own.h"
 
 #include <assert.h>
@@ -209,11 +210,11 @@ static int wait_mark(backend *be, int m, err *e)
     .upload = upload, .download = download, .batch_reserve = cuda_batch_reserve,                \
     .batch_upload = cuda_batch_upload, .mem_available = mem_available, .replay = cuda_replay,   \
     .record = cuda_record, .record_end = cuda_record_end, .mark = mark, .wait = wait_mark,      \
-    .embed = cuda_embed, .gather_rows = cuda_gather_rows, .linear = cuda_linear,                \
-    .rms_norm = cuda_rms_norm, .glu = cuda_glu, .add = cuda_add, .rope_rows = cuda_rope_rows,   \
-    .rope_store = cuda_rope_store, .attn_paged = cuda_attn_paged, .rope_attn = cuda_rope_attn,  \
-    .norm_linear = cuda_norm_linear, .norm_glu = cuda_norm_glu, .linear_add = cuda_linear_add,  \
-    .sample = sample, .drawn = drawn
+    .join = cuda_join, .embed = cuda_embed, .gather_rows = cuda_gather_rows,                    \
+    .linear = cuda_linear, .rms_norm = cuda_rms_norm, .glu = cuda_glu, .add = cuda_add,         \
+    .rope_rows = cuda_rope_rows, .rope_store = cuda_rope_store, .attn_paged = cuda_attn_paged,  \
+    .rope_attn = cuda_rope_attn, .norm_linear = cuda_norm_linear, .norm_glu = cuda_norm_glu,    \
+    .linear_add = cuda_linear_add, .sample = sample, .drawn = drawn
 static const backend_ops cuda_ops = {.name = "cuda", CUDA_OPS};
 static const backend_ops emulated_ops = {.name = "cuda-emu", CUDA_OPS};
 
