@@ -152,6 +152,7 @@ void wait_here()
 
 void preempt()
 {
+    unseen u;
     block *b = blk;
     if (next_random(b->rng) & 1) return;
     set_ready(b, b->cur);
@@ -160,23 +161,38 @@ void preempt()
 
 static void thread_returned(block *b);
 
+/* The thread that is on has returned: who goes on, and on which fibre. */
+static fibre *next_fibre(block *b)
+{
+    unseen u;
+    fibres *set = b->fibres;
+    thread_returned(b);
+    thread *t = pick(b);
+    if (!t && b->live && !b->at_gdc) deadlock(b);
+    b->cur = t;
+    if (t && !t->fib && !EMU_TSAN) return t->fib = set->running; /* here, on the same stack */
+    (EMU_TSAN ? set->spent : set->idle).push_back(set->running);
+    if (t && !t->fib) t->fib = fibre_take(set);
+    return t ? t->fib : &set->base;
+}
+
+static block *my_block(void)
+{
+    unseen u;
+    return blk;
+}
+
 void fibre_main()
 {
-    fibre_entered(blk->fibres);
+    fibre_entered(my_block()->fibres);
     for (;;) {
-        block *b = blk;
+        block *b = my_block();
+        after(b);
         fibres *set = b->fibres;
         b->entry(b->arg);
-        thread_returned(b);
-        thread *t = pick(b);
-        if (!t && b->live && !b->at_gdc) deadlock(b);
-        b->cur = t;
-        if (t && !t->fib) {
-            t->fib = set->running; /* goes on here, on the same stack */
-            continue;
-        }
-        set->idle.push_back(set->running);
-        fibre_switch(set, t ? t->fib : &set->base);
+        before(&b->live);
+        fibre *next = next_fibre(b);
+        if (EMU_TSAN || next != set->running) fibre_switch(set, next);
     }
 }
 
@@ -195,6 +211,7 @@ static void close_meeting(block *b, int w, int k)
 
 void meet(unsigned mask, warp_op op)
 {
+    unseen u;
     block *b = blk;
     thread *t = b->cur;
     warp &w = b->warps[t->warp];
@@ -211,12 +228,14 @@ void meet(unsigned mask, warp_op op)
     meeting *m = &w.meetings[k];
     if (m->op != op) die("lanes of one warp meet in different operations");
     m->arrived |= me;
+    if (!op) before(&w); /* only __syncwarp orders memory */
     if (((m->arrived | w.exited) & mask) == mask) {
         close_meeting(b, t->warp, k);
     } else {
         t->state = AT_WARP;
         wait_here();
     }
+    if (!op) after(&w);
     maybe_preempt();
 }
 
@@ -224,10 +243,15 @@ void meet(unsigned mask, warp_op op)
 
 void sync_block()
 {
+    unseen u;
     block *b = blk;
+    /* Two places by turns: one may be late in leaving a round while another enters the next. */
+    const char *order = (const char *)&b->round + (b->round & 1);
     if (b->live != b->n) die("__syncthreads after a thread of the block has returned");
+    before(order);
     if (++b->at_block == b->n) {
         b->at_block = 0;
+        b->round++;
         for (int w = 0; w < b->n_warps; w++) {
             unsigned lanes = b->warps[w].lanes;
             if (w == b->cur->warp) lanes &= ~(1u << b->cur->lane);
@@ -237,11 +261,13 @@ void sync_block()
         b->cur->state = AT_BLOCK;
         wait_here();
     }
+    after(order);
     maybe_preempt();
 }
 
 void sync_named(int id, int n, bool wait)
 {
+    unseen u;
     block *b = blk;
     if (id < 0 || id >= NAMED_BARRIERS || n <= 0 || n % WARP || n > b->n)
         die("named barrier %d of %d threads: want an id of 0..15 and a multiple of 32 no larger "
@@ -251,6 +277,7 @@ void sync_named(int id, int n, bool wait)
     if (bar.want && bar.want != n)
         die("named barrier %d: %d threads here, %d elsewhere", id, n, bar.want);
     bar.want = n;
+    before(&bar);
     if (++bar.arrived == n) {
         bar.arrived = bar.want = 0;
         for (thread *t : bar.waiting) wake(t);
@@ -261,6 +288,7 @@ void sync_named(int id, int n, bool wait)
         bar.waiting.push_back(b->cur);
         wait_here();
     }
+    if (wait) after(&bar);
     maybe_preempt();
 }
 
@@ -287,6 +315,8 @@ static void mbar_check(const mbar *bar)
 
 void mbar_arrive(mbar *bar, int n, int tx)
 {
+    unseen u;
+    before(bar);
     mbar_check(bar);
     bar->tx += tx;
     if (n > bar->pending) die("mbarrier: more arrivals than the %d it was made for", bar->want);
@@ -297,6 +327,7 @@ void mbar_arrive(mbar *bar, int n, int tx)
 
 void mbar_wait(mbar *bar, int parity)
 {
+    unseen u;
     block *b = blk;
     mbar_check(bar);
     if (bar->phase == (unsigned)parity && !b->bulks.empty()) land_bulks(b, bar);
@@ -306,6 +337,7 @@ void mbar_wait(mbar *bar, int parity)
         b->at_mbar.push_back(b->cur);
         wait_here();
     }
+    after(bar);
     maybe_preempt();
 }
 
@@ -380,6 +412,7 @@ static void start_threads(block *b)
 {
     b->live = b->n;
     b->at_block = 0;
+    b->round = 0;
     b->gdc_waited = false;
     b->cur_warp = 0;
     b->held_warps = 0;
@@ -413,6 +446,25 @@ static void check_ended(block *b)
     shared_check();
 }
 
+/* Runs threads until the block is done (true) or rests at cu_gdc_wait. */
+static bool run_on(block *b)
+{
+    fibres *set = b->fibres;
+    /* To the sanitizer whoever makes a thread comes before it: so none makes another. */
+    if (EMU_TSAN) fibre_reserve(set, (size_t)b->n);
+    before(b);
+    {
+        unseen u;
+        run_thread(b, pick(b));
+        if (b->at_gdc) return false;
+    }
+    after(&b->live);
+    set->idle.insert(set->idle.end(), set->spent.begin(), set->spent.end());
+    set->spent.clear();
+    check_ended(b);
+    return true;
+}
+
 bool block_run(block *b, uint3 bid, uint64_t rng, bool early)
 {
     b->bid = bid;
@@ -422,10 +474,7 @@ bool block_run(block *b, uint3 bid, uint64_t rng, bool early)
     b->at_gdc = 0;
     shared_poison();
     start_threads(b);
-    run_thread(b, pick(b));
-    if (b->at_gdc) return false;
-    check_ended(b);
-    return true;
+    return run_on(b);
 }
 
 void block_resume(block *b)
@@ -434,18 +483,19 @@ void block_resume(block *b)
     b->at_gdc = 0;
     for (int i = 0; i < b->n; i++)
         if (b->threads[i].state == AT_GDC) wake(&b->threads[i]);
-    run_thread(b, pick(b));
-    check_ended(b);
+    run_on(b);
 }
 
 void gdc_wait()
 {
+    unseen u;
     block *b = blk;
     b->gdc_waited = true;
     if (b->early) {
         b->cur->state = AT_GDC;
         b->at_gdc++;
         wait_here();
+        after(b);
     }
     maybe_preempt();
 }

@@ -12,6 +12,7 @@
 #ifndef QUERN_KERNELS_CUDA_EMU_H
 #define QUERN_KERNELS_CUDA_EMU_H
 
+#include "kernels/cuda/emu_race.h"
 #include "kernels/cuda/emu_types.h"
 
 #include <stdio.h>
@@ -67,6 +68,7 @@ struct warp {
     int n_meetings;
     meeting meetings[WARP];
     slot slots[WARP];
+    const char *rows[WARP]; /* of the last ldmatrix */
 };
 
 struct copy { /* cp.async under way */
@@ -134,7 +136,8 @@ struct block {
     void (*entry)(void *);
     void *arg;
     int n, n_warps, live;
-    int at_block; /* threads at __syncthreads */
+    int at_block;   /* threads at __syncthreads */
+    unsigned round; /* of them */
     bool gdc_waited;
     bool early; /* started before its predecessor: threads stop at cu_gdc_wait */
     int at_gdc; /* that have */

@@ -115,6 +115,7 @@ namespace emu
 
 static inline void issue_bulk(void *dst, mbar *bar, bool swizzle, std::vector<char> &&data)
 {
+    unseen u;
     for (const bulk &k : blk->bulks) {
         if ((char *)dst < k.dst + k.data.size() && k.dst < (char *)dst + data.size())
             die("bulk copy into a place whose earlier copy has not arrived");

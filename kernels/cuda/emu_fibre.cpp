@@ -62,6 +62,14 @@ fibre *fibre_take(fibres *set)
     return f;
 }
 
+void fibre_reserve(fibres *set, size_t n)
+{
+    while (set->idle.size() < n) {
+        set->all.push_back(fibre_new(set->all.size()));
+        set->idle.push_back(set->all.back());
+    }
+}
+
 void fibre_entered(fibres *set)
 {
     (void)set;

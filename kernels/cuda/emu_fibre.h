@@ -10,9 +10,6 @@
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
-#if EMU_TSAN
-#include <sanitizer/tsan_interface.h>
-#endif
 #if EMU_UCONTEXT
 #include <ucontext.h>
 #endif
@@ -35,6 +32,8 @@ struct fibres {
     fibre base; /* the OS thread's own stack */
     fibre *running;
     std::vector<fibre *> all, idle;
+    std::vector<fibre *>
+        spent; /* thread sanitizer: those whose thread has returned in this block */
     void *signal_stack = nullptr; /* faults are reported even where a stack overflows */
     fibres();
     ~fibres();
@@ -42,6 +41,8 @@ struct fibres {
 
 /* An idle fibre, or a new one, which begins in fibre_main. */
 fibre *fibre_take(fibres *set);
+/* Sees to n idle ones. */
+void fibre_reserve(fibres *set, size_t n);
 /* What every fibre runs; first thing it does is fibre_entered. */
 void fibre_main();
 void fibre_entered(fibres *set);
@@ -53,18 +54,27 @@ extern "C" void emu_switch_stack(void **save, void *to);
 /* Returns when somebody goes back to the fibre that calls. */
 static inline void fibre_switch(fibres *set, fibre *to)
 {
-    fibre *from = set->running;
-    set->running = to;
+    fibre *from;
+    void *sp, *tsan;
+    {
+        unseen u;
+        from = set->running;
+        set->running = to;
+        sp = to->sp;
+        tsan = to->tsan;
+    }
+    (void)sp;
+    (void)tsan;
 #if EMU_ASAN
     __sanitizer_start_switch_fiber(&from->fake, to->stack, to->bytes);
 #endif
 #if EMU_TSAN
-    __tsan_switch_to_fiber(to->tsan, 0);
+    __tsan_switch_to_fiber(tsan, __tsan_switch_to_fiber_no_sync);
 #endif
 #if EMU_UCONTEXT
     if (swapcontext(&from->context, &to->context)) abort();
 #else
-    emu_switch_stack(&from->sp, to->sp);
+    emu_switch_stack(&from->sp, sp);
 #endif
 #if EMU_ASAN
     __sanitizer_finish_switch_fiber(from->fake, nullptr, nullptr);

@@ -151,6 +151,7 @@ void shared_check()
 
 void *shared_var(const void *site, size_t bytes, size_t align, const char *name)
 {
+    unseen u;
     shared_memory &m = *blk->shared;
     for (int i = 0; i < m.n; i++)
         if (m.entry[i].site == site) return m.entry[i].at;

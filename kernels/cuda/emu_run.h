@@ -5,26 +5,6 @@
 
 #include "kernels/cuda/emu.h"
 
-#ifdef __has_feature
-#if __has_feature(address_sanitizer)
-#define EMU_ASAN 1
-#endif
-#if __has_feature(thread_sanitizer)
-#define EMU_TSAN 1
-#endif
-#endif
-#ifdef __SANITIZE_ADDRESS__
-#define EMU_ASAN 1
-#endif
-#ifdef __SANITIZE_THREAD__
-#define EMU_TSAN 1
-#endif
-#ifndef EMU_ASAN
-#define EMU_ASAN 0
-#endif
-#ifndef EMU_TSAN
-#define EMU_TSAN 0
-#endif
 /* Fibres switch by a few instructions on x86-64, by ucontext elsewhere (or on demand). */
 #ifndef EMU_UCONTEXT
 #ifdef __x86_64__

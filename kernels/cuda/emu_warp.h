@@ -275,7 +275,7 @@ static inline slot &mma(const uint32_t a[4], const uint32_t b[2], warp_op op)
 template <int N, bool TRANS> static inline void op_ldmatrix(warp &w, unsigned active)
 {
     if (active != CU_FULL) die("ldmatrix needs all 32 lanes");
-    const char *row[WARP];
+    const char **row = w.rows;
     for (int l = 0; l < WARP; l++) row[l] = (const char *)w.slots[l].p;
     for (int l = 0; l < WARP; l++) {
         int g = l >> 2, t = l & 3;
@@ -295,6 +295,12 @@ template <int N, bool TRANS> static inline void ldmatrix(uint32_t *r, const void
     if (self()->lane < N * 8) check_aligned(p, 16, "ldmatrix row");
     s.p = p;
     meet(CU_FULL, op_ldmatrix<N, TRANS>);
+    int g = self()->lane >> 2, t = self()->lane & 3;
+    for (int q = 0; EMU_TSAN && q < N; q++) { /* the lane that gets an element has read it */
+        const char **row = my_warp().rows + q * 8;
+        reads(TRANS ? row[2 * t] + g * 2 : row[g] + t * 4, 2);
+        reads(TRANS ? row[2 * t + 1] + g * 2 : row[g] + t * 4 + 2, 2);
+    }
     memcpy(r, s.r, N * 4);
 }
 
