@@ -6,6 +6,7 @@
 #include "engine/shard.h"
 #include "engine/tools.h"
 #include "tests/client.h"
+#include "tests/quick.h"
 #include "tests/tp_rig.h"
 
 #define DATA "tests/data/models/"
@@ -267,6 +268,7 @@ static void check_bits(rig *g, const int32_t *tok, int n, const float *all)
 START_TEST(logits)
 {
     enum { N = 60 };
+    if (quick_skips(_i, 3)) return;
     char path[PATH_MAX];
     int world = cases[_i % N_CASES].world;
     const backend_options *bo = _i / N_CASES ? &ref : &cpu;
@@ -297,6 +299,7 @@ END_TEST
 /* Greedy ids of the recorded cases. */
 START_TEST(goldens)
 {
+    if (quick_skips(_i, 3)) return;
     char dir[PATH_MAX], file[PATH_MAX + 32];
     buf text = {0};
     err e;
@@ -363,6 +366,7 @@ static double worst_row(const float *got, const float *want, int vocab)
 
 START_TEST(cut_at_blocks)
 {
+    if (quick_skips(_i, 2)) return;
     char path[PATH_MAX + 32];
     int32_t tok[Q_TOKENS];
     err e = {0};
