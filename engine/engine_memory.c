@@ -15,6 +15,7 @@ enum {
     /* Beyond this many, a CPU shares its arithmetic without gaining throughput: decode at 32 to 64
      * rows is already bound by multiplications, not by reading weights. */
     DEFAULT_SEQS = 64,
+    DEFAULT_SEQS_GPU = 256, /* the largest step that is recorded */
     /* A sequence that cannot hold this many positions is of little use; fewer sequences then. */
     USEFUL_CTX = 512,
     /* Tokens of a step: on a GPU the weights are read in the time it takes to multiply with some
@@ -30,8 +31,9 @@ static double mib(uint64_t bytes)
     return (double)bytes / (1 << 20);
 }
 
-/* Bytes for KV: what was asked for, or half of what is left beside weights and scratch. */
-static int kv_budget(const engine_options *o, const model_plan *p, uint64_t *budget,
+/* Bytes for KV: what was asked for, or a share of what is left beside weights and scratch.  A host
+ * has other uses for its memory; a device keeps a tenth for work space, graphs and the library. */
+static int kv_budget(const engine_options *o, const model_plan *p, bool device, uint64_t *budget,
                      uint64_t *available, err *e)
 {
     uint64_t fixed = (uint64_t)p->weight_bytes + p->scratch_bytes;
@@ -43,7 +45,8 @@ static int kv_budget(const engine_options *o, const model_plan *p, uint64_t *bud
             "available: free memory, raise the container's limit, or use a smaller or more "
             "quantised model",
             mib(fixed), mib(*available));
-    *budget = o->kv_memory ? o->kv_memory : (*available - fixed) / 2;
+    uint64_t left = *available - fixed;
+    *budget = o->kv_memory ? o->kv_memory : device ? left - left / 10 : left / 2;
     if (*budget <= *available - fixed) return 0;
     return err_set(
         e, ERR_NOMEM,
@@ -62,21 +65,24 @@ static void explain(engine *g, const engine_options *o, uint64_t available, int6
     else if (i->n_kv_blocks == need)
         snprintf(s, n, "all that %d sequences of %" PRId64 " tokens can use", i->max_num_seqs,
                  i->ctx);
-    else snprintf(s, n, "half of the %.0f MiB available beside the weights", mib(available));
+    else
+        snprintf(s, n, "%s of the %.0f MiB available beside the weights",
+                 g->be->device[0] ? "nine tenths" : "half", mib(available));
     if (i->ctx == wanted_ctx) return;
     size_t at = strlen(s);
     snprintf(s + at, n - at, "; context cut from %" PRId64 " to %" PRId64 " tokens", wanted_ctx,
              i->ctx);
-    log_warn("the KV cache holds %" PRId64 " tokens: the context is cut from %" PRId64
-             "; raise --kv-cache-memory or use --kv-cache-dtype q8_0",
-             i->ctx, wanted_ctx);
+    log_warn("the KV cache holds %" PRId64 " tokens: the context is cut from %" PRId64 "; %s",
+             i->ctx, wanted_ctx,
+             g->be->device[0] ? "use more quantised weights or more ranks"
+                              : "raise --kv-cache-memory or use --kv-cache-dtype q8_0");
 }
 
 /* Blocks by budget; then context and sequences by blocks. */
 static int fit(engine *g, const engine_options *o, const model_plan *p, uint64_t available, err *e)
 {
     uint64_t budget = 0;
-    int rc = kv_budget(o, p, &budget, &available, e);
+    int rc = kv_budget(o, p, g->be->device[0], &budget, &available, e);
     if (rc) return rc;
     engine_info_t *i = &g->info;
     int b = g->be->kv_block;
@@ -129,7 +135,9 @@ int engine_plan_memory(engine *g, const engine_options *o, err *e)
     i->kv_dtype = model_kv_name(g->mo.kv);
     i->ctx_train = g->conf.ctx;
     i->ctx = o->max_model_len && o->max_model_len < g->conf.ctx ? o->max_model_len : g->conf.ctx;
-    i->max_num_seqs = o->max_num_seqs ? o->max_num_seqs : DEFAULT_SEQS;
+    i->max_num_seqs = o->max_num_seqs    ? o->max_num_seqs
+                      : g->be->device[0] ? DEFAULT_SEQS_GPU
+                                         : DEFAULT_SEQS;
     int batched = g->be->device[0] ? DEFAULT_BATCHED_GPU : DEFAULT_BATCHED;
     i->max_batched = o->max_num_batched_tokens ? o->max_num_batched_tokens : batched;
     int out = i->max_num_seqs > MIN_OUT ? i->max_num_seqs : MIN_OUT;

@@ -233,9 +233,11 @@ END_TEST
 
 /* ---- eager, recorded, overlapped ------------------------------------------------------------ */
 
-enum { STEPS = 12, PROMPT = 9 };
+enum { STEPS = 12, LONGEST = 509 };
+/* Two of them grow over an edge of 256 positions in steps that are replayed. */
+static const int prompt_len[RIG_SEQS] = {9, 250, LONGEST, 38};
 
-/* How a mode runs its steps, and what came out: ids and logprobs of every draw, the last logits. */
+/* What came out: ids and logprobs of every draw, logits after the last. */
 typedef struct {
     sample_row row[STEPS][RIG_SEQS];
     float *logits;
@@ -253,41 +255,50 @@ static sample_row draw_of(const rig *g, int seq, int step)
                         .forced = -1};
 }
 
-/* Starts a step whose tokens are those drawn in the step before, without waiting for anything. */
-static void start_pending(rig *g, const batch *b, float *out)
+/* rig.more of the two below. */
+typedef struct {
+    sample_row *row;
+    bool pending; /* tokens are those drawn in the step before, which need not be finished */
+} drawing;
+
+/* Starts a step and its draws without waiting for anything. */
+static void start_drawing(rig *g, const batch *b, float *out)
 {
+    const drawing *d = g->more;
     int32_t pending[RIG_SEQS];
     batch late = *b;
     tensor logits;
     (void)out;
-    if (b->n_tok == b->n_seq && b->pos[0] >= b->n_prompt[0]) {
-        for (int i = 0; i < b->n_tok; i++) pending[i] = -1 - i;
-        late.tok = pending;
-    }
+    for (int i = 0; d->pending && i < b->n_tok; i++) pending[i] = -1 - i;
+    if (d->pending) late.tok = pending;
     model_forward(g->m, &late, &logits);
-    sample_row *row = g->more;
-    k_sample(g->be, logits, row, b->n_out);
+    k_sample(g->be, logits, d->row, b->n_out);
 }
 
-/* Prompts, then STEPS tokens of every sequence; n_seq shrinks half way, so that two buckets are
- * recorded. */
+/* Prompts one by one, then STEPS tokens of every sequence; half way two of them leave, so that two
+ * buckets are recorded. */
 static void run_steps(rig *g, trail *t, bool overlap)
 {
-    int32_t prompt[RIG_SEQS][PROMPT + STEPS];
+    static int32_t tok[RIG_SEQS][LONGEST + STEPS + 1];
     int marks[STEPS];
     err e = {0};
-    g->forward = start_pending;
-    for (int s = 0; s < RIG_SEQS; s++)
-        pseudo_random(prompt[s], PROMPT, g->vocab, 91u + (uint32_t)s);
+    float *last = t->logits = malloc(RIG_SEQS * (size_t)g->vocab * sizeof *last);
+    for (int s = 0; s < RIG_SEQS; s++) {
+        int n = prompt_len[s];
+        pseudo_random(tok[s], n, g->vocab, 91u + (uint32_t)s);
+        rig_step(g, &(rig_seq){tok[s], 0, n, s, n}, 1, false, last);
+        tok[s][n] = argmax(last, g->vocab);
+    }
+    g->forward = start_drawing;
     for (int step = 0; step < STEPS; step++) {
         rig_seq s[RIG_SEQS];
+        drawing d = {t->row[step], step > 0};
         int n = step < STEPS / 2 ? RIG_SEQS : 2;
         for (int i = 0; i < n; i++) {
             t->row[step][i] = draw_of(g, i, step);
-            s[i] = step ? (rig_seq){prompt[i], PROMPT + step - 1, 1, i, PROMPT}
-                        : (rig_seq){prompt[i], 0, PROMPT, i, PROMPT};
+            s[i] = (rig_seq){tok[i], prompt_len[i] + step, 1, i, prompt_len[i]};
         }
-        g->more = t->row[step];
+        g->more = &d;
         rig_step(g, s, n, false, NULL);
         marks[step] = k_mark(g->be);
         if (overlap && step) ck_assert_msg(!k_wait(g->be, marks[step - 1], &e), "%s", e.msg);
@@ -295,14 +306,13 @@ static void run_steps(rig *g, trail *t, bool overlap)
     }
     ck_assert_msg(!k_wait(g->be, marks[STEPS - 1], &e), "%s", e.msg);
     /* What the KV cache holds shows in one more step over it. */
-    t->logits = malloc(2 * (size_t)g->vocab * sizeof *t->logits);
-    rig_seq last[2];
+    rig_seq after[2];
     for (int i = 0; i < 2; i++) {
-        prompt[i][PROMPT + STEPS - 1] = t->row[STEPS - 1][i].id;
-        last[i] = (rig_seq){prompt[i], PROMPT + STEPS - 1, 1, i, PROMPT};
+        tok[i][prompt_len[i] + STEPS] = t->row[STEPS - 1][i].id;
+        after[i] = (rig_seq){tok[i], prompt_len[i] + STEPS, 1, i, prompt_len[i]};
     }
     g->forward = NULL;
-    rig_step(g, last, 2, false, t->logits);
+    rig_step(g, after, 2, false, t->logits);
 }
 
 static bool same_row(const sample_row *a, const sample_row *b)
@@ -318,7 +328,7 @@ START_TEST(eager_recorded_and_overlapped_are_equal)
     trail t[3];
     snprintf(dir, sizeof dir, DATA "%s", tiny[_i]);
     for (int mode = 0; mode < 3; mode++) {
-        rig g = rig_open(dir, mode ? &cuda : &eager, KV_BF16, 64);
+        rig g = rig_open(dir, mode ? &cuda : &eager, KV_BF16, 544);
         run_steps(&g, &t[mode], mode == 2);
         int graphs = 0;
         for (int i = 0; i < own_of(g.be)->n_pass; i++)
