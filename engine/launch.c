@@ -39,7 +39,7 @@ static place own_place(void)
  * own has done so already. */
 static void find_share(launch *l, const place *all)
 {
-    int sharing = 0, cpus = sys_cpus();
+    int sharing = 1, cpus = sys_cpus();
     const place *own = &all[l->rank];
     for (int r = 0; r < l->world; r++) {
         cpu_set_t both;
@@ -48,7 +48,7 @@ static void find_share(launch *l, const place *all)
             continue;
         l->here++;
         CPU_AND(&both, &all[r].cpus, &own->cpus);
-        sharing += r == l->rank || CPU_COUNT(&both) > 0;
+        sharing += r != l->rank && CPU_COUNT(&both) > 0;
     }
     l->threads = cpus / sharing > 0 ? cpus / sharing : 1;
 }
