@@ -142,7 +142,7 @@ static const split_best *found(const split_sampler *s, int r, int i, int n)
 /* The ask.n_best best of all, best first (fewer if there are not so many); returns how many. */
 static int merge(const split_sampler *s, const split_ask *ask, int i, int n, candidate *best)
 {
-    candidate c[2 * SPLIT_BEST_MAX];
+    candidate c[2 * SPLIT_BEST_MAX] = {{0, 0}};
     int m = 0;
     for (int r = 0; r < s->world; r++) {
         const split_best *b = found(s, r, i, n);
@@ -222,7 +222,7 @@ static void report(const split_sampler *s, sample_row *row, const candidate *bes
         before += (int)mass[0];
         for (int k = 0; k < (width + SPLIT_BLOCK - 1) / SPLIT_BLOCK; k++) sum += mass[1 + k];
     }
-    double norm = (double)s->at[i].top + log(sum);
+    double norm = (double)s->at[i].top + (sum != 0 ? log(sum) : 0); /* the best counts 1 */
     float logit = s->at[i].logit;
     row->rank = before + 1;
     for (int k = 0; row->forced < 0 && k < m; k++)
