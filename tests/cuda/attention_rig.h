@@ -28,7 +28,9 @@ typedef struct {
     kv_pages kv;
     size_t kv_bytes, block_bytes;
     float *norm_q, *norm_k, *freq;
-    vec q_norm, k_norm, inv_freq;
+    vec q_norm, k_norm;
+    void *mem[3]; /* a step's qkv, cs, o on the device, grown as needed */
+    size_t mem_bytes[3];
 } world;
 
 static inline void *need(size_t n)
@@ -42,8 +44,16 @@ static inline void *need(size_t n)
  */
 static inline void world_deal(world *w, int salt)
 {
-    int step = 7 + 2 * salt;
-    while (w->n_blocks % step == 0) step += 2;
+    int step = 7 + 2 * salt, a = 0;
+    do { /* coprime: every block once */
+        step++;
+        a = step;
+        for (int b = w->n_blocks; b;) {
+            int rest = a % b;
+            a = b;
+            b = rest;
+        }
+    } while (a != 1);
     for (int i = 0; i < w->n_seq * w->max_blocks; i++)
         w->table[i] = (int32_t)(((int64_t)i * step + 1 + salt) % w->n_blocks);
 }
@@ -90,7 +100,6 @@ static inline world world_new(backend *be, shape s, const int *len, int n, uint6
     }
     for (int i = 0; i < s.rot / 2; i++) w.freq[i] = powf(1e6f, -2.0f * (float)i / (float)s.rot);
     err e = {};
-    ck_assert_int_eq(k_upload_vec(be, &w.inv_freq, w.freq, s.rot / 2, &e), 0);
     if (s.norm) {
         ck_assert_int_eq(k_upload_vec(be, &w.q_norm, w.norm_q, s.dim, &e), 0);
         ck_assert_int_eq(k_upload_vec(be, &w.k_norm, w.norm_k, s.dim, &e), 0);
@@ -102,7 +111,7 @@ static inline void world_free(world *w)
 {
     k_release_vec(w->be, &w->q_norm);
     k_release_vec(w->be, &w->k_norm);
-    k_release_vec(w->be, &w->inv_freq);
+    for (int i = 0; i < 3; i++) k_free(w->be, w->mem[i], w->mem_bytes[i]);
     k_free(w->be, w->kv.data, w->kv_bytes);
     free(w->qkv);
     free(w->o);
@@ -196,35 +205,41 @@ static inline host_step step_of(const world *w, const span *sp, int n)
     return h;
 }
 
-/* Device tensors of a step, taken from memory of their own: qkv and cs filled, o all NaN. */
+/* Device tensors of a step: qkv and cs filled, o all NaN.  They lie in the world's memory, so that
+ * those of an earlier step are gone. */
 typedef struct {
     tensor qkv, cs, o;
-    size_t bytes[3];
 } step_mem;
 
-static inline tensor dev_tensor(backend *be, int rows, int cols, act_type t, size_t *bytes)
+static inline tensor step_tensor(world *w, int i, int rows, int cols, act_type t)
 {
     int size = t == ACT_BF16 ? 2 : 4, ld = (cols * size + 63) / 64 * 64 / size;
-    *bytes = (size_t)rows * (size_t)ld * (size_t)size;
-    tensor x = {k_alloc(be, *bytes), rows, cols, ld, t};
-    ck_assert_ptr_nonnull(x.ptr);
-    void *fill = need(*bytes);
-    memset(fill, 0xff, *bytes);
-    k_upload(be, x.ptr, fill, *bytes);
-    free(fill);
-    return x;
+    size_t bytes = (size_t)rows * (size_t)ld * (size_t)size;
+    if (w->mem_bytes[i] < bytes) {
+        k_free(w->be, w->mem[i], w->mem_bytes[i]);
+        w->mem[i] = k_alloc(w->be, bytes);
+        w->mem_bytes[i] = bytes;
+        ck_assert_ptr_nonnull(w->mem[i]);
+    }
+    return (tensor){w->mem[i], rows, cols, ld, t};
 }
 
-static inline step_mem step_mem_of(const world *w, const batch *b, const span *sp, int n)
+static inline size_t tensor_bytes(tensor t)
+{
+    return (size_t)t.rows * (size_t)t.ld * (t.type == ACT_BF16 ? 2 : 4);
+}
+
+static inline step_mem step_mem_of(world *w, const batch *b, const span *sp, int n)
 {
     step_mem m;
-    m.qkv = dev_tensor(w->be, b->n_tok, w->cols, ACT_BF16, &m.bytes[0]);
-    m.cs = dev_tensor(w->be, b->n_tok, w->s.rot, ACT_F32, &m.bytes[1]);
-    m.o = dev_tensor(w->be, b->n_tok, w->out, ACT_BF16, &m.bytes[2]);
-    uint16_t *q = (uint16_t *)need(m.bytes[0]);
-    float *cs = (float *)need(m.bytes[1]);
-    memset(q, 0xff, m.bytes[0]);
-    memset(cs, 0xff, m.bytes[1]);
+    m.qkv = step_tensor(w, 0, b->n_tok, w->cols, ACT_BF16);
+    m.cs = step_tensor(w, 1, b->n_tok, w->s.rot, ACT_F32);
+    m.o = step_tensor(w, 2, b->n_tok, w->out, ACT_BF16);
+    size_t nq = tensor_bytes(m.qkv), nc = tensor_bytes(m.cs), no = tensor_bytes(m.o);
+    uint8_t *all = (uint8_t *)need(nq + nc + no);
+    memset(all, 0xff, nq + nc + no); /* NaN where nothing is */
+    uint16_t *q = (uint16_t *)(void *)all;
+    float *cs = (float *)(void *)(all + nq);
     int t = 0, half = w->s.rot / 2;
     for (int i = 0; i < n; i++)
         for (int p = sp[i].from; p < sp[i].to; p++, t++) {
@@ -236,18 +251,11 @@ static inline step_mem step_mem_of(const world *w, const batch *b, const span *s
                 cs[(size_t)t * (size_t)m.cs.ld + (size_t)(half + k)] = sinf((float)p * w->freq[k]);
             }
         }
-    k_upload(w->be, m.qkv.ptr, q, m.bytes[0]);
-    k_upload(w->be, m.cs.ptr, cs, m.bytes[1]);
-    free(q);
-    free(cs);
+    k_upload(w->be, m.qkv.ptr, q, nq);
+    k_upload(w->be, m.cs.ptr, cs, nc);
+    k_upload(w->be, m.o.ptr, all + nq + nc, no);
+    free(all);
     return m;
-}
-
-static inline void step_mem_free(const world *w, step_mem *m)
-{
-    k_free(w->be, m->qkv.ptr, m->bytes[0]);
-    k_free(w->be, m->cs.ptr, m->bytes[1]);
-    k_free(w->be, m->o.ptr, m->bytes[2]);
 }
 
 static inline void step_ops(world *w, step_mem *m, const batch *d, run_how how)
@@ -265,8 +273,8 @@ static inline void step_ops(world *w, step_mem *m, const batch *d, run_how how)
 /* Results of the step's rows into w->o; rows of padding must be untouched. */
 static inline void step_take(world *w, const step_mem *m, const span *sp, int n)
 {
-    uint16_t *o = (uint16_t *)need(m->bytes[2]);
-    k_download(w->be, o, m->o.ptr, m->bytes[2]);
+    uint16_t *o = (uint16_t *)need(tensor_bytes(m->o));
+    k_download(w->be, o, m->o.ptr, tensor_bytes(m->o));
     size_t ld = (size_t)m->o.ld;
     int t = 0;
     for (int i = 0; i < n; i++)
@@ -310,7 +318,6 @@ static inline void step_run(world *w, const span *sp, int n, run_how how)
     err e = {};
     ck_assert_msg(k_sync(w->be, &e) == 0, "%s", e.msg);
     if (how != RUN_STORE) step_take(w, &m, sp, n);
-    step_mem_free(w, &m);
     free(h.ints);
 }
 
