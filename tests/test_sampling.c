@@ -199,10 +199,11 @@ START_TEST(refuses_empty_words)
 }
 END_TEST
 
-int main(void)
+/* Everything with one step open at a time, and with the next one started while the last runs. */
+static void add_tests(Suite *s, const char *name, void (*set_up)(void))
 {
-    Suite *s = suite_create("sampling");
-    TCase *t = tcase_create("sampling");
+    TCase *t = tcase_create(name);
+    tcase_add_checked_fixture(t, set_up, NULL);
     tcase_set_timeout(t, 60);
     tcase_add_test(t, banned_words_never_appear);
     tcase_add_test(t, banned_words_across_tokens);
@@ -210,6 +211,13 @@ int main(void)
     tcase_add_test(t, stop_strings_end_the_answer);
     tcase_add_test(t, refuses_empty_words);
     suite_add_tcase(s, t);
+}
+
+int main(void)
+{
+    Suite *s = suite_create("sampling");
+    add_tests(s, "one step", NULL);
+    add_tests(s, "overlap", fake_overlap);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_NORMAL);
     int failed = srunner_ntests_failed(r);
