@@ -10,7 +10,9 @@
 #include <string.h>
 
 /* What telling the clients and leaving may take before the launcher kills. */
-#define ENDING_S 0.6
+#define ENDING_S 0.75
+/* A rank that has not answered by then is gone, and its requests are told so. */
+#define MISSED_S 0.15
 
 /* Where a rank runs. */
 typedef struct {
@@ -88,7 +90,7 @@ double launch_grace(void)
 
 void launch_hurry(void)
 {
-    comm_procs_hurry(launch_grace() + ENDING_S / 2);
+    comm_procs_hurry(launch_grace() + MISSED_S);
 }
 
 bool launch_lost(const launch *l, err *e)

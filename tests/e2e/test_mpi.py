@@ -210,14 +210,16 @@ def ip(*args):
 
 @pytest.fixture
 def hosts(tmp_path):
-    """Two network namespaces joined by a pair of interfaces, and how mpirun starts something in the second."""
-    if os.geteuid() != 0 or not shutil.which("ip"):
-        pytest.skip("network namespaces need root and ip (iproute2)")
+    """Two network namespaces joined by a pair of interfaces, and how mpirun starts something in the second, where
+    processes have numbers of their own, too: nothing but the network tells that one died."""
+    if os.geteuid() != 0 or not shutil.which("ip") or not shutil.which("unshare"):
+        pytest.skip("network namespaces need root, ip (iproute2) and unshare")
     a, b = f"qa{os.getpid()}", f"qb{os.getpid()}"
     try:
+        subprocess.run(["unshare", "--fork", "--pid", "--mount-proc", "true"], check=True, capture_output=True)
         ip("netns", "add", a)
     except subprocess.CalledProcessError as e:
-        pytest.skip("network namespaces cannot be made here: " + e.stderr.decode().strip())
+        pytest.skip("namespaces cannot be made here: " + e.stderr.decode().strip())
     try:
         ip("netns", "add", b)
         ip("link", "add", a, "netns", a, "type", "veth", "peer", "name", b, "netns", b)
@@ -226,7 +228,7 @@ def hosts(tmp_path):
             ip("-n", ns, "link", "set", ns, "up")
             ip("-n", ns, "link", "set", "lo", "up")
         agent = tmp_path / "agent"
-        agent.write_text(f"#!/bin/sh\nshift\nexec ip netns exec {b} sh -c \"$*\"\n")
+        agent.write_text(f"#!/bin/sh\nshift\nexec ip netns exec {b} unshare --fork --pid --mount-proc sh -c \"$*\"\n")
         agent.chmod(agent.stat().st_mode | stat.S_IXUSR)
         yield a, ["--host", "198.18.0.1:1,198.18.0.2:1", "--mca", "plm_rsh_agent", str(agent), "--mca", "btl", "tcp,self",
                   "--mca", "btl_tcp_if_include", "198.18.0.0/30", "--mca", "oob_tcp_if_include", "198.18.0.0/30"]
@@ -260,9 +262,21 @@ def test_two_hosts(hosts, start):
         # Both hosts: one process of quern in each namespace.
         for host in (ns, ns.replace("qa", "qb")):
             pids = subprocess.run(["ip", "netns", "pids", host], capture_output=True, text=True).stdout.split()
-            assert sum(os.readlink(f"/proc/{p}/exe") == os.path.realpath(BIN) for p in pids) == 1, (host, pids)
+            own = [int(p) for p in pids if os.readlink(f"/proc/{p}/exe") == os.path.realpath(BIN)]
+            assert len(own) == 1, (host, pids)
+        # The other host's rank dies while a request runs.
+        long = {"model": "m", "prompt": "Hi", "max_tokens": 2000, "ignore_eos": True, "temperature": 0}
+        out = []
+        t = threading.Thread(target=lambda: out.append(post("/v1/completions", long)))
+        t.start()
+        time.sleep(0.5)
+        os.kill(own[0], signal.SIGKILL)
+        t.join(30)
+        assert out and out[0].get("error", {}).get("code") == "internal_error", (out, lines)
+        assert proc.wait(20) != 0 and not runs(own[0])
     finally:
-        proc.send_signal(signal.SIGTERM)
+        if proc.poll() is None:
+            proc.send_signal(signal.SIGTERM)
         proc.wait(30)
         reader.join(5)
     sys.stdout.write("".join(lines))
