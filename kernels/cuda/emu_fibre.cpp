@@ -139,6 +139,10 @@ fibres::~fibres()
 #if EMU_TSAN
         __tsan_destroy_fiber(f->tsan);
 #endif
+#if EMU_ASAN
+        /* Marks of frames that were left would stay on whatever is mapped there next. */
+        ASAN_UNPOISON_MEMORY_REGION(f->stack, f->bytes);
+#endif
         munmap(f->stack - PAGE, f->bytes + PAGE);
         delete f;
     }
