@@ -382,7 +382,6 @@ int attn_decode_blocks(const cuda_state *st, int head_dim)
 {
     /* 2 KB of a block are the driver's and the ticket's. */
     int fit = st->info.smem_sm / ((int)smem_of(head_dim) + 2048);
-    st->info.smem_sm / ((int)smem_of(head_dim) + 1024); /* 1 KB of a block is the driver's */
     return st->info.sms * (fit < 1 ? 1 : fit < DEC_BLOCKS ? fit : DEC_BLOCKS);
 }
 
