@@ -222,7 +222,7 @@ bool cuda_there(char *why, size_t n)
 {
     err e = {0};
     if (gpu_count(&e) > 0) return true;
-    snprintf(why, n, "%s", e.msg);
+    snprintf(why, n, "%.*s", (int)strcspn(e.msg, ":"), e.msg); /* without what to do about it */
     return false;
 }
 

@@ -2,6 +2,7 @@
 (API C1-C10, P1-P5, G1-G20)."""
 import json
 import math
+import os
 
 import pytest
 
@@ -315,7 +316,7 @@ def test_models(server):
     assert server.get("/v1/models/m").json() == m
     assert server.get("/v1/models/x%2Fy").status_code == 404
     v = server.get("/version").json()
-    assert set(v) == {"version", "commit", "backend", "build"} and v["backend"] == "cpu"
+    assert set(v) == {"version", "commit", "backend", "build"} and v["backend"] == os.environ.get("QUERN_DEVICE", "cpu")
 
 
 def test_utf8_streams(server):
