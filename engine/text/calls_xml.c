@@ -72,7 +72,7 @@ static void value_begin(calls *c)
 /* A string whose text so far cannot become the literal null goes out as it comes. */
 static bool may_be_null(const calls *c)
 {
-    return (c->types & MAY_NULL) && c->value.len <= 4 &&
+    return !c->streaming && (c->types & MAY_NULL) && c->value.len <= 4 &&
            !strncmp("null", buf_str(&c->value), c->value.len);
 }
 
