@@ -161,6 +161,13 @@ START_TEST(kept_sets_are_exact)
     fill_logits(x, N, 0, &s);
     x[7] = x[200] = x[299] = 9; /* ties at the top and, with coarse steps, at the cut */
     for (int i = 0; i < N; i++) x[i] = rintf(x[i] * 4) / 4;
+    float below = (float)(9 + 500 * log((double)cuts[_i].min_p)), above = below;
+    for (int i = 0; i < 4 && cuts[_i].min_p > 0;
+         i++) { /* some steps on either side of min_p's bar */
+        x[20 + i] = below = nextafterf(below, -INFINITY);
+        x[30 + i] = above;
+        above = nextafterf(above, INFINITY);
+    }
     sample_row r = neutral(N);
     r.temperature = 500;
     r.top_k = cuts[_i].top_k;
