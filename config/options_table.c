@@ -158,13 +158,10 @@ const option_later option_laters[] = {
     {"media-path", "image, audio and video input"},
     {"embeddings", "embeddings"},
     {"no-slots", "/slots"},
-    
     {"key-max-concurrent", "limits per key"},
     {"key-rpm", "limits per key"},
     {"key-tpm", "limits per key"},
     {"response-store", "the Responses routes"},
-    
-    
     {"tool-format", "tool calls"},
 };
 const int option_n_laters = sizeof option_laters / sizeof option_laters[0];

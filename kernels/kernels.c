@@ -310,7 +310,7 @@ static void trace_row(backend *be, tensor y, int r, float *row)
     size_t size = y.type == ACT_BF16 ? 2 : 4;
     k_download(be, row, (char *)y.ptr + (size_t)r * (size_t)y.ld * size, (size_t)y.cols * size);
     if (y.type != ACT_BF16) return;
-    const uint16_t *h = (const uint16_t *)row;
+    const uint16_t *h = (const uint16_t *)(const void *)row;
     for (int c = y.cols; c-- > 0;) { /* in place, from the end */
         uint16_t v;
         memcpy(&v, h + c, sizeof v);
