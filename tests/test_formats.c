@@ -213,7 +213,7 @@ START_TEST(refused_types)
 END_TEST
 
 /* Rows of a made-up matrix, as the plain backend reads them. */
-static float *made_up(int type, int rows, int in, uint64_t seed)
+static float *made_up(int type, int rows, int in, uint64_t which)
 {
     err e = {0};
     backend *be = backend_open(&(backend_options){.name = "ref"}, &e);
@@ -222,7 +222,7 @@ static float *made_up(int type, int rows, int in, uint64_t seed)
     float *v = malloc((size_t)rows * (size_t)in * sizeof *v);
     int32_t row[8] = {0, 1, 2, 3, 4, 5, 6, 7};
     ck_assert(rows == 8 && be);
-    ck_assert_msg(!k_dummy_weight(be, &w, &part, 1, in, JOIN_ROWS, seed, &e), "%s", e.msg);
+    ck_assert_msg(!k_dummy_weight(be, &w, &part, 1, in, JOIN_ROWS, which, &e), "%s", e.msg);
     k_embed(be, (tensor){v, rows, in, in, ACT_F32}, row, &w);
     ck_assert(!k_sync(be, &e));
     k_release_weight(be, &w);
