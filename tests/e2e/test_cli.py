@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from conftest import BIN, DEMO
+from conftest import BIN, DEMO, Server
 
 
 def run(*args, stdin=None, env=None, want=0, limit=120):
@@ -26,7 +26,7 @@ def test_usage():
     assert "--max-num-seqs" in run("serve", "--help")[0]
 
 
-@pytest.mark.parametrize("option,word", [(("--tensor-parallel-size", "2"), "tensor-parallel"), (("--device", "cuda"), "cuda"),
+@pytest.mark.parametrize("option,word", [(("--tensor-parallel-size", "3"), "tensor-parallel"), (("--device", "cuda"), "cuda"),
                                          (("--tls-cert", "x"), "tls"), (("--embeddings",), "embeddings"), (("--cpu-isa", "mmx"), "cpu-isa"),
                                          (("--kv-cache-dtype", "q2"), "kv-cache-dtype"), (("--rope-scaling", "{"), "rope-scaling"),
                                          (("--max-model-len", "-5"), "max-model-len")])
@@ -131,3 +131,18 @@ def test_trace_ops():
     assert len(lines) == 1 and "step 0 layer 1 attn_paged" in lines[0] and "nan 0 inf 0" in lines[0]
     _, err = run("chat", DEMO, "--prompt", "hello", "--trace-ops", "nonsense", want=2)
     assert "trace-ops" in err and "attn_paged" in err
+
+
+def test_fingerprint_names_what_changes_bits():
+    """G4, G15: equal for equal servers, another for another KV type, template or sampling default."""
+    def fingerprint(*args):
+        s = Server(*args)
+        try:
+            return s.chat(max_tokens=1).json()["system_fingerprint"]
+        finally:
+            s.stop()
+    first = fingerprint()
+    assert first == fingerprint("--max-num-seqs", "3") and first.startswith("fp_") and len(first) == 13
+    others = {fingerprint("--kv-cache-dtype", "f32"), fingerprint("--chat-template", "{{ messages[0].content }}"),
+              fingerprint("--override-generation-config", '{"top_k": 3}'), fingerprint("--tensor-parallel-size", "2")}
+    assert len(others | {first}) == 5
