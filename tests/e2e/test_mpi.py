@@ -265,11 +265,11 @@ def test_two_hosts(hosts, start):
             own = [int(p) for p in pids if os.readlink(f"/proc/{p}/exe") == os.path.realpath(BIN)]
             assert len(own) == 1, (host, pids)
         # The other host's rank dies while a request runs.
-        long = {"model": "m", "prompt": "Hi", "max_tokens": 2000, "ignore_eos": True, "temperature": 0}
+        long = {"model": "m", "prompt": "Hi", "max_tokens": 2000, "ignore_eos": True, "temperature": 0, "n": 24}
         out = []
         t = threading.Thread(target=lambda: out.append(post("/v1/completions", long)))
         t.start()
-        time.sleep(0.5)
+        time.sleep(0.3)
         os.kill(own[0], signal.SIGKILL)
         t.join(30)
         assert out and out[0].get("error", {}).get("code") == "internal_error", (out, lines)
