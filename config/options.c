@@ -518,7 +518,7 @@ void options_help(command cmd, buf *out)
         {CMD_BENCH, "bench [MODEL]"},       {CMD_INSPECT, "inspect [MODEL]"},
         {CMD_TOKENIZE, "tokenize [MODEL]"}, {CMD_DETOKENIZE, "detokenize [MODEL]"},
         {CMD_RENDER, "render [MODEL]"},     {CMD_QUANTIZE, "quantize IN OUT.gguf --type TYPE"},
-        {CMD_PARSE_OUTPUT, "parse-output"},
+        {CMD_PARSE_OUTPUT, "parse-output"}, {CMD_GRAMMAR_CHECK, "grammar-check"},
     };
     const char *group = "";
     for (size_t i = 0; i < sizeof usages / sizeof usages[0]; i++)

@@ -75,11 +75,12 @@ typedef struct {
     char *ollama_version;
     bool keep_billing_header;
     char *anthropic_thinking;
-    char *format, *thinking, *tools; /* parse-output */
-    int64_t split;                   /* parse-output: bytes a feed, 0 = all at once */
-    char *prompt;                    /* chat: one question, no terminal */
-    bool no_think;                   /* chat */
-    str_list args;                   /* positional arguments after the first */
+    char *format, *thinking, *tools;  /* parse-output */
+    int64_t split;                    /* parse-output: bytes a feed, 0 = all at once */
+    char *schema, *batch, *key_order; /* grammar-check */
+    char *prompt;                     /* chat: one question, no terminal */
+    bool no_think;                    /* chat */
+    str_list args;                    /* positional arguments after the first */
     bool help;
 } options;
 
@@ -92,7 +93,8 @@ typedef enum {
     CMD_DETOKENIZE = 32,
     CMD_RENDER = 64,
     CMD_QUANTIZE = 128,
-    CMD_PARSE_OUTPUT = 256
+    CMD_PARSE_OUTPUT = 256,
+    CMD_GRAMMAR_CHECK = 512
 } command;
 
 /* Parses argv[2..argc) for one command.  e names the option and what it accepts. */

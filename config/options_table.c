@@ -10,7 +10,7 @@ enum {
     TALKS = CMD_SERVE | CMD_CHAT | CMD_RENDER,
     TEXT = CMD_TOKENIZE | CMD_DETOKENIZE,
     LOADS = MODEL | TEXT | CMD_RENDER | CMD_QUANTIZE,
-    ALL = LOADS | CMD_PARSE_OUTPUT,
+    ALL = LOADS | CMD_PARSE_OUTPUT | CMD_GRAMMAR_CHECK,
 };
 #define AT(field) .offset = offsetof(options, field)
 #define MANY 1e9
@@ -135,6 +135,10 @@ const option_row option_rows[] = {
      .help = "JSON array of the tools; without it nothing is parsed as a call"},
     {"split", {0}, OPT_INT, AT(split), "0", .lo = 0, .hi = INT32_MAX, .commands = CMD_PARSE_OUTPUT, .group = "Command", .arg = "N",
      .help = "feed the parsers N bytes at a time (0: all at once); the result must not depend on it"},
+    {"schema", {0}, OPT_STR, AT(schema), .commands = CMD_GRAMMAR_CHECK, .group = "Command", .arg = "FILE", .help = "JSON Schema the texts are checked against"},
+    {"batch", {0}, OPT_STR, AT(batch), .commands = CMD_GRAMMAR_CHECK, .group = "Command", .arg = "FILE", .help = "the texts, one JSON string a line"},
+    {"key-order", {0}, OPT_CHOICE, AT(key_order), "schema", "schema|free", .commands = CMD_GRAMMAR_CHECK, .group = "Command", .arg = "WORD",
+     .help = "keys in the schema's order, or in any (objects of at most 64 names)"},
     {"prompt", {0}, OPT_STR, AT(prompt), .commands = CMD_CHAT, .group = "Command", .arg = "TEXT", .help = "answer this and exit"},
     {"no-think", {0}, OPT_BOOL, AT(no_think), .commands = CMD_CHAT, .group = "Command", .help = "turn thinking off"},
 

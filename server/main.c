@@ -29,6 +29,7 @@ static const struct {
     {"render", CMD_RENDER, cmd_render, "chat request on stdin to the prompt text"},
     {"parse-output", CMD_PARSE_OUTPUT, cmd_parse_output,
      "generated text on stdin to reasoning, content and tool calls"},
+    {"grammar-check", CMD_GRAMMAR_CHECK, cmd_grammar_check, "which texts keep to a JSON Schema"},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 
@@ -37,7 +38,7 @@ static void usage(FILE *f)
     fprintf(f, "quern %s: serves Qwen models\n\nusage: quern COMMAND [MODEL] [options]\n\n",
             QUERN_VERSION);
     for (int i = 0; i < N_COMMANDS; i++)
-        fprintf(f, "  %-12s %s\n", commands[i].name, commands[i].words);
+        fprintf(f, "  %-13s %s\n", commands[i].name, commands[i].words);
     fprintf(
         f,
         "\nMODEL is a Hugging Face directory or a GGUF file; without it the demo model is used.\n"

@@ -1,0 +1,440 @@
+/* gram.c - the automaton of configurations: hash-consed stacks, closure, steps.
+ * Owns cells, threads, configurations.  Refuses stacks, sets and automata over the limits of gram.h
+ * (status ERR_LIMIT).  Thread: the grammar's. */
+#include "engine/grammar/gram.h"
+
+/* A cell's pos is a phase and, in objects, the index of a member. */
+enum { AT_OPEN, AT_NEXT, AT_KEY, AT_VALUE };
+#define RESUME GRAM_NONE
+
+static void go(gram *g, uint32_t node, uint32_t stack)
+{
+    VEC_PUSH(&g->r.status, g->work, (todo){node, stack});
+}
+
+static void term(gram *g, rx e, uint32_t stack)
+{
+    if (e == R_NONE) return;
+    if (g->found.n > 16 * GRAM_MAX_THREADS) g->r.status = ERR_LIMIT;
+    VEC_PUSH(&g->r.status, g->found, (thread){rx_state_of(&g->r, e), stack});
+}
+
+static uint64_t cell_hash(const cell *c)
+{
+    uint64_t h = hash_mix(c->node, (uint64_t)c->pos << 32 | c->count);
+    return hash_mix(hash_mix(h, c->parent), c->seen);
+}
+
+/* Makes room for one more id; rehash fills the new table. */
+static bool table_room(gram *g, id_table *t, void (*rehash)(gram *, id_table *))
+{
+    if (t->n * 2 < t->cap) return true;
+    uint32_t cap = t->cap ? t->cap * 2 : 256, *slot = calloc(cap, sizeof *slot);
+    if (!slot) {
+        g->r.status = ERR_NOMEM;
+        return false;
+    }
+    free(t->slot);
+    t->slot = slot;
+    t->cap = cap;
+    rehash(g, t);
+    return true;
+}
+
+static void put(id_table *t, uint64_t hash, uint32_t id)
+{
+    uint32_t j = hash & (t->cap - 1);
+    while (t->slot[j]) j = (j + 1) & (t->cap - 1);
+    t->slot[j] = id;
+}
+
+static void rehash_cells(gram *g, id_table *t)
+{
+    for (uint32_t i = 1; i < g->cells.n; i++) put(t, cell_hash(&g->cells.p[i]), i);
+}
+
+static bool cell_equal(const cell *a, const cell *b)
+{
+    return a->node == b->node && a->pos == b->pos && a->count == b->count &&
+           a->parent == b->parent && a->seen == b->seen;
+}
+
+static uint32_t push_cell(gram *g, cell c)
+{
+    id_table *t = &g->cell_index;
+    if (c.node != g->merge) c.depth = g->cells.p[c.parent].depth + 1;
+    if (c.depth > GRAM_MAX_DEPTH) g->r.status = ERR_LIMIT;
+    if (g->r.status || !table_room(g, t, rehash_cells)) return 0;
+    uint32_t j = cell_hash(&c) & (t->cap - 1);
+    for (; t->slot[j]; j = (j + 1) & (t->cap - 1))
+        if (cell_equal(&g->cells.p[t->slot[j]], &c)) return t->slot[j];
+    VEC_PUSH(&g->r.status, g->cells, c);
+    if (g->r.status) return 0;
+    t->n++;
+    return t->slot[j] = g->cells.n - 1;
+}
+
+/* The same frame further on. */
+static uint32_t moved(gram *g, const cell *c, uint32_t phase, uint32_t index, uint32_t count,
+                      uint64_t seen)
+{
+    cell d = *c;
+    d.pos = phase | index << 2;
+    d.count = count;
+    d.seen = seen;
+    return push_cell(g, d);
+}
+
+/* ---- objects ---- */
+static bool is_free(const gram *g, const gobject *o)
+{
+    return g->free_order && o->n <= GRAM_FREE_NAMES;
+}
+
+static uint32_t missing(const gram *g, const gobject *o, uint64_t seen)
+{
+    uint32_t m = 0;
+    for (uint32_t j = 0; j < o->n; j++) m += g->props.p[o->first + j].required && !(seen >> j & 1);
+    return m;
+}
+
+/* Members so far; in free order count holds the unnamed ones only. */
+static uint32_t members(const gram *g, const gobject *o, const cell *c)
+{
+    return is_free(g, o) ? c->count + (uint32_t)__builtin_popcountll(c->seen) : c->count;
+}
+
+static bool closable(const gram *g, const gobject *o, const cell *c)
+{
+    uint32_t index = c->pos >> 2;
+    if (members(g, o, c) < o->min) return false;
+    if (is_free(g, o)) return !missing(g, o, c->seen);
+    return index >= o->n || !g->required_after.p[o->first + index];
+}
+
+static void extra_keys(gram *g, const gobject *o, const cell *c)
+{
+    for (uint32_t x = 0; x < o->n_extra; x++) {
+        rx key = g->props.p[o->extra + x].key;
+        if (key != R_NONE) term(g, key, moved(g, c, AT_VALUE, o->n + x, c->count, c->seen));
+    }
+}
+
+/* The keys that may stand here: none that would block a required one or leave the minimum out of
+ * reach. */
+static void object_keys(gram *g, const gobject *o, const cell *c)
+{
+    bool any_order = is_free(g, o), blocked = false;
+    uint32_t have = members(g, o, c), miss = any_order ? missing(g, o, c->seen) : 0;
+    uint32_t from = any_order ? 0 : c->pos >> 2;
+    uint32_t left = any_order ? o->n - (uint32_t)__builtin_popcountll(c->seen) : 0;
+    for (uint32_t j = from; j < o->n && !blocked; j++) {
+        const gprop *p = &g->props.p[o->first + j];
+        if (any_order && c->seen >> j & 1) continue;
+        if (any_order) {
+            if (have + 1 + miss - p->required > o->max) continue;
+        } else {
+            uint32_t after = j + 1 < o->n ? g->required_after.p[o->first + j + 1] : 0;
+            left = o->n - j;
+            blocked = p->required;
+            if (have + 1 + after > o->max) continue;
+        }
+        if (!o->n_extra && have + left < o->min) continue;
+        if (p->key != R_NONE) term(g, p->key, moved(g, c, AT_VALUE, j, c->count, c->seen));
+    }
+    if (!blocked && have + 1 + miss <= o->max) extra_keys(g, o, c);
+}
+
+/* After a key: its value, then the frame that remembers it. */
+static void object_value(gram *g, const gobject *o, const cell *c)
+{
+    uint32_t index = c->pos >> 2, next = index < o->n ? index + 1 : o->n, count = c->count;
+    bool named = index < o->n;
+    uint64_t seen = c->seen;
+    uint32_t value = g->props.p[named ? o->first + index : o->extra + index - o->n].value;
+    if (is_free(g, o)) {
+        next = 0;
+        if (named) seen |= 1ull << index;
+        else if (o->max != GRAM_INF || count < o->min) count++;
+    } else if (o->max != GRAM_INF || count < o->min) {
+        count++; /* saturates where it no longer matters */
+    }
+    go(g, value, moved(g, c, AT_NEXT, next, count, seen));
+}
+
+static void resume_object(gram *g, const cell *c)
+{
+    const gobject o = g->objects.p[g->nodes.p[c->node].a];
+    uint32_t keep = g->found.n;
+    switch (c->pos & 3) {
+    case AT_OPEN:
+        if (closable(g, &o, c)) term(g, rx_byte(&g->r, '}'), c->parent);
+        object_keys(g, &o, c);
+        break;
+    case AT_KEY: object_keys(g, &o, c); break;
+    case AT_VALUE: object_value(g, &o, c); break;
+    default: {
+        object_keys(g, &o, c);
+        bool more = g->found.n > keep;
+        g->found.n = keep;
+        if (closable(g, &o, c)) term(g, g->close_obj, c->parent);
+        if (more) term(g, g->comma, moved(g, c, AT_KEY, c->pos >> 2, c->count, c->seen));
+    }
+    }
+}
+
+static void resume_array(gram *g, const cell *c)
+{
+    const garray a = g->arrays.p[g->nodes.p[c->node].a];
+    uint32_t cap = a.item == GRAM_NONE && a.n < a.max ? a.n : a.max, next = c->count + 1;
+    uint32_t enough = a.min > a.n ? a.min : a.n;
+    uint32_t item = c->count < a.n ? g->kids.p[a.first + c->count] : a.item;
+    if (a.max == GRAM_INF && next > enough) next = enough;
+    switch (c->pos & 3) {
+    case AT_OPEN:
+        if (a.min == 0) term(g, rx_byte(&g->r, ']'), c->parent);
+        if (cap > 0) go(g, item, moved(g, c, AT_NEXT, 0, next, 0));
+        break;
+    case AT_NEXT:
+        if (c->count >= a.min) term(g, g->close_arr, c->parent);
+        if (c->count < cap) term(g, g->comma, moved(g, c, AT_VALUE, 0, c->count, 0));
+        break;
+    default: go(g, item, moved(g, c, AT_NEXT, 0, next, 0)); break;
+    }
+}
+
+static void resume(gram *g, uint32_t k, bool *accept)
+{
+    if (!k) {
+        *accept = true;
+        return;
+    }
+    const cell c = g->cells.p[k];
+    const gnode n = g->nodes.p[c.node];
+    switch (n.kind) {
+    case G_MERGE:
+        for (uint32_t i = 0; i < c.count; i++) go(g, RESUME, g->merged.p[c.pos + i]);
+        break;
+    case G_SEQ: {
+        uint32_t rest =
+            c.pos + 1 < n.b
+                ? push_cell(g, (cell){.node = c.node, .pos = c.pos + 1, .parent = c.parent})
+                : c.parent;
+        go(g, g->kids.p[n.a + c.pos], rest);
+        break;
+    }
+    case G_OBJ: resume_object(g, &c); break;
+    default: resume_array(g, &c); break;
+    }
+}
+
+static void enter(gram *g, uint32_t node, uint32_t k)
+{
+    const gnode n = g->nodes.p[node];
+    switch (n.kind) {
+    case G_TERM:
+        if (n.a == R_NONE) break;
+        if (n.a != R_EPS) term(g, n.a, k);
+        if (g->r.nodes.p[n.a].nullable) go(g, RESUME, k);
+        break;
+    case G_SEQ:
+        go(g, g->kids.p[n.a], push_cell(g, (cell){.node = node, .pos = 1, .parent = k}));
+        break;
+    case G_ALT:
+        for (uint32_t i = 0; i < n.b; i++) go(g, g->kids.p[n.a + i], k);
+        break;
+    case G_RULE: VEC_PUSH(&g->r.status, g->pending, (todo){n.a, k}); break;
+    case G_OBJ:
+        term(g, g->open_obj, push_cell(g, (cell){.node = node, .pos = AT_OPEN, .parent = k}));
+        break;
+    case G_ARR:
+        term(g, g->open_arr, push_cell(g, (cell){.node = node, .pos = AT_OPEN, .parent = k}));
+        break;
+    default: break;
+    }
+}
+
+/* ---- configurations ---- */
+static int by_thread(const void *a, const void *b)
+{
+    const thread *x = a, *y = b;
+    if (x->state != y->state) return x->state < y->state ? -1 : 1;
+    return (x->stack > y->stack) - (x->stack < y->stack);
+}
+
+static int by_id(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return (x > y) - (x < y);
+}
+
+static uint64_t threads_hash(const thread *t, uint32_t n, bool accept)
+{
+    uint64_t h = accept;
+    for (uint32_t i = 0; i < n; i++) h = hash_mix(h, (uint64_t)t[i].state << 32 | t[i].stack);
+    return h;
+}
+
+static void rehash_configs(gram *g, id_table *t)
+{
+    for (uint32_t i = 1; i < g->configs.n; i++) {
+        const config *c = &g->configs.p[i];
+        put(t, threads_hash(g->threads.p + c->first, c->n, c->accept), i);
+    }
+}
+
+static bool add_row(gram *g)
+{
+    uint32_t need = g->configs.n + 1;
+    if (need > GRAM_MAX_CONFIGS) g->r.status = ERR_LIMIT;
+    if (need > g->next_rows && !g->r.status) {
+        uint32_t rows = g->next_rows ? g->next_rows * 2 : 64;
+        uint32_t *t = realloc(g->next, (size_t)rows * g->r.n_cls * sizeof *t);
+        if (t) {
+            g->next = t;
+            g->next_rows = rows;
+        } else {
+            g->r.status = ERR_NOMEM;
+        }
+    }
+    if (g->r.status) return false;
+    for (uint32_t c = 0; c < g->r.n_cls; c++)
+        g->next[(size_t)(need - 1) * g->r.n_cls + c] = RX_UNKNOWN;
+    return true;
+}
+
+static uint32_t intern_config(gram *g, bool accept)
+{
+    id_table *t = &g->config_index;
+    thread *f = g->found.p;
+    uint32_t n = 0;
+    if (g->found.n) qsort(f, g->found.n, sizeof *f, by_thread);
+    for (uint32_t i = 0; i < g->found.n; i++)
+        if (!n || by_thread(&f[n - 1], &f[i])) f[n++] = f[i];
+    if (!n && !accept) return 0;
+    if (n > GRAM_MAX_THREADS) g->r.status = ERR_LIMIT;
+    if (g->r.status || !table_room(g, t, rehash_configs)) return 0;
+    uint32_t j = threads_hash(f, n, accept) & (t->cap - 1);
+    for (; t->slot[j]; j = (j + 1) & (t->cap - 1)) {
+        const config *c = &g->configs.p[t->slot[j]];
+        if (c->n == n && c->accept == accept &&
+            (!n || !memcmp(g->threads.p + c->first, f, n * sizeof *f)))
+            return t->slot[j];
+    }
+    if (!add_row(g)) return 0;
+    config c = {g->threads.n, n, accept};
+    for (uint32_t i = 0; i < n; i++) VEC_PUSH(&g->r.status, g->threads, f[i]);
+    VEC_PUSH(&g->r.status, g->configs, c);
+    if (g->r.status) return 0;
+    t->n++;
+    return t->slot[j] = g->configs.n - 1;
+}
+
+static uint64_t merge_hash(const uint32_t *v, uint32_t n)
+{
+    uint64_t h = n;
+    for (uint32_t i = 0; i < n; i++) h = hash_mix(h, v[i]);
+    return h;
+}
+
+static void rehash_merges(gram *g, id_table *t)
+{
+    for (uint32_t i = 1; i < g->cells.n; i++)
+        if (g->cells.p[i].node == g->merge)
+            put(t, merge_hash(g->merged.p + g->cells.p[i].pos, g->cells.p[i].count), i);
+}
+
+/* One stack for all the callers merged[a..]. */
+static uint32_t merge_callers(gram *g, uint32_t a)
+{
+    id_table *t = &g->merge_index;
+    uint32_t *v = g->merged.p + a, n = 0, depth = 0;
+    qsort(v, g->merged.n - a, sizeof *v, by_id);
+    for (uint32_t i = 0; i < g->merged.n - a; i++)
+        if (!n || v[n - 1] != v[i]) v[n++] = v[i];
+    g->merged.n = a + n;
+    if (n == 1) {
+        g->merged.n = a;
+        return v[0];
+    }
+    if (!table_room(g, t, rehash_merges)) return 0;
+    uint32_t j = merge_hash(v, n) & (t->cap - 1);
+    for (; t->slot[j]; j = (j + 1) & (t->cap - 1)) {
+        const cell *c = &g->cells.p[t->slot[j]];
+        if (c->count != n || memcmp(g->merged.p + c->pos, v, n * sizeof *v)) continue;
+        g->merged.n = a;
+        return t->slot[j];
+    }
+    for (uint32_t i = 0; i < n; i++)
+        if (g->cells.p[v[i]].depth > depth) depth = g->cells.p[v[i]].depth;
+    uint32_t k = push_cell(g, (cell){.node = g->merge, .pos = a, .count = n, .depth = depth});
+    if (g->r.status) return 0;
+    t->n++;
+    return t->slot[j] = k;
+}
+
+/* Runs the work list dry; callers of one rule share a stack. */
+static uint32_t closure(gram *g)
+{
+    bool accept = false;
+    while ((g->work.n || g->pending.n) && !g->r.status) {
+        while (g->work.n && !g->r.status) {
+            todo t = g->work.p[--g->work.n];
+            if (t.node == RESUME) resume(g, t.stack, &accept);
+            else enter(g, t.node, t.stack);
+        }
+        if (!g->pending.n) break;
+        todo *p = g->pending.p;
+        uint32_t rule = p[0].node, keep = 0, a = g->merged.n;
+        for (uint32_t i = 1; i < g->pending.n; i++)
+            if (g->rank.p[p[i].node] < g->rank.p[rule]) rule = p[i].node;
+        for (uint32_t i = 0; i < g->pending.n; i++) {
+            if (p[i].node == rule) VEC_PUSH(&g->r.status, g->merged, p[i].stack);
+            else p[keep++] = p[i];
+        }
+        g->pending.n = keep;
+        if (!g->r.status) go(g, g->rules.p[rule], merge_callers(g, a));
+    }
+    return g->r.status ? 0 : intern_config(g, accept);
+}
+
+int gram_restart(gram *g)
+{
+    id_table *t[] = {&g->cell_index, &g->config_index, &g->merge_index};
+    for (int i = 0; i < 3; i++) {
+        if (t[i]->slot) memset(t[i]->slot, 0, t[i]->cap * sizeof *t[i]->slot);
+        t[i]->n = 0;
+    }
+    g->cells.n = g->configs.n = g->threads.n = g->merged.n = 0;
+    g->work.n = g->pending.n = g->found.n = 0;
+    if (rx_rewind(&g->r)) return g->r.status;
+    VEC_PUSH(&g->r.status, g->cells, (cell){0});
+    if (!add_row(g)) return g->r.status;
+    VEC_PUSH(&g->r.status, g->configs, (config){0});
+    go(g, g->root, 0);
+    g->start = closure(g);
+    return g->r.status;
+}
+
+static uint32_t step_slow(gram *g, uint32_t c, uint8_t b)
+{
+    const config from = g->configs.p[c];
+    g->found.n = g->work.n = g->pending.n = 0;
+    for (uint32_t i = 0; i < from.n && !g->r.status; i++) {
+        thread t = g->threads.p[from.first + i];
+        uint32_t s = rx_step(&g->r, t.state, b);
+        if (!s) continue;
+        if (s != 1) VEC_PUSH(&g->r.status, g->found, (thread){s, t.stack});
+        if (g->r.states.p[s].nullable) go(g, RESUME, t.stack);
+    }
+    uint32_t d = closure(g);
+    if (g->r.status) return 0;
+    return g->next[(size_t)c * g->r.n_cls + g->r.cls[b]] = d;
+}
+
+uint32_t gram_step(gram *g, uint32_t c, uint8_t b)
+{
+    if (!c || g->r.status) return 0;
+    uint32_t d = g->next[(size_t)c * g->r.n_cls + g->r.cls[b]];
+    return d != RX_UNKNOWN ? d : step_slow(g, c, b);
+}

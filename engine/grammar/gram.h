@@ -1,0 +1,103 @@
+/* gram.h - inside the grammar engine: nodes of the context-free part, and the automaton of
+ * configurations built over them.
+ * A configuration is a set of threads (state of one expression, stack of what follows), numbered
+ * when first met; stacks are hash-consed cells, callers of one rule merged.  So the pushdown
+ * automaton behaves as a DFA.  gram.c steps, gram_nodes.c builds nodes and orders rules.
+ * Owns everything it holds.  Refuses more than the limits below: status of the arena turns
+ * ERR_LIMIT.  Thread: one at a time. */
+#ifndef QUERN_ENGINE_GRAMMAR_GRAM_H
+#define QUERN_ENGINE_GRAMMAR_GRAM_H
+
+#include "engine/grammar/rx.h"
+
+#define GRAM_INF 0x7fffffffu
+#define GRAM_NONE 0xffffffffu
+enum {
+    GRAM_MAX_NODES = 200000,
+    GRAM_MAX_THREADS = 4096, /* in one configuration */
+    GRAM_MAX_DEPTH = 512,    /* of a stack */
+    GRAM_MAX_CONFIGS = 100000,
+    GRAM_FREE_NAMES = 64 /* names of an object in any order: the set of those seen is one word */
+};
+
+typedef enum { G_TERM, G_SEQ, G_ALT, G_ARR, G_OBJ, G_RULE, G_MERGE } gnode_kind;
+typedef struct {
+    uint8_t kind;
+    uint32_t a, b; /* TERM: expression; SEQ, ALT: first kid, count; ARR, OBJ, RULE: index */
+} gnode;
+
+typedef struct {
+    rx key; /* with quotes, white space and colon; R_NONE: may not occur */
+    uint32_t value;
+    bool required;
+} gprop;
+typedef struct {
+    uint32_t first, n;       /* props, in the schema's order */
+    uint32_t extra, n_extra; /* props for keys that are not named */
+    uint32_t min, max;       /* members */
+} gobject;
+typedef struct {
+    uint32_t first, n; /* kids: one node an index */
+    uint32_t item;     /* node of the others, GRAM_NONE: there are none */
+    uint32_t min, max;
+} garray;
+
+typedef struct {
+    uint32_t node, pos, count, parent, depth;
+    uint64_t seen;
+} cell; /* one stack frame; 0 is the bottom: the text may end */
+typedef struct {
+    uint32_t state, stack;
+} thread;
+typedef struct {
+    uint32_t first, n;
+    bool accept;
+} config; /* 0 is dead */
+typedef struct {
+    uint32_t node, stack;
+} todo;
+
+typedef struct {
+    rx_arena r;
+    bool free_order;
+    VEC(gnode) nodes;
+    VEC(uint32_t) kids;
+    VEC(gprop) props;
+    VEC(uint32_t) required_after; /* [props.n] required ones from here to the object's end */
+    VEC(gobject) objects;
+    VEC(garray) arrays;
+    VEC(uint32_t) rules; /* body of each */
+    VEC(uint32_t) rank;  /* callers without a byte in between come first */
+    rx ws, open_obj, close_obj, open_arr, close_arr, comma, colon;
+    rx ch, string, integer, number, plain_string, plain_number; /* plain: one spelling a value */
+    uint32_t merge, any, never;                                 /* nodes */
+    /* the automaton */
+    VEC(cell) cells;
+    VEC(uint32_t) merged; /* stacks of the merge cells */
+    VEC(thread) threads;
+    VEC(config) configs;
+    id_table cell_index, config_index, merge_index;
+    uint32_t *next; /* [next_rows x n_cls] */
+    uint32_t next_rows, start, root;
+    VEC(todo) work;
+    VEC(todo) pending;
+    VEC(thread) found;
+} gram;
+
+int gram_init(gram *g);
+void gram_clear(gram *g);
+uint32_t gram_node(gram *g, gnode_kind kind, uint32_t a, uint32_t b);
+uint32_t gram_term(gram *g, rx e);
+uint32_t gram_list(gram *g, gnode_kind kind, const uint32_t *v, uint32_t n);
+uint32_t gram_rule(gram *g);
+bool gram_never(const gram *g, uint32_t node); /* plainly matches nothing */
+/* Drops what cannot be completed, orders the rules, starts the automaton.  0, ERR_INVALID if the
+ * root matches nothing, ERR_UNSUPPORTED on left recursion, else the arena's status. */
+int gram_finish(gram *g, uint32_t root);
+
+/* Forgets all configurations and what was derived for them: the automaton starts anew. */
+int gram_restart(gram *g);
+/* The configuration after a byte, 0 if dead. */
+uint32_t gram_step(gram *g, uint32_t c, uint8_t byte);
+
+#endif

@@ -1,0 +1,279 @@
+/* gram_nodes.c - nodes of a grammar: the pieces all JSON shares, pruning of what cannot be
+ * completed, and the order in which rules are merged.
+ * Owns the nodes.  Refuses left recursion.  Thread: the grammar's. */
+#include "engine/grammar/gram.h"
+#include "engine/grammar/ecma.h"
+
+enum { WS_MAX = 20, DIGITS = 30 };
+
+uint32_t gram_node(gram *g, gnode_kind kind, uint32_t a, uint32_t b)
+{
+    if (g->nodes.n >= GRAM_MAX_NODES) g->r.status = ERR_LIMIT;
+    if (g->r.status) return 0;
+    VEC_PUSH(&g->r.status, g->nodes, (gnode){(uint8_t)kind, a, b});
+    return g->r.status ? 0 : g->nodes.n - 1;
+}
+
+uint32_t gram_term(gram *g, rx e)
+{
+    return gram_node(g, G_TERM, e, 0);
+}
+
+uint32_t gram_list(gram *g, gnode_kind kind, const uint32_t *v, uint32_t n)
+{
+    if (n == 1) return v[0];
+    if (!n) return gram_term(g, kind == G_ALT ? R_NONE : R_EPS);
+    uint32_t a = g->kids.n;
+    for (uint32_t i = 0; i < n; i++) VEC_PUSH(&g->r.status, g->kids, v[i]);
+    return gram_node(g, kind, a, n);
+}
+
+uint32_t gram_rule(gram *g)
+{
+    VEC_PUSH(&g->r.status, g->rules, g->never); /* until it has a body */
+    return gram_node(g, G_RULE, g->rules.n - 1, 0);
+}
+
+bool gram_never(const gram *g, uint32_t node)
+{
+    return g->nodes.p[node].kind == G_TERM && g->nodes.p[node].a == R_NONE;
+}
+
+static rx chars(rx_arena *r, const char *s)
+{
+    byte_set b = {{0}};
+    for (; *s; s++) b.w[(uint8_t)*s >> 6] |= 1ull << (*s & 63);
+    return rx_set(r, &b);
+}
+
+/* One character of a JSON string: raw UTF-8, short escape, \uXXXX with surrogates in pairs only. */
+static rx character(rx_arena *r)
+{
+    rx hex = chars(r, "0123456789abcdefABCDEF"), h2 = rx_rep(r, hex, 2, 2),
+       h3 = rx_rep(r, hex, 3, 3), d = chars(r, "dD");
+    rx u[3] = {rx_cat(r, chars(r, "0123456789abcefABCEF"), h3),
+               rx_cat3(r, d, rx_range(r, '0', '7'), h2),
+               rx_cat3(r, rx_cat3(r, d, chars(r, "89abAB"), h2), rx_cat(r, rx_str(r, "\\u"), d),
+                       rx_cat(r, chars(r, "cdefCDEF"), h2))};
+    rx esc =
+        rx_cat(r, rx_byte(r, '\\'),
+               rx_alt2(r, chars(r, "\"\\/bfnrt"), rx_cat(r, rx_byte(r, 'u'), rx_alt(r, u, 3))));
+    rx v[4] = {ecma_utf8(r, 0x20, 0x21), ecma_utf8(r, 0x23, 0x5b), ecma_utf8(r, 0x5d, 0x10ffff),
+               esc};
+    return rx_alt(r, v, 4);
+}
+
+static void scalars(gram *g)
+{
+    static const code_range all = {0, 0x10ffff};
+    rx_arena *r = &g->r;
+    rx quote = rx_byte(r, '"'), d = rx_range(r, '0', '9'), nz = rx_range(r, '1', '9');
+    rx minus = rx_opt(r, rx_byte(r, '-')), dot = rx_byte(r, '.');
+    g->ch = character(r);
+    g->string = rx_cat3(r, quote, rx_star(r, g->ch), quote);
+    g->plain_string = rx_cat3(r, quote, rx_star(r, ecma_json_class(r, &all, 1)), quote);
+    rx whole = rx_alt2(r, rx_byte(r, '0'), rx_cat(r, nz, rx_rep(r, d, 0, DIGITS - 1)));
+    g->integer = rx_cat(r, minus, whole);
+    rx frac = rx_opt(r, rx_cat(r, dot, rx_rep(r, d, 1, DIGITS)));
+    rx exp = rx_opt(r, rx_cat3(r, chars(r, "eE"), rx_opt(r, chars(r, "+-")), rx_rep(r, d, 1, 3)));
+    g->number = rx_cat3(r, g->integer, frac, exp);
+    rx tail = rx_opt(r, rx_cat3(r, dot, rx_rep(r, d, 0, DIGITS - 1), nz));
+    rx n = rx_cat3(r, minus, whole, tail);
+    g->plain_number = rx_and2(r, n, rx_not(r, rx_str(r, "-0")));
+}
+
+int gram_init(gram *g)
+{
+    memset(g, 0, sizeof *g);
+    rx_arena *r = &g->r;
+    if (rx_init(r)) return r->status;
+    g->ws = rx_rep(r, chars(r, " \t\n\r"), 0, WS_MAX);
+    g->open_obj = rx_cat(r, rx_byte(r, '{'), g->ws);
+    g->close_obj = rx_cat(r, g->ws, rx_byte(r, '}'));
+    g->open_arr = rx_cat(r, rx_byte(r, '['), g->ws);
+    g->close_arr = rx_cat(r, g->ws, rx_byte(r, ']'));
+    g->comma = rx_cat3(r, g->ws, rx_byte(r, ','), g->ws);
+    g->colon = rx_cat3(r, g->ws, rx_byte(r, ':'), g->ws);
+    scalars(g);
+    gram_term(g, R_EPS); /* node 0: under the bottom cell */
+    g->merge = gram_node(g, G_MERGE, 0, 0);
+    g->never = gram_term(g, R_NONE);
+    g->any = gram_rule(g); /* rule 0: any value */
+    rx kw[5] = {rx_str(r, "true"), rx_str(r, "false"), rx_str(r, "null"), g->number, g->string};
+    VEC_PUSH(&r->status, g->props, (gprop){rx_cat(r, g->string, g->colon), g->any, false});
+    VEC_PUSH(&r->status, g->objects, (gobject){.extra = 0, .n_extra = 1, .max = GRAM_INF});
+    VEC_PUSH(&r->status, g->arrays, (garray){.item = g->any, .max = GRAM_INF});
+    uint32_t alts[3] = {gram_term(g, rx_alt(r, kw, 5)), gram_node(g, G_OBJ, 0, 0),
+                        gram_node(g, G_ARR, 0, 0)};
+    uint32_t body = gram_list(g, G_ALT, alts, 3);
+    if (!r->status) g->rules.p[0] = body;
+    return r->status;
+}
+
+void gram_clear(gram *g)
+{
+    rx_clear(&g->r);
+    free(g->nodes.p);
+    free(g->kids.p);
+    free(g->props.p);
+    free(g->required_after.p);
+    free(g->objects.p);
+    free(g->arrays.p);
+    free(g->rules.p);
+    free(g->rank.p);
+    free(g->cells.p);
+    free(g->merged.p);
+    free(g->threads.p);
+    free(g->configs.p);
+    free(g->cell_index.slot);
+    free(g->config_index.slot);
+    free(g->merge_index.slot);
+    free(g->next);
+    free(g->work.p);
+    free(g->pending.p);
+    free(g->found.p);
+    memset(g, 0, sizeof *g);
+}
+
+/* ---- what can be completed ---- */
+static bool can_array(const gram *g, const garray *a, const uint8_t *can)
+{
+    uint32_t cap = 0;
+    while (cap < a->n && can[g->kids.p[a->first + cap]]) cap++;
+    if (cap == a->n && a->item != GRAM_NONE && can[a->item]) cap = GRAM_INF;
+    return a->min <= cap && a->min <= a->max;
+}
+
+static bool can_object(const gram *g, const gobject *o, const uint8_t *can)
+{
+    uint32_t must = 0, may = 0;
+    for (uint32_t i = 0; i < o->n; i++) {
+        const gprop *p = &g->props.p[o->first + i];
+        bool ok = p->key != R_NONE && can[p->value];
+        if (!ok && p->required) return false;
+        must += p->required;
+        may += ok;
+    }
+    for (uint32_t i = 0; i < o->n_extra; i++) {
+        const gprop *p = &g->props.p[o->extra + i];
+        if (p->key != R_NONE && can[p->value]) may = GRAM_INF;
+    }
+    return must <= o->max && o->min <= may && o->min <= o->max;
+}
+
+static bool can_node(const gram *g, const gnode *n, const uint8_t *can)
+{
+    bool all = true, any = false;
+    switch (n->kind) {
+    case G_TERM: return n->a != R_NONE;
+    case G_RULE: return can[g->rules.p[n->a]];
+    case G_ARR: return can_array(g, &g->arrays.p[n->a], can);
+    case G_OBJ: return can_object(g, &g->objects.p[n->a], can);
+    case G_MERGE: return false;
+    default: break;
+    }
+    for (uint32_t i = 0; i < n->b; i++) {
+        all &= can[g->kids.p[n->a + i]];
+        any |= can[g->kids.p[n->a + i]];
+    }
+    return n->kind == G_SEQ ? all : any;
+}
+
+/* Least fixpoint; then members and items that can never be completed are closed. */
+static bool prune(gram *g, uint32_t root)
+{
+    uint8_t *can = calloc(g->nodes.n, 1);
+    bool changed = true, ok;
+    if (!can) {
+        g->r.status = ERR_NOMEM;
+        return false;
+    }
+    while (changed) {
+        changed = false;
+        for (uint32_t i = 0; i < g->nodes.n; i++)
+            if (!can[i]) changed |= can[i] = can_node(g, &g->nodes.p[i], can);
+        for (uint32_t i = g->nodes.n; i--;)
+            if (!can[i]) changed |= can[i] = can_node(g, &g->nodes.p[i], can);
+    }
+    for (uint32_t i = 0; i < g->props.n; i++)
+        if (!can[g->props.p[i].value]) g->props.p[i].key = R_NONE;
+    for (uint32_t i = 0; i < g->arrays.n; i++) {
+        garray *a = &g->arrays.p[i];
+        uint32_t cap = 0;
+        while (cap < a->n && can[g->kids.p[a->first + cap]]) cap++;
+        if (cap < a->n && cap < a->max) a->max = cap;
+        if (a->item != GRAM_NONE && !can[a->item]) a->item = GRAM_NONE;
+    }
+    for (uint32_t i = 0; i < g->nodes.n; i++)
+        if (!can[i] && g->nodes.p[i].kind != G_MERGE)
+            g->nodes.p[i] = (gnode){.kind = G_TERM, .a = R_NONE};
+    ok = can[root];
+    free(can);
+    return ok;
+}
+
+/* ---- the order of rules ---- */
+typedef VEC(uint32_t) id_list;
+
+/* Rules that a node may call before it has eaten a byte. */
+static void left_calls(gram *g, uint32_t node, id_list *st, id_list *out)
+{
+    out->n = st->n = 0;
+    VEC_PUSH(&g->r.status, *st, node);
+    while (st->n && !g->r.status) {
+        gnode x = g->nodes.p[st->p[--st->n]];
+        if (x.kind == G_RULE) VEC_PUSH(&g->r.status, *out, x.a);
+        if (x.kind == G_SEQ) /* a later part may follow an empty one: all count, to be safe */
+            VEC_PUSH(&g->r.status, *st, g->kids.p[x.a]);
+        for (uint32_t i = 0; x.kind == G_ALT && i < x.b; i++)
+            VEC_PUSH(&g->r.status, *st, g->kids.p[x.a + i]);
+    }
+}
+
+static int rank_rules(gram *g)
+{
+    uint32_t n = g->rules.n, head = 0;
+    id_list st = {0}, out = {0}, queue = {0};
+    uint32_t *calls = calloc(n, sizeof *calls);
+    if (!calls) g->r.status = ERR_NOMEM;
+    for (uint32_t i = 0; i < n && !g->r.status; i++) {
+        VEC_PUSH(&g->r.status, g->rank, 0);
+        left_calls(g, g->rules.p[i], &st, &out);
+        for (uint32_t j = 0; j < out.n; j++) calls[out.p[j]]++;
+    }
+    for (uint32_t i = 0; i < n && !g->r.status; i++)
+        if (!calls[i]) VEC_PUSH(&g->r.status, queue, i);
+    for (; head < queue.n && !g->r.status; head++) {
+        uint32_t i = queue.p[head];
+        g->rank.p[i] = head;
+        left_calls(g, g->rules.p[i], &st, &out);
+        for (uint32_t j = 0; j < out.n; j++)
+            if (!--calls[out.p[j]]) VEC_PUSH(&g->r.status, queue, out.p[j]);
+    }
+    bool cycle = !g->r.status && head < n;
+    free(calls);
+    free(st.p);
+    free(out.p);
+    free(queue.p);
+    return cycle ? ERR_UNSUPPORTED : g->r.status;
+}
+
+int gram_finish(gram *g, uint32_t root)
+{
+    if (g->r.status) return g->r.status;
+    bool ok = prune(g, root);
+    if (g->r.status) return g->r.status;
+    if (!ok) return ERR_INVALID;
+    while (g->required_after.n < g->props.n + 1 && !g->r.status)
+        VEC_PUSH(&g->r.status, g->required_after, 0);
+    for (uint32_t k = 0; k < g->objects.n && !g->r.status; k++) {
+        const gobject *o = &g->objects.p[k];
+        uint32_t sum = 0;
+        for (uint32_t i = o->n; i--;)
+            g->required_after.p[o->first + i] = sum += g->props.p[o->first + i].required;
+    }
+    g->root = root;
+    int rc = rank_rules(g);
+    if (!rc) rc = rx_freeze(&g->r);
+    return rc ? rc : gram_restart(g);
+}

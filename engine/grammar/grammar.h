@@ -1,0 +1,44 @@
+/* grammar.h - texts that keep to a JSON Schema, a regular expression or a list of choices.
+ * A grammar is compiled once, exactly or not at all: what cannot be enforced is refused with a
+ * code, the keyword and its JSON pointer; nothing is ever left out in silence.  The compiled
+ * grammar is a scannerless automaton over bytes that is built while it is used. Refuses what API.md
+ * J4 and J5 say.  Thread: a grammar may be shared; each call holds its lock. */
+#ifndef QUERN_ENGINE_GRAMMAR_GRAMMAR_H
+#define QUERN_ENGINE_GRAMMAR_GRAMMAR_H
+
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+typedef enum { GRAMMAR_SCHEMA, GRAMMAR_JSON_OBJECT, GRAMMAR_REGEX, GRAMMAR_CHOICE } grammar_kind;
+
+typedef struct {
+    grammar_kind kind;
+    const char
+        *text; /* [n] SCHEMA: its JSON; REGEX: the pattern, which the whole text must match */
+    size_t n;
+    const char *const *choices; /* [n_choices] CHOICE */
+    size_t n_choices;
+    bool free_order; /* keys in any order (objects of at most 64 names), not as the schema has them
+                      */
+} grammar_spec;
+
+typedef struct grammar grammar;
+
+typedef struct {
+    const char *code; /* "unsupported_schema", "invalid_schema", "unsatisfiable_schema",
+                         "schema_too_complex", "grammar_too_complex", "invalid_grammar" */
+    err e;
+} grammar_error;
+
+/* 0 and *out with one reference, or ERR_* and why (ERR_NOMEM without a code). */
+int grammar_compile(const grammar_spec *spec, grammar **out, grammar_error *why);
+grammar *grammar_ref(grammar *g);
+void grammar_release(grammar *g); /* NULL is allowed */
+
+/* 1 if text[n] is in the language, 0 if not; ERR_LIMIT if finding out takes more nesting or work
+ * than one text may cost (nothing is then said about it), ERR_NOMEM. */
+int grammar_accepts(grammar *g, const char *text, size_t n);
+
+#endif

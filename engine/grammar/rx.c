@@ -1,0 +1,344 @@
+/* rx.c - building expressions: hash-consing and the identities that keep derivatives few.
+ * Owns nodes, sets and kids of the arena.  Refuses more than RX_MAX_NODES.  Thread: the arena's. */
+#include "engine/grammar/rx.h"
+
+static bool is_list(uint8_t kind)
+{
+    return kind == RX_ALT || kind == RX_AND;
+}
+
+static uint64_t node_hash(const rx_arena *r, const rx_node *x)
+{
+    uint64_t h = hash_mix(x->kind * 77, (uint64_t)x->min << 32 | x->max);
+    if (!is_list(x->kind)) return hash_mix(h, (uint64_t)x->a << 32 | x->b);
+    for (uint32_t i = 0; i < x->b; i++) h = hash_mix(h, r->kids.p[x->a + i]);
+    return h;
+}
+
+static bool node_equal(const rx_arena *r, const rx_node *x, const rx_node *y)
+{
+    if (x->kind != y->kind || x->b != y->b || x->min != y->min || x->max != y->max) return false;
+    if (is_list(x->kind)) return !memcmp(r->kids.p + x->a, r->kids.p + y->a, x->b * sizeof(rx));
+    return x->a == y->a;
+}
+
+static void rehash(rx_arena *r)
+{
+    uint32_t cap = r->index.cap ? r->index.cap * 2 : 1024;
+    uint32_t *slot = calloc(cap, sizeof *slot);
+    if (!slot) {
+        r->status = ERR_NOMEM;
+        return;
+    }
+    free(r->index.slot);
+    r->index.slot = slot;
+    r->index.cap = cap;
+    rx_reindex(r);
+}
+
+void rx_reindex(rx_arena *r)
+{
+    memset(r->index.slot, 0, r->index.cap * sizeof *r->index.slot);
+    for (uint32_t i = 0; i < r->nodes.n; i++) {
+        uint32_t j = node_hash(r, &r->nodes.p[i]) & (r->index.cap - 1);
+        while (r->index.slot[j]) j = (j + 1) & (r->index.cap - 1);
+        r->index.slot[j] = i + 1;
+    }
+}
+
+/* For lists the kids are already appended at x.a; they are dropped again when the node exists. */
+rx rx_intern(rx_arena *r, rx_node x)
+{
+    if (r->nodes.n * 2 >= r->index.cap) rehash(r);
+    if (r->nodes.n >= RX_MAX_NODES) r->status = ERR_LIMIT;
+    if (r->status) return R_NONE;
+    uint32_t mask = r->index.cap - 1, j = node_hash(r, &x) & mask;
+    for (; r->index.slot[j]; j = (j + 1) & mask) {
+        rx e = r->index.slot[j] - 1;
+        if (!node_equal(r, &r->nodes.p[e], &x)) continue;
+        if (is_list(x.kind)) r->kids.n = x.a;
+        return e;
+    }
+    VEC_PUSH(&r->status, r->nodes, x);
+    if (r->status) return R_NONE;
+    r->index.slot[j] = r->nodes.n;
+    return r->nodes.n - 1;
+}
+
+int rx_init(rx_arena *r)
+{
+    memset(r, 0, sizeof *r);
+    r->fuel = UINT64_MAX;
+    rx_intern(r, (rx_node){.kind = RX_NONE, .pos = 1, .live = 2});
+    rx_intern(r, (rx_node){.kind = RX_EPS, .nullable = 1, .pos = 1, .live = 1});
+    rx_intern(r, (rx_node){.kind = RX_NOT, .nullable = 1, .live = 1});
+    return r->status;
+}
+
+void rx_clear(rx_arena *r)
+{
+    free(r->nodes.p);
+    free(r->kids.p);
+    free(r->sets.p);
+    free(r->index.slot);
+    free(r->memo);
+    free(r->states.p);
+    free(r->state_of.p);
+    free(r->next);
+    memset(r, 0, sizeof *r);
+}
+
+rx rx_set(rx_arena *r, const byte_set *s)
+{
+    if (!(s->w[0] | s->w[1] | s->w[2] | s->w[3])) return R_NONE;
+    uint32_t i = 0;
+    while (i < r->sets.n && memcmp(&r->sets.p[i], s, sizeof *s)) i++;
+    if (i == r->sets.n) VEC_PUSH(&r->status, r->sets, *s);
+    return rx_intern(r, (rx_node){.kind = RX_SET, .pos = 1, .a = i});
+}
+
+rx rx_range(rx_arena *r, uint8_t a, uint8_t b)
+{
+    byte_set s = {{0}};
+    for (uint32_t i = a; i <= b; i++) s.w[i >> 6] |= 1ull << (i & 63);
+    return rx_set(r, &s);
+}
+
+rx rx_byte(rx_arena *r, uint8_t b)
+{
+    return rx_range(r, b, b);
+}
+
+rx rx_cat(rx_arena *r, rx a, rx b)
+{
+    if (a == R_NONE || b == R_NONE) return R_NONE;
+    if (a == R_EPS) return b;
+    if (b == R_EPS) return a;
+    VEC(rx) left = {0}; /* always right-associated */
+    while (r->nodes.p[a].kind == RX_CAT) {
+        VEC_PUSH(&r->status, left, r->nodes.p[a].a);
+        a = r->nodes.p[a].b;
+    }
+    VEC_PUSH(&r->status, left, a);
+    while (left.n && !r->status) {
+        rx x = left.p[--left.n];
+        const rx_node *p = &r->nodes.p[x], *q = &r->nodes.p[b];
+        b = rx_intern(r, (rx_node){.kind = RX_CAT,
+                                   .nullable = p->nullable && q->nullable,
+                                   .pos = p->pos && q->pos,
+                                   .a = x,
+                                   .b = b});
+    }
+    free(left.p);
+    return r->status ? R_NONE : b;
+}
+
+rx rx_cat3(rx_arena *r, rx a, rx b, rx c)
+{
+    return rx_cat(r, a, rx_cat(r, b, c));
+}
+
+static int by_id(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return (x > y) - (x < y);
+}
+
+typedef VEC(rx) rx_list;
+
+/* Flattens v into out, byte sets merged into one; true when the whole list is `top`. */
+static bool gather(rx_arena *r, rx_kind kind, const rx *v, uint32_t n, rx_list *out)
+{
+    rx zero = kind == RX_ALT ? R_NONE : R_ALL, top = kind == RX_ALT ? R_ALL : R_NONE;
+    byte_set u;
+    bool have = false;
+    memset(&u, kind == RX_ALT ? 0 : 255, sizeof u);
+    for (uint32_t i = 0; i < n; i++) {
+        bool same = r->nodes.p[v[i]].kind == kind;
+        uint32_t m = same ? r->nodes.p[v[i]].b : 1, first = r->nodes.p[v[i]].a;
+        for (uint32_t j = 0; j < m; j++) {
+            rx x = same ? r->kids.p[first + j] : v[i];
+            if (x == zero) continue;
+            if (x == top) return true;
+            if (r->nodes.p[x].kind != RX_SET) {
+                VEC_PUSH(&r->status, *out, x);
+                continue;
+            }
+            have = true;
+            for (int q = 0; q < 4; q++) {
+                uint64_t w = r->sets.p[r->nodes.p[x].a].w[q];
+                u.w[q] = kind == RX_ALT ? u.w[q] | w : u.w[q] & w;
+            }
+        }
+    }
+    if (!have) return false;
+    rx x = rx_set(r, &u);
+    if (x == R_NONE) return kind == RX_AND;
+    VEC_PUSH(&r->status, *out, x);
+    return false;
+}
+
+static rx make_list(rx_arena *r, rx_kind kind, const rx *v, uint32_t n)
+{
+    rx zero = kind == RX_ALT ? R_NONE : R_ALL, top = kind == RX_ALT ? R_ALL : R_NONE;
+    rx_list l = {0};
+    if (r->status) return R_NONE;
+    if (gather(r, kind, v, n, &l) || r->status) {
+        free(l.p);
+        return r->status ? R_NONE : top;
+    }
+    if (l.n) qsort(l.p, l.n, sizeof *l.p, by_id);
+    uint32_t k = 0;
+    bool other_nullable = false;
+    for (uint32_t i = 0; i < l.n; i++) {
+        if (k && l.p[k - 1] == l.p[i]) continue;
+        l.p[k++] = l.p[i];
+        other_nullable |= l.p[i] != R_EPS && r->nodes.p[l.p[i]].nullable;
+    }
+    if (kind == RX_ALT && k && l.p[0] == R_EPS && other_nullable) /* "" is in another one already */
+        memmove(l.p, l.p + 1, --k * sizeof *l.p);
+    rx e = k == 0 ? zero : k == 1 ? l.p[0] : R_NONE;
+    if (k > 1) {
+        rx_node x = {.kind = kind,
+                     .nullable = kind == RX_AND,
+                     .pos = kind == RX_ALT,
+                     .a = r->kids.n,
+                     .b = k};
+        for (uint32_t i = 0; i < k; i++) {
+            const rx_node *y = &r->nodes.p[l.p[i]];
+            if (kind == RX_ALT) x.nullable |= y->nullable;
+            else x.nullable &= y->nullable;
+            x.pos &= y->pos;
+            VEC_PUSH(&r->status, r->kids, l.p[i]);
+        }
+        if (!r->status) e = rx_intern(r, x);
+    }
+    free(l.p);
+    return e;
+}
+
+rx rx_alt(rx_arena *r, const rx *v, uint32_t n)
+{
+    return make_list(r, RX_ALT, v, n);
+}
+
+rx rx_and(rx_arena *r, const rx *v, uint32_t n)
+{
+    return make_list(r, RX_AND, v, n);
+}
+
+rx rx_alt2(rx_arena *r, rx a, rx b)
+{
+    rx v[2] = {a, b};
+    return rx_alt(r, v, 2);
+}
+
+rx rx_and2(rx_arena *r, rx a, rx b)
+{
+    rx v[2] = {a, b};
+    return rx_and(r, v, 2);
+}
+
+rx rx_not(rx_arena *r, rx a)
+{
+    if (r->nodes.p[a].kind == RX_NOT) return r->nodes.p[a].a;
+    return rx_intern(r, (rx_node){.kind = RX_NOT, .nullable = !r->nodes.p[a].nullable, .a = a});
+}
+
+rx rx_rep(rx_arena *r, rx a, uint32_t min, uint32_t max)
+{
+    if (min > max) return R_NONE;
+    if (max == 0 || a == R_EPS) return R_EPS;
+    if (a == R_NONE) return min ? R_NONE : R_EPS;
+    const rx_node *x = &r->nodes.p[a];
+    if (x->nullable) min = 0;
+    if (min == 1 && max == 1) return a;
+    if (x->kind == RX_REP && x->min == 0 && x->max == RX_INF) return a;
+    return rx_intern(
+        r,
+        (rx_node){
+            .kind = RX_REP, .nullable = min == 0, .pos = x->pos, .a = a, .min = min, .max = max});
+}
+
+rx rx_opt(rx_arena *r, rx a)
+{
+    return rx_alt2(r, R_EPS, a);
+}
+
+rx rx_star(rx_arena *r, rx a)
+{
+    return rx_rep(r, a, 0, RX_INF);
+}
+
+rx rx_lit(rx_arena *r, const char *s, size_t n)
+{
+    rx e = R_EPS;
+    while (n) e = rx_cat(r, rx_byte(r, (uint8_t)s[--n]), e);
+    return e;
+}
+
+rx rx_str(rx_arena *r, const char *s)
+{
+    return rx_lit(r, s, strlen(s));
+}
+
+rx rx_multiple(rx_arena *r, uint32_t m, uint32_t k)
+{
+    for (const char *s = "0123456789.-"; *s; s++)
+        rx_byte(r, (uint8_t)*s); /* each its own byte class */
+    return rx_intern(r, (rx_node){.kind = RX_MOD, .nullable = 1, .a = m, .max = k});
+}
+
+static int by_text(const void *a, const void *b)
+{
+    const rx_text *x = a, *y = b;
+    int c = memcmp(x->s, y->s, x->n < y->n ? x->n : y->n);
+    return c ? c : (x->n > y->n) - (x->n < y->n);
+}
+
+/* One level of the trie under construction: texts [i, end) share the first `from` bytes. */
+typedef struct {
+    uint32_t i, end, from, common;
+    rx_list alts;
+} trie_level;
+
+static void open_level(const rx_text *v, trie_level *t, uint32_t i, uint32_t end, uint32_t from)
+{
+    const rx_text *a = &v[i], *z = &v[end - 1];
+    uint32_t c = from;
+    while (c < a->n && c < z->n && a->s[c] == z->s[c]) c++;
+    *t = (trie_level){.i = i, .end = end, .from = from, .common = c};
+}
+
+rx rx_texts(rx_arena *r, rx_text *v, uint32_t n)
+{
+    VEC(trie_level) st = {0};
+    rx done = R_NONE;
+    if (!n) return R_NONE;
+    qsort(v, n, sizeof *v, by_text);
+    trie_level t;
+    open_level(v, &t, 0, n, 0);
+    VEC_PUSH(&r->status, st, t);
+    while (st.n) {
+        trie_level *l = &st.p[st.n - 1];
+        while (l->i < l->end && v[l->i].n == l->common) { /* ends here */
+            if (!l->alts.n) VEC_PUSH(&r->status, l->alts, R_EPS);
+            l->i++;
+        }
+        if (l->i < l->end && !r->status) {
+            uint32_t j = l->i, at = l->common;
+            while (j < l->end && v[j].s[at] == v[l->i].s[at]) j++;
+            open_level(v, &t, l->i, j, at);
+            l->i = j;
+            VEC_PUSH(&r->status, st, t);
+            continue;
+        }
+        const rx_text *a = &v[l->end - 1];
+        done = rx_cat(r, rx_lit(r, a->s + l->from, l->common - l->from),
+                      rx_alt(r, l->alts.p, l->alts.n));
+        free(l->alts.p);
+        if (--st.n) VEC_PUSH(&r->status, st.p[st.n - 1].alts, done);
+    }
+    free(st.p);
+    return r->status ? R_NONE : done;
+}

@@ -1,0 +1,263 @@
+/* rx_dfa.c - derivatives, emptiness and the lazy DFA.
+ * Owns the memo of derivatives and the table of states.  Refuses to go on without fuel or deeper
+ * than MAX_DEPTH (status ERR_LIMIT).  Thread: the arena's. */
+#include "engine/grammar/rx.h"
+
+enum { MAX_DEPTH = 2000, MAX_LIVE_STEPS = 200000 };
+
+struct rx_memo {
+    uint64_t key; /* 0 = free */
+    rx value;
+};
+
+static bool has(const byte_set *s, uint8_t b)
+{
+    return s->w[b >> 6] >> (b & 63) & 1;
+}
+
+static bool memo_grow(rx_arena *r)
+{
+    uint32_t cap = r->memo_cap ? r->memo_cap * 2 : 4096;
+    struct rx_memo *m = calloc(cap, sizeof *m);
+    if (!m) {
+        r->status = ERR_NOMEM;
+        return false;
+    }
+    for (uint32_t i = 0; i < r->memo_cap; i++) {
+        if (!r->memo[i].key) continue;
+        uint32_t j = hash_mix(5, r->memo[i].key) & (cap - 1);
+        while (m[j].key) j = (j + 1) & (cap - 1);
+        m[j] = r->memo[i];
+    }
+    free(r->memo);
+    r->memo = m;
+    r->memo_cap = cap;
+    return true;
+}
+
+/* The slot of a key, claimed if it was free (value RX_UNKNOWN); NULL without memory. */
+static rx *memo_slot(rx_arena *r, uint64_t key)
+{
+    if (r->memo_n * 2 >= r->memo_cap && !memo_grow(r)) return NULL;
+    uint32_t j = hash_mix(5, key) & (r->memo_cap - 1);
+    while (r->memo[j].key && r->memo[j].key != key) j = (j + 1) & (r->memo_cap - 1);
+    if (!r->memo[j].key) {
+        r->memo[j] = (struct rx_memo){key, RX_UNKNOWN};
+        r->memo_n++;
+    }
+    return &r->memo[j].value;
+}
+
+/* min is 0 in the integer part, then 1 + the fraction digits seen; b is the remainder so far. */
+static rx deriv_multiple(rx_arena *r, rx_node x, uint8_t b)
+{
+    if (b == '-') return rx_intern(r, x);
+    if (b == '.') {
+        if (x.min) return R_NONE;
+        x.min = 1;
+    } else if (b < '0' || b > '9') {
+        return R_NONE;
+    } else if (x.min == x.max + 1) {
+        if (b != '0') return R_NONE;
+    } else {
+        x.b = (x.b * 10 + (b - '0')) % x.a;
+        if (x.min) x.min++;
+    }
+    uint32_t v = x.b;
+    for (uint32_t seen = x.min ? x.min - 1 : 0; seen < x.max; seen++) v = v * 10 % x.a;
+    x.nullable = v == 0;
+    x.live = 0;
+    return rx_intern(r, x);
+}
+
+static rx deriv_list(rx_arena *r, rx_node x, uint8_t b)
+{
+    VEC(rx) v = {0};
+    rx d = R_NONE;
+    bool dead = false;
+    for (uint32_t i = 0; i < x.b && !dead && !r->status; i++) {
+        rx q = rx_deriv(r, r->kids.p[x.a + i], b);
+        if (q != R_NONE) VEC_PUSH(&r->status, v, q);
+        else dead = x.kind == RX_AND;
+    }
+    if (!dead && !r->status) d = x.kind == RX_AND ? rx_and(r, v.p, v.n) : rx_alt(r, v.p, v.n);
+    free(v.p);
+    return d;
+}
+
+static rx deriv_node(rx_arena *r, rx_node x, uint8_t b)
+{
+    rx d, tail;
+    switch (x.kind) {
+    case RX_CAT:
+        d = rx_cat(r, rx_deriv(r, x.a, b), x.b);
+        return r->nodes.p[x.a].nullable ? rx_alt2(r, d, rx_deriv(r, x.b, b)) : d;
+    case RX_ALT:
+    case RX_AND: return deriv_list(r, x, b);
+    case RX_NOT: return rx_not(r, rx_deriv(r, x.a, b));
+    case RX_REP:
+        d = rx_deriv(r, x.a, b);
+        if (d == R_NONE) return R_NONE;
+        tail = rx_rep(r, x.a, x.min ? x.min - 1 : 0, x.max == RX_INF ? RX_INF : x.max - 1);
+        return rx_cat(r, d, tail);
+    case RX_MOD: return deriv_multiple(r, x, b);
+    default: return R_NONE;
+    }
+}
+
+rx rx_deriv(rx_arena *r, rx e, uint8_t b)
+{
+    if (r->status) return R_NONE;
+    rx_node x = r->nodes.p[e];
+    if (x.kind == RX_SET) return has(&r->sets.p[x.a], b) ? R_EPS : R_NONE;
+    if (x.kind <= RX_EPS) return R_NONE;
+    uint64_t key = ((uint64_t)e << 8 | b) + 1;
+    rx *m = memo_slot(r, key);
+    if (!m) return R_NONE;
+    if (*m != RX_UNKNOWN) return *m;
+    uint64_t cost = x.kind == RX_ALT || x.kind == RX_AND ? x.b : 1;
+    if (r->fuel < cost || r->depth > MAX_DEPTH) {
+        r->status = ERR_LIMIT;
+        return R_NONE;
+    }
+    r->fuel -= cost;
+    r->depth++;
+    rx d = deriv_node(r, x, b);
+    r->depth--;
+    if (r->status) return R_NONE;
+    m = memo_slot(r, key); /* the table may have moved */
+    if (!m) return R_NONE;
+    return *m = d;
+}
+
+/* Classes of bytes that no set tells apart.  Recomputed only when sets were added; a memo or a live
+ * mark made under coarser classes stays true, since it speaks of expressions older than the set. */
+static void classify(rx_arena *r)
+{
+    uint64_t sig[256];
+    if (r->frozen || (r->sets_classed == r->sets.n && r->n_cls)) return;
+    for (int b = 0; b < 256; b++) {
+        sig[b] = 1;
+        for (uint32_t i = 0; i < r->sets.n; i++)
+            sig[b] = hash_mix(sig[b], has(&r->sets.p[i], (uint8_t)b) + 2ull * i + 3);
+    }
+    r->n_cls = 0;
+    for (int b = 0; b < 256; b++) {
+        uint32_t i = 0;
+        while (i < r->n_cls && sig[r->rep[i]] != sig[b]) i++;
+        if (i == r->n_cls) r->rep[r->n_cls++] = (uint8_t)b;
+        r->cls[b] = (uint8_t)i;
+    }
+    r->sets_classed = r->sets.n;
+}
+
+typedef struct {
+    rx e;
+    uint32_t c;
+} live_frame;
+
+/* Depth first for a nullable successor; the path to it is live, so its price is paid once per
+ * chain. What was explored to the end without success is dead only if nothing at all was found. */
+bool rx_live(rx_arena *r, rx e)
+{
+    VEC(live_frame) st = {0};
+    VEC(rx) seen = {0};
+    bool ok = false;
+    uint32_t steps = 0;
+    if (r->status) return true;
+    rx_node *x = &r->nodes.p[e];
+    if (!x->live && (x->pos || x->nullable)) x->live = 1;
+    if (x->live) return x->live == 1;
+    classify(r);
+    x->live = 3;
+    VEC_PUSH(&r->status, st, (live_frame){e, 0});
+    VEC_PUSH(&r->status, seen, e);
+    while (st.n && !ok && !r->status) {
+        live_frame *f = &st.p[st.n - 1];
+        if (f->c == r->n_cls) {
+            st.n--;
+            continue;
+        }
+        rx d = rx_deriv(r, f->e, r->rep[f->c++]);
+        if (++steps > MAX_LIVE_STEPS) r->status = ERR_LIMIT;
+        x = &r->nodes.p[d];
+        if (d == R_NONE || x->live >= 2) continue;
+        ok = x->live == 1 || x->pos || x->nullable;
+        if (ok) break;
+        x->live = 3;
+        VEC_PUSH(&r->status, seen, d);
+        VEC_PUSH(&r->status, st, (live_frame){d, 0});
+    }
+    for (uint32_t i = 0; i < seen.n; i++) r->nodes.p[seen.p[i]].live = ok || r->status ? 0 : 2;
+    for (uint32_t i = 0; ok && i < st.n; i++) r->nodes.p[st.p[i].e].live = 1;
+    free(st.p);
+    free(seen.p);
+    return ok || r->status;
+}
+
+bool rx_match(rx_arena *r, rx e, const char *s, size_t n)
+{
+    for (size_t i = 0; i < n && e != R_NONE; i++) e = rx_deriv(r, e, (uint8_t)s[i]);
+    return !r->status && r->nodes.p[e].nullable;
+}
+
+int rx_freeze(rx_arena *r)
+{
+    classify(r);
+    if (!r->frozen) {
+        r->mark_nodes = r->nodes.n;
+        r->mark_kids = r->kids.n;
+        r->mark_sets = r->sets.n;
+    }
+    r->frozen = true; /* sets made from now on are unions and parts of the old ones */
+    rx_state_of(r, R_NONE);
+    rx_state_of(r, R_EPS);
+    return r->status;
+}
+
+int rx_rewind(rx_arena *r)
+{
+    r->nodes.n = r->mark_nodes;
+    r->kids.n = r->mark_kids;
+    r->sets.n = r->mark_sets;
+    r->states.n = r->state_of.n = 0;
+    r->status = 0;
+    r->depth = 0;
+    if (r->memo_cap) memset(r->memo, 0, r->memo_cap * sizeof *r->memo);
+    r->memo_n = 0;
+    rx_reindex(r);
+    return rx_freeze(r);
+}
+
+uint32_t rx_state_of(rx_arena *r, rx e)
+{
+    while (r->state_of.n <= e && !r->status) VEC_PUSH(&r->status, r->state_of, RX_UNKNOWN);
+    if (r->status) return 0;
+    if (r->state_of.p[e] != RX_UNKNOWN) return r->state_of.p[e];
+    uint32_t s = r->states.n;
+    if (s >= r->next_rows) {
+        uint32_t rows = r->next_rows ? r->next_rows * 2 : 128;
+        uint32_t *t = realloc(r->next, (size_t)rows * r->n_cls * sizeof *t);
+        if (!t) {
+            r->status = ERR_NOMEM;
+            return 0;
+        }
+        r->next = t;
+        r->next_rows = rows;
+    }
+    VEC_PUSH(&r->status, r->states, (rx_state){e, r->nodes.p[e].nullable});
+    if (r->status) return 0;
+    for (uint32_t c = 0; c < r->n_cls; c++)
+        r->next[(size_t)s * r->n_cls + c] = e == R_NONE || e == R_EPS ? 0 : RX_UNKNOWN;
+    return r->state_of.p[e] = s;
+}
+
+uint32_t rx_step_slow(rx_arena *r, uint32_t s, uint32_t c)
+{
+    rx d = rx_deriv(r, r->states.p[s].e, r->rep[c]);
+    if (d != R_NONE && !rx_live(r, d)) d = R_NONE;
+    if (r->status) return 0;
+    uint32_t q = rx_state_of(r, d);
+    if (!r->status) r->next[(size_t)s * r->n_cls + c] = q;
+    return q;
+}

@@ -1,0 +1,531 @@
+/* schema.c - sets of schemas: references, what adds to a set, what splits it, and the memo that
+ * ends recursion. Owns the compiler's tables for the time of a compile.  Refuses remote references,
+ * cycles that never reach a value, too much splitting, and oneOf whose branches are not provably
+ * disjoint. Thread: one compile, one thread. */
+#include "engine/grammar/schema.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+enum { MAX_INPLACE_DEPTH = 200, UNITS = 200000, MAX_PROOF_DEPTH = 6 };
+
+/* Appends the JSON pointer of `where`; recursion is the nesting of the schema text. */
+static bool find_path(const json *at, const json *where, buf *out)
+{
+    if (at == where) return true;
+    if (at->type != JSON_ARRAY && at->type != JSON_OBJECT) return false;
+    size_t i = 0, mark = out->len;
+    for (const json *k = at->child; k; k = k->next, i++) {
+        if (at->type == JSON_ARRAY) {
+            buf_printf(out, "/%zu", i);
+        } else {
+            buf_putc(out, '/');
+            for (uint32_t j = 0; j < k->n_key; j++) {
+                if (k->key[j] == '~') buf_puts(out, "~0");
+                else if (k->key[j] == '/') buf_puts(out, "~1");
+                else buf_putc(out, k->key[j]);
+            }
+        }
+        if (find_path(k, where, out)) return true;
+        out->len = mark;
+    }
+    return false;
+}
+
+int schema_refuse(schema_compiler *c, const char *code, const json *where, const char *keyword,
+                  const char *fmt, ...)
+{
+    char words[200];
+    buf path = {0};
+    va_list a;
+    if (c->rc) return c->rc;
+    va_start(a, fmt);
+    vsnprintf(words, sizeof words, fmt, a);
+    va_end(a);
+    if (c->root && where) find_path(c->root, where, &path);
+    c->rc = !strcmp(code, "invalid_schema")       ? ERR_INVALID
+            : !strcmp(code, "unsupported_schema") ? ERR_UNSUPPORTED
+                                                  : ERR_LIMIT;
+    c->why->code = code;
+    err_set(&c->why->e, c->rc, "keyword \"%s\" at #%.200s: %s", keyword,
+            path.len ? buf_str(&path) : "", words);
+    buf_clear(&path);
+    return c->rc;
+}
+
+/* ---- references ---- */
+static int hex_digit(char h)
+{
+    return h >= '0' && h <= '9'                 ? h - '0'
+           : (h | 32) >= 'a' && (h | 32) <= 'f' ? (h | 32) - 'a' + 10
+                                                : -1;
+}
+
+/* One token of a JSON pointer in a URI fragment; its length, or -1. */
+static int pointer_token(const char **at, char *out, int cap)
+{
+    const char *p = *at;
+    int n = 0;
+    for (; *p && *p != '/'; p++) {
+        if (n + 1 >= cap) return -1;
+        out[n] = *p;
+        if (*p == '%') {
+            int h = hex_digit(p[1]), l = h < 0 ? -1 : hex_digit(p[2]);
+            if (l < 0) return -1;
+            out[n] = (char)(h * 16 + l);
+            p += 2;
+        }
+        n++;
+    }
+    int m = 0;
+    for (int i = 0; i < n; i++) {
+        char x = out[i];
+        if (x == '~') {
+            if (i + 1 >= n || (out[i + 1] != '0' && out[i + 1] != '1')) return -1;
+            x = out[++i] == '1' ? '/' : '~';
+        }
+        out[m++] = x;
+    }
+    *at = p;
+    return m;
+}
+
+static const json *find_anchor(const json *at, const char *name)
+{
+    const json *a = json_get(at, "$anchor"), *id = json_get(at, "$id");
+    if (json_is(a, JSON_STRING) && !strcmp(a->str, name)) return at;
+    if (json_is(id, JSON_STRING) && id->str[0] == '#' && !strcmp(id->str + 1, name)) return at;
+    if (at->type != JSON_OBJECT && at->type != JSON_ARRAY) return NULL;
+    for (const json *k = at->child; k; k = k->next) {
+        const json *r = find_anchor(k, name);
+        if (r) return r;
+    }
+    return NULL;
+}
+
+static const json *resolve(schema_compiler *c, const json *s, const json *ref)
+{
+    char token[512];
+    const json *at = c->root, *id = json_get(c->root, "$id");
+    const char *p = ref->type == JSON_STRING ? ref->str : "";
+    if (ref->type != JSON_STRING) {
+        schema_refuse(c, "invalid_schema", s, "$ref", "not a string");
+        return NULL;
+    }
+    if (!id) id = json_get(c->root, "id");
+    size_t base = json_is(id, JSON_STRING) ? strcspn(id->str, "#") : 0;
+    if (base && !strncmp(p, id->str, base) && (!p[base] || p[base] == '#')) p += base;
+    if (*p && *p != '#') {
+        schema_refuse(c, "unsupported_schema", s, "$ref",
+                      "\"%.80s\" is not in this document (only #, #/… and #anchor)", ref->str);
+        return NULL;
+    }
+    if (c->inner_ids) {
+        schema_refuse(c, "unsupported_schema", s, "$ref",
+                      "references in a document with an $id below its root");
+        return NULL;
+    }
+    if (*p) p++;
+    if (*p && *p != '/') at = find_anchor(c->root, p);
+    while (at && *p == '/') {
+        p++;
+        int n = pointer_token(&p, token, sizeof token);
+        if (n < 0) at = NULL;
+        else if (at->type == JSON_ARRAY) {
+            token[n] = 0;
+            char *end;
+            unsigned long i = strtoul(token, &end, 10);
+            at = n && token[0] >= '0' && token[0] <= '9' && !*end ? json_at(at, i) : NULL;
+        } else at = json_get_n(at, token, (size_t)n);
+    }
+    if (!at) schema_refuse(c, "invalid_schema", s, "$ref", "\"%.80s\" leads nowhere", ref->str);
+    return at;
+}
+
+/* ---- expansion ---- */
+/* Inserts m at place at (and moves on) unless it is there already; closing a cycle is refused.
+ * Members are expanded from left to right, so no parent moves. */
+static void add_member(schema_compiler *c, member_set *out, uint32_t *at, member m)
+{
+    for (uint32_t p = m.parent; m.kind == M_FULL && p; p = out->p[p - 1].parent)
+        if (out->p[p - 1].kind == M_FULL && out->p[p - 1].s == m.s) {
+            schema_refuse(c, "invalid_schema", m.s, "$ref", "refers to itself without a value");
+            return;
+        }
+    for (uint32_t i = 0; i < out->n; i++)
+        if (out->p[i].kind == m.kind && out->p[i].s == m.s && out->p[i].name == m.name) return;
+    if (out->n >= SCHEMA_MAX_MEMBERS)
+        schema_refuse(c, "schema_too_complex", m.s, "allOf", "more than %d schemas at one place",
+                      SCHEMA_MAX_MEMBERS);
+    VEC_PUSH(&c->g->r.status, *out, m);
+    if (c->g->r.status) return;
+    memmove(out->p + *at + 1, out->p + *at, (out->n - 1 - *at) * sizeof m);
+    out->p[(*at)++] = m;
+}
+
+static void add_dependencies(schema_compiler *c, member_set *out, uint32_t *at, const json *s,
+                             const json *d)
+{
+    if (d->type != JSON_OBJECT) schema_refuse(c, "invalid_schema", s, d->key, "not an object");
+    for (const json *k = d->child; k && !c->rc; k = k->next)
+        add_member(c, out, at, (member){M_DEPEND, 0, s, k});
+}
+
+/* The FULL member at place self into its parts behind it, in the order of its keywords: that is the
+ * order in which keys are generated. */
+static void expand(schema_compiler *c, member_set *out, uint32_t self)
+{
+    const json *s = out->p[self].s, *ref = json_get(s, "$ref");
+    uint32_t at = self + 1;
+    const char *depend = c->draft <= 7 ? "dependencies" : "dependentRequired";
+    if (ref && c->draft <= 7) { /* siblings do not count */
+        const json *to = resolve(c, s, ref);
+        if (!c->rc) add_member(c, out, &at, (member){M_FULL, self + 1, to, NULL});
+        return;
+    }
+    for (const json *k = s->child; k && !c->rc && !c->g->r.status; k = k->next) {
+        if (!strcmp(k->key, "properties")) {
+            add_member(c, out, &at, (member){M_BASE, 0, s, NULL});
+        } else if (k == ref) {
+            const json *to = resolve(c, s, ref);
+            if (!c->rc) add_member(c, out, &at, (member){M_FULL, self + 1, to, NULL});
+        } else if (!strcmp(k->key, "allOf")) {
+            if (k->type != JSON_ARRAY)
+                schema_refuse(c, "invalid_schema", s, "allOf", "not a list of schemas");
+            for (const json *x = k->child; x && !c->rc; x = x->next)
+                add_member(c, out, &at, (member){M_FULL, self + 1, x, NULL});
+        } else if (!strcmp(k->key, "anyOf")) {
+            add_member(c, out, &at, (member){M_ANY_OF, 0, s, NULL});
+        } else if (!strcmp(k->key, "oneOf")) {
+            add_member(c, out, &at, (member){M_ONE_OF, 0, s, NULL});
+        } else if (!strcmp(k->key, depend)) {
+            add_dependencies(c, out, &at, s, k);
+        }
+    }
+    if (!c->rc) add_member(c, out, &at, (member){M_BASE, 0, s, NULL}); /* where not added yet */
+}
+
+/* ---- splitting ---- */
+/* The set with others in the place of one member. */
+static uint32_t with(schema_compiler *c, const member_set *set, uint32_t place, const member *add,
+                     uint32_t n_add)
+{
+    member_set v = {0};
+    uint32_t node = 0;
+    for (uint32_t i = 0; i < set->n; i++) {
+        if (i != place) VEC_PUSH(&c->g->r.status, v, set->p[i]);
+        for (uint32_t k = 0; i == place && k < n_add; k++) VEC_PUSH(&c->g->r.status, v, add[k]);
+    }
+    if (!c->g->r.status) node = schema_node(c, v.p, v.n);
+    free(v.p);
+    return node;
+}
+
+static uint32_t split_dependency(schema_compiler *c, const member_set *set, uint32_t i)
+{
+    const json *s = set->p[i].s, *d = set->p[i].name;
+    uint32_t out[2];
+    member_set must = {0};
+    const member absent = {M_FORBID, 0, s, d};
+    if (d->type != JSON_ARRAY && c->draft > 7) {
+        schema_refuse(c, "invalid_schema", s, "dependentRequired", "not a list of names");
+        return 0;
+    }
+    out[0] = with(c, set, i, &absent, 1);
+    VEC_PUSH(&c->g->r.status, must, (member){M_REQUIRE, 0, s, d});
+    if (d->type != JSON_ARRAY) VEC_PUSH(&c->g->r.status, must, (member){M_FULL, 0, d, NULL});
+    for (const json *k = d->type == JSON_ARRAY ? d->child : NULL; k && !c->rc; k = k->next) {
+        if (k->type != JSON_STRING)
+            schema_refuse(c, "invalid_schema", s, "dependencies", "not a list of names");
+        VEC_PUSH(&c->g->r.status, must, (member){M_REQUIRE, 0, s, k});
+    }
+    out[1] = c->rc || c->g->r.status ? 0 : with(c, set, i, must.p, must.n);
+    free(must.p);
+    if (c->rc || c->g->r.status) return 0;
+    uint32_t n = 0;
+    for (int k = 0; k < 2; k++)
+        if (!gram_never(c->g, out[k])) out[n++] = out[k];
+    return gram_list(c->g, G_ALT, out, n);
+}
+
+/* Whether two branches exclude each other: their conjunction matches nothing. */
+static bool disjoint(schema_compiler *c, const member_set *set, uint32_t i, const json *a,
+                     const json *b, uint32_t *both)
+{
+    const member v[2] = {{M_FULL, 0, a, NULL}, {M_FULL, 0, b, NULL}};
+    grammar_error why = {0}, *keep = c->why;
+    uint32_t made = c->memo.n, queued = c->queue.n, depth = c->depth;
+    c->why = &why;
+    *both = with(c, set, i, v, 2);
+    c->why = keep;
+    if (c->rc) { /* what cannot be compiled proves nothing, and leaves nothing half made */
+        c->rc = 0;
+        c->depth = depth;
+        c->queue.n = queued;
+        for (uint32_t k = made; k < c->memo.n; k++) c->memo.p[k].n = GRAM_NONE;
+        *both = GRAM_NONE;
+        return false;
+    }
+    return gram_never(c->g, *both);
+}
+
+static uint32_t split_one_of(schema_compiler *c, const member_set *set, uint32_t i,
+                             const json *list, const uint32_t *nodes)
+{
+    gram *g = c->g;
+    rx_arena *r = &g->r;
+    const json *s = set->p[i].s;
+    VEC(uint32_t) out = {0};
+    rx plain = rx_alt2(r, g->plain_string, g->plain_number);
+    plain = rx_alt2(r, plain, rx_alt2(r, rx_str(r, "true"), rx_str(r, "false")));
+    plain = rx_alt2(r, plain, rx_str(r, "null"));
+    uint32_t a = 0, b, both;
+    for (const json *x = list->child; x && !c->rc; x = x->next, a++) {
+        rx others = R_NONE;
+        if (gram_never(g, nodes[a])) continue;
+        b = 0;
+        for (const json *y = list->child; y && !c->rc && !r->status; y = y->next, b++) {
+            if (a == b || gram_never(g, nodes[b]) || disjoint(c, set, i, x, y, &both)) continue;
+            if (g->nodes.p[nodes[a]].kind == G_TERM && g->nodes.p[nodes[b]].kind == G_TERM)
+                others = rx_alt2(r, others, g->nodes.p[nodes[b]].a);
+            else
+                schema_refuse(c, "unsupported_schema", s, "oneOf",
+                              "branches %u and %u are not provably disjoint", a < b ? a : b,
+                              a < b ? b : a);
+        }
+        uint32_t node = nodes[a];
+        if (others != R_NONE && !c->rc) { /* overlapping scalars: this one and none of the others */
+            rx v[3] = {g->nodes.p[node].a, plain, rx_not(r, others)};
+            rx e = rx_and(r, v, 3);
+            node = gram_term(g, rx_live(r, e) ? e : R_NONE);
+        }
+        if (!c->rc && !gram_never(g, node)) VEC_PUSH(&r->status, out, node);
+    }
+    uint32_t node = c->rc || r->status ? 0 : gram_list(g, G_ALT, out.p, out.n);
+    free(out.p);
+    return node;
+}
+
+static uint32_t split_choice(schema_compiler *c, const member_set *set, uint32_t i)
+{
+    bool one = set->p[i].kind == M_ONE_OF;
+    const char *key = one ? "oneOf" : "anyOf";
+    const json *s = set->p[i].s, *list = json_get(s, key);
+    VEC(uint32_t) nodes = {0};
+    uint32_t node = 0, m = 0;
+    if (list->type != JSON_ARRAY || !list->child) {
+        schema_refuse(c, "invalid_schema", s, key, "not a list of schemas");
+        return 0;
+    }
+    if (list->len > 2000 || c->branches > 100 * SCHEMA_MAX_BRANCHES)
+        schema_refuse(c, "schema_too_complex", s, key, "too many branches");
+    for (const json *k = list->child; k && !c->rc && !c->g->r.status; k = k->next) {
+        const member add = {M_FULL, 0, k, NULL};
+        c->branches++;
+        VEC_PUSH(&c->g->r.status, nodes, with(c, set, i, &add, 1));
+    }
+    if (!c->rc && !c->g->r.status && one && list->len > 1) {
+        node = split_one_of(c, set, i, list, nodes.p);
+    } else if (!c->rc && !c->g->r.status) {
+        for (uint32_t k = 0; k < nodes.n; k++)
+            if (!gram_never(c->g, nodes.p[k])) nodes.p[m++] = nodes.p[k];
+        node = gram_list(c->g, G_ALT, nodes.p, m);
+    }
+    free(nodes.p);
+    return node;
+}
+
+static bool check_schema(schema_compiler *c, const json *s)
+{
+    if (s->type == JSON_OBJECT) return true;
+    return json_is_bool(s) ? false
+                           : (schema_refuse(c, "invalid_schema", s, "schema",
+                                            "a schema is an object or a boolean"),
+                              false);
+}
+
+uint32_t schema_node(schema_compiler *c, const member *v, uint32_t n)
+{
+    member_set all = {0}, set = {0};
+    uint32_t node = 0, split = GRAM_NONE;
+    bool never = false;
+    if (++c->depth > MAX_INPLACE_DEPTH || !c->units--)
+        schema_refuse(c, "grammar_too_complex", v[0].s, "schema", "too much work to compile");
+    for (uint32_t i = 0; i < n && !c->rc; i++) {
+        member m = v[i];
+        uint32_t end = all.n;
+        m.parent = 0;
+        add_member(c, &all, &end, m);
+    }
+    for (uint32_t i = 0; i < all.n && !c->rc && !never; i++) {
+        const json *s = all.p[i].s;
+        if (all.p[i].kind != M_FULL) continue;
+        if (check_schema(c, s)) expand(c, &all, i);
+        else never = s->type == JSON_FALSE;
+    }
+    for (uint32_t i = 0; i < all.n; i++) {
+        if (all.p[i].kind == M_FULL) continue;
+        if (all.p[i].kind == M_ANY_OF || all.p[i].kind == M_ONE_OF || all.p[i].kind == M_DEPEND)
+            split = split == GRAM_NONE ? set.n : split;
+        VEC_PUSH(&c->g->r.status, set, all.p[i]);
+    }
+    free(all.p);
+    bool integer;
+    if (!c->rc && !c->g->r.status) {
+        /* What no type allows is nothing, whatever its branches say. */
+        if (!never) never = !schema_types(c, set.p, set.n, &integer) && !c->rc;
+        if (never) node = gram_term(c->g, R_NONE);
+        else if (!set.n) node = c->g->any;
+        else if (split == GRAM_NONE) node = schema_emit(c, set.p, set.n);
+        else if (set.p[split].kind == M_DEPEND) node = split_dependency(c, &set, split);
+        else node = split_choice(c, &set, split);
+    }
+    free(set.p);
+    c->depth--;
+    return c->rc || c->g->r.status ? 0 : node;
+}
+
+/* ---- children ---- */
+static uint64_t set_hash(const member *v, uint32_t n)
+{
+    uint64_t h = n;
+    for (uint32_t i = 0; i < n; i++)
+        h = hash_mix(hash_mix(h, (uint64_t)(uintptr_t)v[i].s), v[i].kind);
+    return h;
+}
+
+static bool memo_grow(schema_compiler *c)
+{
+    id_table *t = &c->memo_index;
+    if (c->memo.n * 2 < t->cap) return true;
+    uint32_t cap = t->cap ? t->cap * 2 : 256, *slot = calloc(cap, sizeof *slot);
+    if (!slot) {
+        c->g->r.status = ERR_NOMEM;
+        return false;
+    }
+    for (uint32_t i = 0; i < c->memo.n; i++) {
+        if (c->memo.p[i].n == GRAM_NONE) continue;
+        uint32_t j = set_hash(c->kept.p + c->memo.p[i].first, c->memo.p[i].n) & (cap - 1);
+        while (slot[j]) j = (j + 1) & (cap - 1);
+        slot[j] = i + 1;
+    }
+    free(t->slot);
+    t->slot = slot;
+    t->cap = cap;
+    return true;
+}
+
+static bool refers(const member *v, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (json_get(v[i].s, "$ref")) return true;
+    return false;
+}
+
+/* The rule of a memo entry whose node does not exist yet. */
+static uint32_t memo_node(schema_compiler *c, uint32_t k)
+{
+    if (c->memo.p[k].rule == GRAM_NONE) c->memo.p[k].rule = gram_rule(c->g);
+    return c->memo.p[k].rule;
+}
+
+uint32_t schema_child(schema_compiler *c, const member *v, uint32_t n)
+{
+    id_table *t = &c->memo_index;
+    uint32_t k, j;
+    if (!memo_grow(c)) return 0;
+    for (j = set_hash(v, n) & (t->cap - 1); t->slot[j]; j = (j + 1) & (t->cap - 1)) {
+        const set_memo *m = &c->memo.p[t->slot[j] - 1];
+        bool same = m->n == n;
+        for (uint32_t i = 0; same && i < n; i++)
+            same = c->kept.p[m->first + i].s == v[i].s && c->kept.p[m->first + i].kind == v[i].kind;
+        if (!same) continue;
+        return m->busy ? memo_node(c, t->slot[j] - 1) : m->node;
+    }
+    k = c->memo.n;
+    VEC_PUSH(&c->g->r.status, c->memo, (set_memo){c->kept.n, n, 0, GRAM_NONE, true});
+    for (uint32_t i = 0; i < n; i++) VEC_PUSH(&c->g->r.status, c->kept, v[i]);
+    if (c->g->r.status) return 0;
+    t->slot[j] = k + 1;
+    if (c->depth > MAX_PROOF_DEPTH && refers(v, n)) { /* later, from the queue: no deep recursion */
+        VEC_PUSH(&c->g->r.status, c->queue, k);
+        return memo_node(c, k);
+    }
+    uint32_t node = schema_node(c, v, n);
+    set_memo *m = &c->memo.p[k];
+    m->busy = false;
+    if (c->rc || c->g->r.status) return 0;
+    if (m->rule != GRAM_NONE) c->g->rules.p[c->g->nodes.p[m->rule].a] = node;
+    return m->node = m->rule != GRAM_NONE && !gram_never(c->g, node) ? m->rule : node;
+}
+
+static void run_queue(schema_compiler *c)
+{
+    VEC(member) v = {0};
+    for (uint32_t i = 0; i < c->queue.n && !c->rc && !c->g->r.status; i++) {
+        uint32_t k = c->queue.p[i];
+        v.n = 0;
+        for (uint32_t j = 0; j < c->memo.p[k].n; j++)
+            VEC_PUSH(&c->g->r.status, v, c->kept.p[c->memo.p[k].first + j]);
+        c->depth = 0;
+        uint32_t node = c->g->r.status ? 0 : schema_node(c, v.p, v.n);
+        c->memo.p[k].node = c->memo.p[k].rule;
+        c->memo.p[k].busy = false;
+        if (!c->rc && !c->g->r.status) c->g->rules.p[c->g->nodes.p[c->memo.p[k].rule].a] = node;
+    }
+    free(v.p);
+}
+
+/* ---- the document ---- */
+static int draft_of(const json *root)
+{
+    const json *s = json_get(root, "$schema");
+    const char *u = json_is(s, JSON_STRING) ? s->str : "";
+    return strstr(u, "draft-03") || strstr(u, "draft-04") ? 4
+           : strstr(u, "draft-06")                        ? 6
+           : strstr(u, "draft-07")                        ? 7
+           : strstr(u, "2019-09")                         ? 2019
+                                                          : 2020;
+}
+
+static bool has_inner_id(const json *at, bool root)
+{
+    const json *id = json_get(at, "$id");
+    if (!id) id = json_get(at, "id");
+    if (!root && json_is(id, JSON_STRING) && id->str[0] != '#') return true;
+    if (at->type != JSON_OBJECT && at->type != JSON_ARRAY) return false;
+    for (const json *k = at->child; k; k = k->next)
+        if (has_inner_id(k, false)) return true;
+    return false;
+}
+
+int schema_compile(gram *g, const char *text, size_t n, grammar_error *why, uint32_t *root)
+{
+    const json_limits limits = {
+        .max_depth = SCHEMA_MAX_NESTING, .max_values = SCHEMA_MAX_VALUES, .unique_keys = true};
+    schema_compiler c = {.g = g, .why = why, .units = UNITS};
+    if (n > SCHEMA_MAX_BYTES) {
+        why->code = "schema_too_complex";
+        return err_set(&why->e, ERR_LIMIT, "the schema has %zu bytes, at most %d are allowed", n,
+                       SCHEMA_MAX_BYTES);
+    }
+    json_doc *d = json_parse(text, n, &limits, &c.root, &why->e);
+    if (!d) {
+        why->code = "invalid_schema";
+        return err_prefix(&why->e, "the schema");
+    }
+    c.draft = draft_of(c.root);
+    c.inner_ids = has_inner_id(c.root, true);
+    const member m = {M_FULL, 0, c.root, NULL};
+    uint32_t node = schema_child(&c, &m, 1);
+    run_queue(&c);
+    json_free(d);
+    free(c.kept.p);
+    free(c.memo.p);
+    free(c.memo_index.slot);
+    free(c.queue.p);
+    if (c.rc) return c.rc;
+    const uint32_t parts[3] = {gram_term(g, g->ws), node, gram_term(g, g->ws)};
+    *root = gram_list(g, G_SEQ, parts, 3);
+    return g->r.status;
+}

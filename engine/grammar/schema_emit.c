@@ -1,0 +1,445 @@
+/* schema_emit.c - a set of schemas without choices to nodes: scalars as one expression, objects and
+ * arrays with the set of every child.
+ * Owns nothing.  Refuses what cannot be enforced exactly, by name.  Thread: the compiler's. */
+#include "engine/grammar/schema.h"
+
+/* One name of an object under construction. */
+typedef struct {
+    const char *s;
+    uint32_t n;
+    bool required;
+} name;
+
+typedef struct {
+    const json *where; /* the patternProperties member */
+    rx e;
+} pattern;
+
+typedef struct {
+    schema_compiler *c;
+    const member *v; /* [n] the set */
+    uint32_t n;
+    VEC(name) names;
+    id_table index; /* of names */
+    VEC(pattern) patterns;
+    VEC(gprop) props;
+    VEC(gprop) extra;
+    rx keys; /* what propertyNames allows */
+} object_plan;
+
+static uint64_t name_hash(const char *s, uint32_t n)
+{
+    uint64_t h = n;
+    for (uint32_t i = 0; i < n; i++) h = hash_mix(h, (uint8_t)s[i]);
+    return h;
+}
+
+static bool index_grow(object_plan *o)
+{
+    id_table *t = &o->index;
+    if (o->names.n * 2 < t->cap) return true;
+    uint32_t cap = t->cap ? t->cap * 2 : 64, *slot = calloc(cap, sizeof *slot);
+    if (!slot) {
+        o->c->g->r.status = ERR_NOMEM;
+        return false;
+    }
+    for (uint32_t i = 0; i < o->names.n; i++) {
+        uint32_t j = name_hash(o->names.p[i].s, o->names.p[i].n) & (cap - 1);
+        while (slot[j]) j = (j + 1) & (cap - 1);
+        slot[j] = i + 1;
+    }
+    free(t->slot);
+    t->slot = slot;
+    t->cap = cap;
+    return true;
+}
+
+static void add_name(object_plan *o, const char *s, size_t n, bool required)
+{
+    if (!index_grow(o)) return;
+    uint32_t cap = o->index.cap, j = name_hash(s, (uint32_t)n) & (cap - 1);
+    for (; o->index.slot[j]; j = (j + 1) & (cap - 1)) {
+        name *k = &o->names.p[o->index.slot[j] - 1];
+        if (k->n == n && !memcmp(k->s, s, n)) {
+            k->required |= required;
+            return;
+        }
+    }
+    VEC_PUSH(&o->c->g->r.status, o->names, (name){s, (uint32_t)n, required});
+    o->index.slot[j] = o->names.n;
+}
+
+static const json *object_of(schema_compiler *c, const json *s, const char *key)
+{
+    const json *x = json_get(s, key);
+    if (x && x->type != JSON_OBJECT) {
+        schema_refuse(c, "invalid_schema", s, key, "not an object");
+        return NULL;
+    }
+    return x;
+}
+
+/* All names that properties and required mention, and all patterns. */
+static void collect(object_plan *o)
+{
+    schema_compiler *c = o->c;
+    for (uint32_t i = 0; i < o->n && !c->rc; i++) {
+        const json *s = o->v[i].s, *p, *q;
+        if (o->v[i].kind != M_BASE) {
+            const json *k = o->v[i].name;
+            if (k->type == JSON_STRING && !k->key)
+                add_name(o, k->str, k->len, o->v[i].kind == M_REQUIRE);
+            else add_name(o, k->key, k->n_key, o->v[i].kind == M_REQUIRE);
+            continue;
+        }
+        p = object_of(c, s, "properties");
+        for (q = p ? p->child : NULL; q; q = q->next) add_name(o, q->key, q->n_key, false);
+        p = object_of(c, s, "patternProperties");
+        for (q = p ? p->child : NULL; q && !c->rc; q = q->next) {
+            pattern x = {q, schema_pattern(c, s, "patternProperties", q->key, q->n_key)};
+            VEC_PUSH(&c->g->r.status, o->patterns, x);
+        }
+    }
+    for (uint32_t i = 0; i < o->n && !c->rc; i++) {
+        const json *req = o->v[i].kind == M_BASE ? json_get(o->v[i].s, "required") : NULL;
+        if (!req || (json_is_bool(req) && c->draft <= 4)) continue;
+        if (req->type != JSON_ARRAY)
+            schema_refuse(c, "invalid_schema", o->v[i].s, "required", "not an array");
+        for (const json *q = req->child; q && !c->rc; q = q->next) {
+            if (q->type != JSON_STRING)
+                schema_refuse(c, "invalid_schema", o->v[i].s, "required", "not a list of strings");
+            else add_name(o, q->str, q->len, true);
+        }
+    }
+    if (o->patterns.n > SCHEMA_MAX_PATTERNS)
+        schema_refuse(c, "unsupported_schema", o->v[0].s, "patternProperties",
+                      "more than %d patterns at one place", SCHEMA_MAX_PATTERNS);
+}
+
+/* What the value of a key must satisfy: per schema its property and patterns, else additional.
+ * matches: bit per pattern.  False if a schema forbids the key outright. */
+static bool child_set(object_plan *o, const name *k, uint32_t matches, member_set *out)
+{
+    rx_arena *r = &o->c->g->r;
+    out->n = 0;
+    for (uint32_t i = 0; i < o->n; i++) {
+        const json *s = o->v[i].s, *props, *pats, *p, *add;
+        bool met = false;
+        if (o->v[i].kind != M_BASE) continue;
+        props = json_get(s, "properties");
+        pats = json_get(s, "patternProperties");
+        p = k && props ? json_get_n(props, k->s, k->n) : NULL;
+        if (p) VEC_PUSH(&r->status, *out, (member){M_FULL, 0, p, NULL});
+        met = p;
+        for (uint32_t x = 0; x < o->patterns.n; x++) {
+            const json *q = o->patterns.p[x].where;
+            if (!(matches >> x & 1) || !pats || json_get_n(pats, q->key, q->n_key) != q) continue;
+            VEC_PUSH(&r->status, *out, (member){M_FULL, 0, q, NULL});
+            met = true;
+        }
+        add = met ? NULL : json_get(s, "additionalProperties");
+        if (add && add->type == JSON_FALSE) return false;
+        if (add) VEC_PUSH(&r->status, *out, (member){M_FULL, 0, add, NULL});
+    }
+    return true;
+}
+
+static bool forbidden(const object_plan *o, const name *k)
+{
+    for (uint32_t i = 0; i < o->n; i++) {
+        const json *x = o->v[i].name;
+        if (o->v[i].kind != M_FORBID) continue;
+        bool text = x->type == JSON_STRING && !x->key;
+        const char *s = text ? x->str : x->key;
+        size_t n = text ? x->len : x->n_key;
+        if (n == k->n && !memcmp(s, k->s, n)) return true;
+    }
+    return false;
+}
+
+/* The literal a key is written as, matched against an expression over quoted texts. */
+static bool key_matches(schema_compiler *c, rx e, rx literal)
+{
+    return rx_live(&c->g->r, rx_and2(&c->g->r, e, literal));
+}
+
+/* The named properties; false if the object cannot exist. */
+static bool named(object_plan *o)
+{
+    schema_compiler *c = o->c;
+    rx_arena *r = &c->g->r;
+    member_set set = {0};
+    bool possible = true;
+    for (uint32_t i = 0; i < o->names.n && possible && !c->rc && !r->status; i++) {
+        const name *k = &o->names.p[i];
+        rx text = schema_text(c, o->v[0].s, k->s, k->n);
+        uint32_t matches = 0, value = c->g->any;
+        for (uint32_t x = 0; x < o->patterns.n; x++)
+            matches |= (uint32_t)key_matches(c, o->patterns.p[x].e, text) << x;
+        bool ok = !forbidden(o, k) && child_set(o, k, matches, &set) &&
+                  (o->keys == R_ALL || key_matches(c, o->keys, text));
+        if (ok && set.n) value = schema_child(c, set.p, set.n);
+        if (c->rc || r->status) break;
+        ok = ok && !gram_never(c->g, value);
+        possible = ok || !k->required;
+        VEC_PUSH(&r->status, o->props,
+                 (gprop){ok ? rx_cat(r, text, c->g->colon) : R_NONE, value, k->required});
+    }
+    free(set.p);
+    return possible;
+}
+
+/* Keys without a name here: one expression for every way to match the patterns. */
+static void unnamed(object_plan *o)
+{
+    schema_compiler *c = o->c;
+    rx_arena *r = &c->g->r;
+    member_set set = {0};
+    VEC(rx) lits = {0};
+    rx base = c->g->plain_string;
+    for (uint32_t i = 0; i < o->names.n; i++) {
+        const name *k = &o->names.p[i];
+        VEC_PUSH(&r->status, lits, schema_text(c, o->v[0].s, k->s, k->n));
+    }
+    if (lits.n) base = rx_and2(r, base, rx_not(r, rx_alt(r, lits.p, lits.n)));
+    base = rx_and2(r, base, o->keys);
+    for (uint32_t m = 0; m < 1u << o->patterns.n && !c->rc && !r->status; m++) {
+        rx key = base;
+        uint32_t value = c->g->any;
+        if (!child_set(o, NULL, m, &set)) continue;
+        for (uint32_t x = 0; x < o->patterns.n; x++)
+            key = rx_and2(r, key, m >> x & 1 ? o->patterns.p[x].e : rx_not(r, o->patterns.p[x].e));
+        if (key == R_NONE || !rx_live(r, key)) continue;
+        if (set.n) value = schema_child(c, set.p, set.n);
+        if (c->rc || r->status || gram_never(c->g, value)) continue;
+        VEC_PUSH(&r->status, o->extra, (gprop){rx_cat(r, key, c->g->colon), value, false});
+    }
+    free(lits.p);
+    free(set.p);
+}
+
+/* propertyNames: the strings its schema allows. */
+static void key_names(object_plan *o)
+{
+    schema_compiler *c = o->c;
+    rx_arena *r = &c->g->r;
+    o->keys = R_ALL;
+    for (uint32_t i = 0; i < o->n && !c->rc; i++) {
+        const json *s = o->v[i].kind == M_BASE ? json_get(o->v[i].s, "propertyNames") : NULL;
+        if (!s || c->draft < 6) continue;
+        member m = {M_FULL, 0, s, NULL};
+        uint32_t node = schema_node(c, &m, 1);
+        if (c->rc || r->status) return;
+        gnode x = c->g->nodes.p[node];
+        rx e = R_NONE;
+        bool ok = x.kind == G_TERM || x.kind == G_ALT;
+        if (node == c->g->any) ok = true, e = c->g->plain_string;
+        else if (x.kind == G_TERM) e = x.a;
+        for (uint32_t k = 0; x.kind == G_ALT && k < x.b; k++) {
+            gnode y = c->g->nodes.p[c->g->kids.p[x.a + k]];
+            if (y.kind == G_TERM) e = rx_alt2(r, e, y.a);
+            else if (y.kind != G_OBJ && y.kind != G_ARR) ok = false;
+        }
+        if (!ok)
+            schema_refuse(c, "unsupported_schema", o->v[i].s, "propertyNames",
+                          "only a plain schema of strings");
+        o->keys = rx_and2(r, o->keys, e);
+    }
+}
+
+static uint32_t object(schema_compiler *c, const member *v, uint32_t n)
+{
+    gram *g = c->g;
+    rx_arena *r = &g->r;
+    object_plan o = {.c = c, .v = v, .n = n};
+    uint32_t node = 0;
+    gobject x = {.min = schema_count(c, v, n, "minProperties", false),
+                 .max = schema_count(c, v, n, "maxProperties", true)};
+    collect(&o);
+    if (!c->rc) key_names(&o);
+    bool possible = !c->rc && named(&o);
+    if (possible && !c->rc) unnamed(&o);
+    if (!c->rc && !r->status) {
+        x.first = g->props.n;
+        x.n = o.props.n;
+        for (uint32_t i = 0; i < o.props.n; i++) VEC_PUSH(&r->status, g->props, o.props.p[i]);
+        x.extra = g->props.n;
+        x.n_extra = o.extra.n;
+        for (uint32_t i = 0; i < o.extra.n; i++) VEC_PUSH(&r->status, g->props, o.extra.p[i]);
+        VEC_PUSH(&r->status, g->objects, x);
+        uint32_t must = 0;
+        for (uint32_t i = 0; i < o.props.n; i++) must += o.props.p[i].required;
+        possible = possible && must <= x.max && x.min <= x.max && (o.extra.n || x.min <= o.props.n);
+        node = possible ? gram_node(g, G_OBJ, g->objects.n - 1, 0) : gram_term(g, R_NONE);
+    }
+    free(o.names.p);
+    free(o.index.slot);
+    free(o.patterns.p);
+    free(o.props.p);
+    free(o.extra.p);
+    return node;
+}
+
+/* Draft by draft: the list of a schema's first items and the schema of the others. */
+static void item_keywords(schema_compiler *c, const json *s, const json **list, const json **rest)
+{
+    const json *items = json_get(s, "items");
+    *list = c->draft >= 2020 ? json_get(s, "prefixItems") : NULL;
+    *rest = items;
+    if (items && items->type == JSON_ARRAY) {
+        *list = items;
+        *rest = json_get(s, "additionalItems");
+    }
+    if (*list && (*list)->type != JSON_ARRAY) {
+        schema_refuse(c, "invalid_schema", s, "prefixItems", "not an array");
+        *list = NULL;
+    }
+}
+
+static uint32_t array(schema_compiler *c, const member *v, uint32_t n)
+{
+    gram *g = c->g;
+    rx_arena *r = &g->r;
+    member_set set = {0};
+    VEC(uint32_t) nodes = {0};
+    garray x = {.min = schema_count(c, v, n, "minItems", false),
+                .max = schema_count(c, v, n, "maxItems", true)};
+    const json *list, *rest;
+    size_t longest = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        if (v[i].kind != M_BASE) continue;
+        item_keywords(c, v[i].s, &list, &rest);
+        if (list && list->len > longest) longest = list->len;
+    }
+    for (size_t k = 0; k <= longest && !c->rc && !r->status; k++) {
+        uint32_t node = g->any;
+        set.n = 0;
+        for (uint32_t i = 0; i < n; i++) {
+            if (v[i].kind != M_BASE) continue;
+            item_keywords(c, v[i].s, &list, &rest);
+            const json *s = list && k < list->len ? json_at(list, k) : rest;
+            if (s) VEC_PUSH(&r->status, set, (member){M_FULL, 0, s, NULL});
+        }
+        if (set.n) node = schema_child(c, set.p, set.n);
+        if (c->rc || r->status) break;
+        bool never = gram_never(g, node);
+        if (k < longest && never && x.max > k) x.max = (uint32_t)k;
+        if (k < longest) VEC_PUSH(&r->status, nodes, node);
+        else x.item = never ? GRAM_NONE : node;
+    }
+    x.first = g->kids.n;
+    x.n = nodes.n;
+    for (uint32_t i = 0; i < nodes.n; i++) VEC_PUSH(&r->status, g->kids, nodes.p[i]);
+    free(set.p);
+    free(nodes.p);
+    if (c->rc || r->status) return 0;
+    if (x.item == GRAM_NONE && x.max > x.n) x.max = x.n;
+    if (x.min > x.max) return gram_term(g, R_NONE);
+    VEC_PUSH(&r->status, g->arrays, x);
+    return gram_node(g, G_ARR, g->arrays.n - 1, 0);
+}
+
+/* Keywords that are refused, but only where the type they speak of is still possible. */
+static void refuse_unsupported(schema_compiler *c, const member *v, uint32_t n, uint32_t types)
+{
+    static const struct {
+        const char *key, *words;
+        uint32_t types;
+        int since;
+    } refused[] = {
+        {"not", "not supported", T_ALL, 4},
+        {"if", "not supported", T_ALL, 7},
+        {"contains", "not supported", T_ARRAY, 6},
+        {"unevaluatedItems", "not supported", T_ARRAY, 2019},
+        {"unevaluatedProperties", "not supported", T_OBJECT, 2019},
+        {"dependentSchemas", "not supported", T_OBJECT, 2019},
+        {"$dynamicRef", "not supported", T_ALL, 2020},
+        {"$recursiveRef", "not supported", T_ALL, 2019},
+    };
+    uint32_t most = schema_count(c, v, n, "maxItems", true);
+    for (uint32_t i = 0; i < n && !c->rc; i++) {
+        const json *s = v[i].s, *u;
+        if (v[i].kind != M_BASE) continue;
+        for (size_t k = 0; k < sizeof refused / sizeof *refused; k++)
+            if ((refused[k].types & types) && c->draft >= refused[k].since &&
+                json_get(s, refused[k].key))
+                schema_refuse(c, "unsupported_schema", s, refused[k].key, "%s", refused[k].words);
+        u = json_get(s, "uniqueItems");
+        if (u && u->type != JSON_FALSE && (types & T_ARRAY) && most > 1)
+            schema_refuse(c, "unsupported_schema", s, "uniqueItems",
+                          "only false, or beside maxItems of at most 1");
+    }
+}
+
+static bool constrains(const member *v, uint32_t n, const char *const *keys)
+{
+    for (uint32_t i = 0; i < n; i++)
+        for (int k = 0; keys[k]; k++)
+            if (v[i].kind != M_BASE || json_get(v[i].s, keys[k])) return true;
+    return false;
+}
+
+/* The enumerated values that also satisfy the rest of the set. */
+static uint32_t enumerated(schema_compiler *c, const member *v, uint32_t n, rx values,
+                           uint32_t types, bool integer)
+{
+    static const char *const containers[] = {"properties",
+                                             "required",
+                                             "additionalProperties",
+                                             "patternProperties",
+                                             "minProperties",
+                                             "maxProperties",
+                                             "propertyNames",
+                                             "items",
+                                             "prefixItems",
+                                             "additionalItems",
+                                             "minItems",
+                                             "maxItems",
+                                             NULL};
+    static const char *const scalar[] = {
+        "minLength", "maxLength",        "pattern",          "format",     "minimum",
+        "maximum",   "exclusiveMinimum", "exclusiveMaximum", "multipleOf", NULL};
+    rx_arena *r = &c->g->r;
+    rx open = rx_alt2(r, rx_cat(r, rx_byte(r, '{'), R_ALL), rx_cat(r, rx_byte(r, '['), R_ALL));
+    if ((types & (T_ARRAY | T_OBJECT)) && constrains(v, n, containers) &&
+        rx_live(r, rx_and2(r, values, open)))
+        schema_refuse(c, "unsupported_schema", v[0].s, "enum",
+                      "objects or arrays beside keywords about their content");
+    if (constrains(v, n, scalar)) {
+        rx ok = rx_alt2(r, open, rx_alt2(r, rx_str(r, "null"), rx_str(r, "true")));
+        ok = rx_alt2(r, ok, rx_str(r, "false"));
+        if (types & T_NUMBER) ok = rx_alt2(r, ok, schema_number(c, v, n, integer));
+        if (types & T_STRING) ok = rx_alt2(r, ok, schema_string(c, v, n));
+        values = rx_and2(r, values, ok);
+    }
+    if (!c->rc && !rx_live(r, values)) values = R_NONE;
+    return gram_term(c->g, values);
+}
+
+uint32_t schema_emit(schema_compiler *c, const member *v, uint32_t n)
+{
+    gram *g = c->g;
+    rx_arena *r = &g->r;
+    bool integer, given;
+    uint32_t types = schema_types(c, v, n, &integer), k = 0, out[3];
+    if (!c->rc) refuse_unsupported(c, v, n, types);
+    rx values = c->rc ? R_NONE : schema_enum(c, v, n, types, integer, &given);
+    if (c->rc || r->status) return 0;
+    if (given) return enumerated(c, v, n, values, types, integer);
+    rx w[4] = {R_NONE, R_NONE, R_NONE, R_NONE};
+    if (types & T_NULL) w[0] = rx_str(r, "null");
+    if (types & T_BOOL) w[1] = rx_alt2(r, rx_str(r, "true"), rx_str(r, "false"));
+    if (types & T_NUMBER) w[2] = schema_number(c, v, n, integer);
+    if (types & T_STRING) w[3] = schema_string(c, v, n);
+    for (int i = 2; i < 4; i++)
+        if (!c->rc && w[i] != R_NONE && !rx_live(r, w[i])) w[i] = R_NONE;
+    rx e = rx_alt(r, w, 4);
+    if (e != R_NONE) out[k++] = gram_term(g, e);
+    if (!c->rc && types & T_OBJECT) out[k++] = object(c, v, n);
+    if (!c->rc && types & T_ARRAY) out[k++] = array(c, v, n);
+    if (c->rc || r->status) return 0;
+    uint32_t m = 0;
+    for (uint32_t i = 0; i < k; i++)
+        if (!gram_never(g, out[i])) out[m++] = out[i];
+    return gram_list(g, G_ALT, out, m);
+}

@@ -1,0 +1,51 @@
+/* vec.h - growing arrays and a sticky error for the grammar compiler.  A push that finds no memory
+ * leaves the array as it was and writes ERR_NOMEM to the status given: code that builds something
+ * looks at the status once, at its end.  Thread: as the owner's. */
+#ifndef QUERN_ENGINE_GRAMMAR_VEC_H
+#define QUERN_ENGINE_GRAMMAR_VEC_H
+
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define VEC(T)           \
+    struct {             \
+        T *p;            \
+        uint32_t n, cap; \
+    }
+
+/* Room for one more element behind n; the array itself when there is no memory. */
+static inline void *vec_room(void *p, uint32_t n, uint32_t *cap, size_t size, int *status)
+{
+    if (n < *cap) return p;
+    uint32_t c = *cap ? *cap * 2 : 16;
+    void *q = *cap > UINT32_MAX / 4 ? NULL : realloc(p, c * size);
+    if (!q) {
+        *status = ERR_NOMEM;
+        return p;
+    }
+    *cap = c;
+    return q;
+}
+#define VEC_PUSH(status, v, ...)                                           \
+    do {                                                                   \
+        (v).p = vec_room((v).p, (v).n, &(v).cap, sizeof *(v).p, (status)); \
+        if ((v).n < (v).cap) (v).p[(v).n++] = (__VA_ARGS__);               \
+    } while (0)
+
+static inline uint64_t hash_mix(uint64_t h, uint64_t x)
+{
+    h = (h ^ x) * 0x9e3779b97f4a7c15ull;
+    return h ^ h >> 29;
+}
+
+/* Open-addressing table of ids; 0 = free slot.  The owner compares. */
+typedef struct {
+    uint32_t *slot; /* [cap] */
+    uint32_t cap, n;
+} id_table;
+
+#endif

@@ -1,0 +1,86 @@
+/* cmd_grammar.c - `quern grammar-check`: which texts keep to a JSON Schema, judged by the automaton
+ * that constrains generation.  One JSON string a line in, `accept` or `reject` a line out.
+ * Refuses (exit code 2) a schema that cannot be enforced exactly, and lines that are no strings.
+ * Thread: main. */
+#include "server/cmd.h"
+#include "server/cmd_model.h"
+
+#include "base/file.h"
+#include "base/json.h"
+#include "engine/grammar/grammar.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const size_t SCHEMA_MAX = (size_t)16 << 20, BATCH_MAX = (size_t)1 << 30;
+
+static int check_line(grammar *g, const char *line, size_t n, int number, err *e)
+{
+    const json *root;
+    json_doc *d = json_parse(line, n, NULL, &root, e);
+    int rc = 0;
+    if (!d) return err_prefix(e, "line %d", number);
+    if (root->type != JSON_STRING)
+        rc = err_set(e, ERR_INVALID, "line %d: one JSON string is wanted, not %s", number,
+                     json_type_name(root));
+    else rc = grammar_accepts(g, root->str, root->len);
+    json_free(d);
+    if (rc == ERR_NOMEM || rc == ERR_LIMIT)
+        return err_set(e, rc, "line %d: %s", number,
+                       rc == ERR_NOMEM ? "out of memory"
+                                       : "the text nests or branches more than a request may");
+    if (rc < 0) return rc;
+    puts(rc ? "accept" : "reject");
+    return 0;
+}
+
+static int check_lines(grammar *g, const char *path, err *e)
+{
+    buf in = {0};
+    int rc = file_read(path, BATCH_MAX, &in, e), number = 0;
+    const char *at = in.v, *end = in.v + in.len;
+    while (!rc && at < end) {
+        const char *stop = memchr(at, '\n', (size_t)(end - at));
+        size_t n = (size_t)((stop ? stop : end) - at);
+        number++;
+        if (n && !(n == 1 && *at == '\r')) rc = check_line(g, at, n, number, e);
+        at += n + 1;
+    }
+    buf_clear(&in);
+    return rc;
+}
+
+int cmd_grammar_check(const options *o)
+{
+    err e = {0};
+    buf text = {0};
+    grammar *g = NULL;
+    grammar_error why = {0};
+    int code = 0;
+    if (!o->schema || !o->batch) {
+        err_set(&e, ERR_INVALID,
+                "usage: quern grammar-check --schema FILE --batch FILE.jsonl [--key-order "
+                "schema|free]");
+        return cmd_fail(&e);
+    }
+    if (file_read(o->schema, SCHEMA_MAX, &text, &e)) {
+        code = cmd_fail(&e);
+        goto out;
+    }
+    const grammar_spec spec = {.kind = GRAMMAR_SCHEMA,
+                               .text = buf_str(&text),
+                               .n = text.len,
+                               .free_order = !strcmp(o->key_order, "free")};
+    int rc = grammar_compile(&spec, &g, &why);
+    if (rc) {
+        fprintf(stderr, "quern: %s%s%s\n", why.code ? why.code : "", why.code ? ": " : "",
+                why.e.msg);
+        code = rc == ERR_NOMEM ? 1 : 2;
+        goto out;
+    }
+    if (check_lines(g, o->batch, &e)) code = cmd_fail(&e);
+out:
+    grammar_release(g);
+    buf_clear(&text);
+    return code;
+}

@@ -1,0 +1,302 @@
+/* test_grammar.c - JSON Schema to automaton: what must be accepted, rejected, and refused by name;
+ * patterns, number ranges, key order, references, splitting, limits and damage. */
+#include "engine/grammar/grammar.h"
+
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static grammar *compile(const char *schema, bool free_order)
+{
+    grammar *g = NULL;
+    grammar_error why;
+    const grammar_spec s = {
+        .kind = GRAMMAR_SCHEMA, .text = schema, .n = strlen(schema), .free_order = free_order};
+    int rc = grammar_compile(&s, &g, &why);
+    ck_assert_msg(rc == 0, "%s: %s", schema, why.e.msg);
+    return g;
+}
+
+typedef struct {
+    const char *schema;
+    const char *yes[10], *no[10]; /* NULL-terminated */
+} verdicts;
+
+static void judge(const verdicts *v, size_t n, bool free_order)
+{
+    for (size_t i = 0; i < n; i++) {
+        grammar *g = compile(v[i].schema, free_order);
+        for (const char *const *t = v[i].yes; *t; t++)
+            ck_assert_msg(grammar_accepts(g, *t, strlen(*t)) == 1, "%s rejects %s", v[i].schema,
+                          *t);
+        for (const char *const *t = v[i].no; *t; t++)
+            ck_assert_msg(grammar_accepts(g, *t, strlen(*t)) == 0, "%s accepts %s", v[i].schema,
+                          *t);
+        grammar_release(g);
+    }
+}
+#define JUDGE(free_order, ...)                                  \
+    do {                                                        \
+        static const verdicts table[] = {__VA_ARGS__};          \
+        judge(table, sizeof table / sizeof *table, free_order); \
+    } while (0)
+
+START_TEST(any_json)
+{
+    JUDGE(false,
+          {"true",
+           {"null", " [1,-0.5e+3, {\"a\":[]}]\n", "\"\\ud83d\\ude00\\u0000\xc3\xa9\"", "{}", "-0"},
+           {"", "01", "[1,]", "{\"a\" 1}", "\"\xc3\"", "\"\\ud83d\"", "nul", "1 2"}});
+}
+END_TEST
+
+START_TEST(scalars)
+{
+    JUDGE(false,
+          {"{\"type\":\"integer\",\"minimum\":-12,\"exclusiveMaximum\":105}",
+           {"-12", "0", "-0", "99", "104"},
+           {"-13", "105", "1.0", "\"1\"", "007"}},
+          {"{\"type\":\"integer\",\"minimum\":18446744073709551615}",
+           {"18446744073709551615", "99999999999999999999"},
+           {"18446744073709551614", "-1", "0"}},
+          {"{\"type\":\"number\",\"exclusiveMinimum\":-0.25,\"maximum\":1.5}",
+           {"-0.249", "0", "-0.0", "1.5", "1.500", "1.49"},
+           {"-0.25", "-0.250", "1.501", "1e0", "2", "-1"}},
+          {"{\"type\":\"number\",\"minimum\":2.5,\"maximum\":2.5}", {"2.5", "2.50"}, {"2", "2.51"}},
+          {"{\"type\":\"number\",\"multipleOf\":0.05}",
+           {"0", "1.25", "-3.10", "7"},
+           {"0.01", "1.255"}},
+          {"{\"type\":\"integer\",\"multipleOf\":7,\"minimum\":50}", {"56", "700"}, {"49", "57"}},
+          {"{\"type\":\"number\",\"exclusiveMinimum\":0}", {"0.5", "1"}, {"0", "-0", "0.0", "-1"}},
+          {"{\"type\":\"string\",\"minLength\":2,\"maxLength\":3}",
+           {"\"ab\"", "\"\\u00e9\\ud83d\\ude00\"", "\"\xf0\x9f\x98\x80zz\""},
+           {"\"a\"", "\"abcd\"", "\"\\u00e9\""}},
+          {"{\"enum\":[\"a\\\"b\",1.50,null,{\"k\":[1]},\"\"]}",
+           {"\"a\\\"b\"", "1.5", "1.50", "null", "{ \"k\": [1]}", "\"\""},
+           {"\"a\"", "1", "{}", "true"}},
+          {"{\"const\":\"x\",\"type\":[\"string\",\"null\"]}", {"\"x\""}, {"null", "\"y\""}},
+          {"{\"enum\":[\"apple\",\"bee\",\"cat\"],\"pattern\":\"e\"}",
+           {"\"apple\"", "\"bee\""},
+           {"\"cat\"", "\"e\""}},
+          {"{\"type\":\"string\",\"format\":\"date\"}",
+           {"\"2024-02-29\"", "\"1999-12-31\""},
+           {"\"2023-02-29\"", "\"1999-13-01\"", "\"99-1-1\""}},
+          {"{\"type\":\"string\",\"format\":\"ipv6\"}",
+           {"\"::1\"", "\"1:2:3:4:5:6:7:8\"", "\"::ffff:1.2.3.4\""},
+           {"\"1:2\"", "\":::1\"", "\"12345::\""}},
+          {"{\"type\":\"string\",\"format\":\"uri\"}",
+           {"\"https://a.b/c?d#e\"", "\"urn:x:y\""},
+           {"\"a b\"", "\"/c\"", "\"http://a b\""}},
+          {"{\"type\":\"string\",\"format\":\"not-a-format\"}", {"\"x\""}, {"1"}});
+}
+END_TEST
+
+START_TEST(patterns)
+{
+    JUDGE(false, {"{\"type\":\"string\",\"pattern\":\"b\"}", {"\"abc\"", "\"b\""}, {"\"ac\"", "b"}},
+          {"{\"type\":\"string\",\"pattern\":\"^a|c$\"}",
+           {"\"ax\"", "\"xc\"", "\"a\""},
+           {"\"xax\"", "\"cx\""}},
+          {"{\"type\":\"string\",\"pattern\":\"(^foo$)|(^ba[rz]+$)\"}",
+           {"\"foo\"", "\"barr\""},
+           {"\"foobar\"", "\"xfoo\"", "\"ba\""}},
+          {"{\"type\":\"string\",\"pattern\":\"(^|,)x(,|$)\"}",
+           {"\"x\"", "\"a,x\"", "\"x,b\"", "\"a,x,b\""},
+           {"\"ax\"", "\"xb\""}},
+          {"{\"type\":\"string\",\"pattern\":\"^[^\\\"a]\\\\d{2,3}?$\"}",
+           {"\"b12\"", "\"\\\\123\""},
+           {"\"a12\"", "\"\\\"12\"", "\"b1\"", "\"b1234\""}});
+}
+END_TEST
+
+START_TEST(objects)
+{
+    JUDGE(false,
+          {"{\"properties\":{\"a\":{\"type\":\"integer\"},\"b\":{}},\"required\":[\"b\"],"
+           "\"type\":\"object\"}",
+           {"{\"a\":1,\"b\":2}", "{\"b\":0}", "{\"b\":0, \"z\":[]}"},
+           {"{}", "{\"b\":1,\"a\":1}", "{\"a\":\"1\",\"b\":2}", "{\"b\":1,\"b\":2}", "[]"}},
+          {"{\"type\":\"object\",\"additionalProperties\":{\"type\":\"null\"},"
+           "\"minProperties\":1,\"maxProperties\":2}",
+           {"{\"x\":null}", "{\"x\":null,\"y\":null}"},
+           {"{}", "{\"x\":1}", "{\"x\":null,\"y\":null,\"z\":null}"}},
+          {"{\"type\":\"object\",\"properties\":{\"pa\":{\"minimum\":3}},\"patternProperties\":"
+           "{\"^p\":{\"type\":\"integer\"},\"q$\":{\"maximum\":5}},\"additionalProperties\":false}",
+           {"{\"pa\":3}", "{\"pb\":9}", "{\"pq\":5}", "{\"xq\":4.5}"},
+           {"{\"pa\":2}", "{\"pq\":6}", "{\"pq\":4.5}", "{\"zz\":1}"}},
+          {"{\"type\":\"object\",\"propertyNames\":{\"maxLength\":2}}",
+           {"{\"ab\":1}"},
+           {"{\"abc\":1}"}},
+          {"{\"type\":\"object\",\"dependentRequired\":{\"a\":[\"b\"]}}",
+           {"{}", "{\"b\":1}", "{\"a\":1,\"b\":1}"},
+           {"{\"a\":1}"}},
+          {"{\"type\":\"array\",\"prefixItems\":[{\"const\":1}],\"items\":{\"type\":\"string\"},"
+           "\"minItems\":1,\"maxItems\":3}",
+           {"[1]", "[1, \"a\",\"b\"]"},
+           {"[]", "[\"a\"]", "[1,1]", "[1,\"a\",\"b\",\"c\"]"}});
+    JUDGE(true, {"{\"type\":\"object\",\"properties\":{\"a\":{},\"b\":{}},\"required\":[\"b\"],"
+                 "\"additionalProperties\":false,\"maxProperties\":2}",
+                 {"{\"b\":1,\"a\":1}", "{\"a\":1,\"b\":1}", "{\"b\":1}"},
+                 {"{\"a\":1}", "{\"b\":1,\"b\":1}", "{\"b\":1,\"c\":1}"}});
+}
+END_TEST
+
+START_TEST(combined)
+{
+    JUDGE(
+        false,
+        {"{\"allOf\":[{\"properties\":{\"a\":{\"minimum\":2}}},{\"properties\":{\"a\":{"
+         "\"maximum\":4}},\"required\":[\"a\"]}],\"type\":\"object\"}",
+         {"{\"a\":2}", "{\"a\":3.5}"},
+         {"{\"a\":1}", "{\"a\":5}", "{}"}},
+        {"{\"oneOf\":[{\"properties\":{\"k\":{\"const\":1},\"v\":{\"type\":\"string\"}},"
+         "\"required\":[\"k\"]},{\"properties\":{\"k\":{\"const\":2}},\"required\":[\"k\"]}],"
+         "\"type\":\"object\"}",
+         {"{\"k\":1,\"v\":\"\"}", "{\"k\":2,\"v\":7}"},
+         {"{\"k\":3}", "{}", "{\"k\":1,\"v\":7}"}},
+        {"{\"oneOf\":[{\"type\":\"integer\",\"maximum\":5},{\"type\":\"integer\",\"minimum\":3}]}",
+         {"2", "6", "-1"},
+         {"3", "5", "4"}},
+        {"{\"oneOf\":[{\"type\":\"string\"},{\"enum\":[\"a\",1]}]}",
+         {"\"b\"", "1"},
+         {"\"a\"", "\"\\u0061\"", "2"}},
+        {"{\"$defs\":{\"t\":{\"type\":\"object\",\"properties\":{\"next\":{\"$ref\":"
+         "\"#/$defs/t\"}},\"additionalProperties\":false}},\"$ref\":\"#/$defs/t\"}",
+         {"{}", "{\"next\":{\"next\":{\"next\":{}}}}"},
+         {"{\"next\":1}", "{\"next\":{\"x\":{}}}"}},
+        {"{\"definitions\":{\"a\":{\"minimum\":1}},\"properties\":{\"x\":{\"$ref\":"
+         "\"#/definitions/a\",\"maximum\":2}},\"$schema\":"
+         "\"http://json-schema.org/draft-07/schema#\",\"type\":\"object\"}",
+         {"{\"x\":9}", "{\"x\":\"s\"}"},
+         {"{\"x\":0}"}},
+        {"{\"anyOf\":[{\"type\":\"string\"},{\"type\":\"array\"}],\"maxLength\":1,\"maxItems\":1}",
+         {"\"a\"", "[1]"},
+         {"\"ab\"", "[1,2]", "1"}},
+        {"{\"anyOf\":[{\"$ref\":\"#/$defs/n\"},{\"type\":\"null\"}],\"$defs\":{\"n\":{\"items\":"
+         "{\"$ref\":\"#\"},\"type\":\"array\"}}}",
+         {"null", "[[null,[]]]"},
+         {"[1]", "{}"}});
+}
+END_TEST
+
+START_TEST(refusals)
+{
+    static const struct {
+        const char *schema, *code, *words;
+    } t[] = {
+        {"{\"properties\":{\"a/b\":{\"contains\":{},\"type\":\"array\"}}}", "unsupported_schema",
+         "keyword \"contains\" at #/properties/a~1b"},
+        {"{\"$ref\":\"http://x/y\"}", "unsupported_schema", "keyword \"$ref\" at #: "},
+        {"{\"$ref\":\"#/nowhere\"}", "invalid_schema", "leads nowhere"},
+        {"{\"$ref\":\"#\"}", "invalid_schema", "itself"},
+        {"{\"anyOf\":[{\"$ref\":\"#\"}]}", "grammar_too_complex", "too much work"},
+        {"{\"type\":\"strin\"}", "invalid_schema", "keyword \"type\""},
+        {"{\"pattern\":\"(?=a)\"}", "unsupported_schema", "look-around"},
+        {"{\"pattern\":\"(a)\\\\1\"}", "unsupported_schema", "back-reference"},
+        {"{\"pattern\":\"a**\"}", "unsupported_schema", "nothing to repeat"},
+        {"{\"minItems\":-1}", "invalid_schema", "keyword \"minItems\""},
+        {"{\"uniqueItems\":true}", "unsupported_schema", "uniqueItems"},
+        {"{\"oneOf\":[{\"type\":\"object\"},{\"required\":[\"a\"]}]}", "unsupported_schema",
+         "branches 0 and 1"},
+        {"{\"type\":\"string\",\"pattern\":\"^(?:a{1000}){2}$\",\"maxLength\":1999}",
+         "unsatisfiable_schema", "nothing"},
+        {"false", "unsatisfiable_schema", "nothing"},
+        {"{\"type\":\"object\",\"required\":[\"a\"],\"properties\":{\"a\":false}}",
+         "unsatisfiable_schema", "nothing"},
+        {"{\"$defs\":{\"t\":{\"type\":\"object\",\"required\":[\"t\"],\"properties\":{\"t\":"
+         "{\"$ref\":\"#/$defs/t\"}}}},\"$ref\":\"#/$defs/t\"}",
+         "unsatisfiable_schema", "nothing"},
+        {"{\"a\":1,\"a\":2}", "invalid_schema", "the schema"},
+        {"[]", "invalid_schema", "an object or a boolean"},
+        {"{", "invalid_schema", "the schema"},
+    };
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+        grammar *g = NULL;
+        grammar_error why;
+        const grammar_spec s = {
+            .kind = GRAMMAR_SCHEMA, .text = t[i].schema, .n = strlen(t[i].schema)};
+        ck_assert_msg(grammar_compile(&s, &g, &why) < 0, "%s compiles", t[i].schema);
+        ck_assert_msg(why.code && !strcmp(why.code, t[i].code) && strstr(why.e.msg, t[i].words),
+                      "%s: %s: %s", t[i].schema, why.code, why.e.msg);
+    }
+}
+END_TEST
+
+START_TEST(other_kinds)
+{
+    grammar *g;
+    grammar_error why;
+    static const char *const words[] = {"yes", "no", "yellow"};
+    const grammar_spec choice = {.kind = GRAMMAR_CHOICE, .choices = words, .n_choices = 3};
+    const grammar_spec regex = {.kind = GRAMMAR_REGEX, .text = "[a-c]{2}|\xc3\xa9\"+", .n = 13};
+    const grammar_spec object = {.kind = GRAMMAR_JSON_OBJECT};
+    ck_assert_int_eq(grammar_compile(&choice, &g, &why), 0);
+    ck_assert_int_eq(grammar_accepts(g, "yellow", 6), 1);
+    ck_assert_int_eq(grammar_accepts(g, "ye", 2), 0);
+    ck_assert_int_eq(grammar_accepts(g, "no!", 3), 0);
+    grammar_release(grammar_ref(g));
+    grammar_release(g);
+    ck_assert_int_eq(grammar_compile(&regex, &g, &why), 0);
+    ck_assert_int_eq(grammar_accepts(g, "ab", 2), 1);
+    ck_assert_int_eq(grammar_accepts(g, "abc", 3), 0);
+    ck_assert_int_eq(grammar_accepts(g, "\xc3\xa9\"\"", 4), 1);
+    grammar_release(g);
+    ck_assert_int_eq(grammar_compile(&object, &g, &why), 0);
+    ck_assert_int_eq(grammar_accepts(g, "{\"a\":[]}", 8), 1);
+    ck_assert_int_eq(grammar_accepts(g, "[]", 2), 0);
+    grammar_release(g);
+}
+END_TEST
+
+/* Patterns that blow up elsewhere, counters, wide objects: bounded, and right. */
+START_TEST(hostile)
+{
+    char *big = malloc(1 << 20), *p = big;
+    JUDGE(false,
+          {"{\"type\":\"string\",\"pattern\":\"^(([a-z]+)+)+$\"}",
+           {"\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\""},
+           {"\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!\""}},
+          {"{\"type\":\"string\",\"pattern\":\"^((a{1000}){1000}){1000}$\"}", {NULL}, {"\"aa\""}},
+          {"{\"type\":\"array\",\"minItems\":1,\"maxItems\":1000000000}", {"[1]"}, {"[]"}},
+          {"{\"type\":\"string\",\"pattern\":\"(a|b)*a(a|b){13}$\"}",
+           {"\"abbbbbbbbbbbbb\""},
+           {"\"bbbbbbbbbbbbbb\""}});
+    p += sprintf(p, "{\"type\":\"object\",\"properties\":{");
+    for (int i = 0; i < 1000; i++)
+        p += sprintf(p, "%s\"k%d\":{\"type\":\"integer\"}", i ? "," : "", i);
+    sprintf(p, "}}");
+    grammar *g = compile(big, false);
+    ck_assert_int_eq(grammar_accepts(g, "{\"k3\":1,\"k999\":2}", 17), 1);
+    ck_assert_int_eq(grammar_accepts(g, "{\"k999\":1,\"k3\":2}", 17), 0);
+    ck_assert_int_eq(grammar_accepts(g, "{\"k3\":\"\"}", 9), 0);
+    grammar_release(g);
+    memset(big, '[', 2000);
+    g = compile("true", false);
+    ck_assert_int_eq(grammar_accepts(g, big, 2000), ERR_LIMIT);
+    ck_assert_int_eq(grammar_accepts(g, "[]", 2), 1); /* and goes on afterwards */
+    grammar_release(g);
+    free(big);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("grammar");
+    TCase *t = tcase_create("grammar");
+    tcase_set_timeout(t, 60);
+    tcase_add_test(t, any_json);
+    tcase_add_test(t, scalars);
+    tcase_add_test(t, patterns);
+    tcase_add_test(t, objects);
+    tcase_add_test(t, combined);
+    tcase_add_test(t, refusals);
+    tcase_add_test(t, other_kinds);
+    tcase_add_test(t, hostile);
+    suite_add_tcase(s, t);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_ENV);
+    int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed ? 1 : 0;
+}
