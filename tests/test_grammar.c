@@ -180,6 +180,33 @@ START_TEST(combined)
 }
 END_TEST
 
+START_TEST(negated)
+{
+    JUDGE(false,
+          {"{\"type\":[\"object\",\"null\"],\"oneOf\":[{\"required\":[\"a\"]},{\"required\":[\"b\","
+           "\"c\"]}]}",
+           {"{\"a\":1}", "{\"b\":1,\"c\":1}", "{\"a\":1,\"b\":1}"},
+           {"{}", "{\"a\":1,\"b\":1,\"c\":1}", "{\"b\":1}", "null"}},
+          {"{\"not\":{\"type\":[\"integer\",\"object\"]}}",
+           {"1.5", "\"\"", "[{}]", "true"},
+           {"1", "{}", "-0"}},
+          {"{\"type\":\"string\",\"not\":{\"anyOf\":[{\"pattern\":\"^a\"},{\"maxLength\":2}]}}",
+           {"\"bcd\""},
+           {"\"abc\"", "\"bc\"", "\"\\u0061bc\""}},
+          {"{\"not\":{\"enum\":[1,\"x\",null]},\"type\":[\"number\",\"string\",\"null\"]}",
+           {"2", "\"y\"", "1.5"},
+           {"1", "1.0", "1e0", "\"x\"", "\"\\u0078\"", "null"}},
+          {"{\"type\":\"object\",\"not\":{\"properties\":{\"k\":{\"minimum\":3}}}}",
+           {"{\"k\":2}"},
+           {"{\"k\":3}", "{}", "{\"k\":\"\"}"}},
+          {"{\"type\":\"object\",\"if\":{\"properties\":{\"t\":{\"const\":\"x\"}},\"required\":"
+           "[\"t\"]},\"then\":{\"required\":[\"v\"]},\"else\":{\"properties\":{\"v\":false}}}",
+           {"{\"t\":\"x\",\"v\":1}", "{\"t\":\"y\"}", "{}"},
+           {"{\"t\":\"x\"}", "{\"t\":\"y\",\"v\":1}", "{\"v\":1}"}},
+          {"{\"not\":{\"not\":{\"type\":\"null\"}}}", {"null"}, {"1"}});
+}
+END_TEST
+
 START_TEST(refusals)
 {
     static const struct {
@@ -197,7 +224,7 @@ START_TEST(refusals)
         {"{\"pattern\":\"a**\"}", "unsupported_schema", "nothing to repeat"},
         {"{\"minItems\":-1}", "invalid_schema", "keyword \"minItems\""},
         {"{\"uniqueItems\":true}", "unsupported_schema", "uniqueItems"},
-        {"{\"oneOf\":[{\"type\":\"object\"},{\"required\":[\"a\"]}]}", "unsupported_schema",
+        {"{\"oneOf\":[{\"items\":{\"type\":\"null\"}},{\"minItems\":2}]}", "unsupported_schema",
          "branches 0 and 1"},
         {"{\"type\":\"string\",\"pattern\":\"^(?:a{1000}){2}$\",\"maxLength\":1999}",
          "unsatisfiable_schema", "nothing"},
@@ -290,6 +317,7 @@ int main(void)
     tcase_add_test(t, patterns);
     tcase_add_test(t, objects);
     tcase_add_test(t, combined);
+    tcase_add_test(t, negated);
     tcase_add_test(t, refusals);
     tcase_add_test(t, other_kinds);
     tcase_add_test(t, hostile);

@@ -11,7 +11,7 @@
 
 /* A compile may cost this many derivatives, a text this many; past REWIND nodes the automaton is
  * started anew before the next text. */
-enum { COMPILE_FUEL = 2000000, TEXT_FUEL = 2000000, REWIND = 300000, REWIND_CONFIGS = 30000 };
+enum { COMPILE_FUEL = 10000000, TEXT_FUEL = 2000000, REWIND = 300000, REWIND_CONFIGS = 30000 };
 
 struct grammar {
     atomic_int refs;

@@ -103,7 +103,7 @@ static const json *find_anchor(const json *at, const char *name)
     return NULL;
 }
 
-static const json *resolve(schema_compiler *c, const json *s, const json *ref)
+const json *schema_resolve(schema_compiler *c, const json *s, const json *ref)
 {
     char token[512];
     const json *at = c->root, *id = json_get(c->root, "$id");
@@ -179,7 +179,7 @@ static void expand(schema_compiler *c, member_set *out, uint32_t self)
     uint32_t at = self + 1;
     const char *depend = c->draft <= 7 ? "dependencies" : "dependentRequired";
     if (ref && c->draft <= 7) { /* siblings do not count */
-        const json *to = resolve(c, s, ref);
+        const json *to = schema_resolve(c, s, ref);
         if (!c->rc) add_member(c, out, &at, (member){M_FULL, self + 1, to, NULL});
         return;
     }
@@ -187,7 +187,7 @@ static void expand(schema_compiler *c, member_set *out, uint32_t self)
         if (!strcmp(k->key, "properties")) {
             add_member(c, out, &at, (member){M_BASE, 0, s, NULL});
         } else if (k == ref) {
-            const json *to = resolve(c, s, ref);
+            const json *to = schema_resolve(c, s, ref);
             if (!c->rc) add_member(c, out, &at, (member){M_FULL, self + 1, to, NULL});
         } else if (!strcmp(k->key, "allOf")) {
             if (k->type != JSON_ARRAY)
@@ -198,6 +198,10 @@ static void expand(schema_compiler *c, member_set *out, uint32_t self)
             add_member(c, out, &at, (member){M_ANY_OF, 0, s, NULL});
         } else if (!strcmp(k->key, "oneOf")) {
             add_member(c, out, &at, (member){M_ONE_OF, 0, s, NULL});
+        } else if (!strcmp(k->key, "not")) {
+            add_member(c, out, &at, (member){M_NOT, 0, k, NULL});
+        } else if (!strcmp(k->key, "if") && c->draft >= 7) {
+            add_member(c, out, &at, (member){M_IF, 0, s, NULL});
         } else if (!strcmp(k->key, depend)) {
             add_dependencies(c, out, &at, s, k);
         }
@@ -205,136 +209,7 @@ static void expand(schema_compiler *c, member_set *out, uint32_t self)
     if (!c->rc) add_member(c, out, &at, (member){M_BASE, 0, s, NULL}); /* where not added yet */
 }
 
-/* ---- splitting ---- */
-/* The set with others in the place of one member. */
-static uint32_t with(schema_compiler *c, const member_set *set, uint32_t place, const member *add,
-                     uint32_t n_add)
-{
-    member_set v = {0};
-    uint32_t node = 0;
-    for (uint32_t i = 0; i < set->n; i++) {
-        if (i != place) VEC_PUSH(&c->g->r.status, v, set->p[i]);
-        for (uint32_t k = 0; i == place && k < n_add; k++) VEC_PUSH(&c->g->r.status, v, add[k]);
-    }
-    if (!c->g->r.status) node = schema_node(c, v.p, v.n);
-    free(v.p);
-    return node;
-}
-
-static uint32_t split_dependency(schema_compiler *c, const member_set *set, uint32_t i)
-{
-    const json *s = set->p[i].s, *d = set->p[i].name;
-    uint32_t out[2];
-    member_set must = {0};
-    const member absent = {M_FORBID, 0, s, d};
-    if (d->type != JSON_ARRAY && c->draft > 7) {
-        schema_refuse(c, "invalid_schema", s, "dependentRequired", "not a list of names");
-        return 0;
-    }
-    out[0] = with(c, set, i, &absent, 1);
-    VEC_PUSH(&c->g->r.status, must, (member){M_REQUIRE, 0, s, d});
-    if (d->type != JSON_ARRAY) VEC_PUSH(&c->g->r.status, must, (member){M_FULL, 0, d, NULL});
-    for (const json *k = d->type == JSON_ARRAY ? d->child : NULL; k && !c->rc; k = k->next) {
-        if (k->type != JSON_STRING)
-            schema_refuse(c, "invalid_schema", s, "dependencies", "not a list of names");
-        VEC_PUSH(&c->g->r.status, must, (member){M_REQUIRE, 0, s, k});
-    }
-    out[1] = c->rc || c->g->r.status ? 0 : with(c, set, i, must.p, must.n);
-    free(must.p);
-    if (c->rc || c->g->r.status) return 0;
-    uint32_t n = 0;
-    for (int k = 0; k < 2; k++)
-        if (!gram_never(c->g, out[k])) out[n++] = out[k];
-    return gram_list(c->g, G_ALT, out, n);
-}
-
-/* Whether two branches exclude each other: their conjunction matches nothing. */
-static bool disjoint(schema_compiler *c, const member_set *set, uint32_t i, const json *a,
-                     const json *b, uint32_t *both)
-{
-    const member v[2] = {{M_FULL, 0, a, NULL}, {M_FULL, 0, b, NULL}};
-    grammar_error why = {0}, *keep = c->why;
-    uint32_t made = c->memo.n, queued = c->queue.n, depth = c->depth;
-    c->why = &why;
-    *both = with(c, set, i, v, 2);
-    c->why = keep;
-    if (c->rc) { /* what cannot be compiled proves nothing, and leaves nothing half made */
-        c->rc = 0;
-        c->depth = depth;
-        c->queue.n = queued;
-        for (uint32_t k = made; k < c->memo.n; k++) c->memo.p[k].n = GRAM_NONE;
-        *both = GRAM_NONE;
-        return false;
-    }
-    return gram_never(c->g, *both);
-}
-
-static uint32_t split_one_of(schema_compiler *c, const member_set *set, uint32_t i,
-                             const json *list, const uint32_t *nodes)
-{
-    gram *g = c->g;
-    rx_arena *r = &g->r;
-    const json *s = set->p[i].s;
-    VEC(uint32_t) out = {0};
-    rx plain = rx_alt2(r, g->plain_string, g->plain_number);
-    plain = rx_alt2(r, plain, rx_alt2(r, rx_str(r, "true"), rx_str(r, "false")));
-    plain = rx_alt2(r, plain, rx_str(r, "null"));
-    uint32_t a = 0, b, both;
-    for (const json *x = list->child; x && !c->rc; x = x->next, a++) {
-        rx others = R_NONE;
-        if (gram_never(g, nodes[a])) continue;
-        b = 0;
-        for (const json *y = list->child; y && !c->rc && !r->status; y = y->next, b++) {
-            if (a == b || gram_never(g, nodes[b]) || disjoint(c, set, i, x, y, &both)) continue;
-            if (g->nodes.p[nodes[a]].kind == G_TERM && g->nodes.p[nodes[b]].kind == G_TERM)
-                others = rx_alt2(r, others, g->nodes.p[nodes[b]].a);
-            else
-                schema_refuse(c, "unsupported_schema", s, "oneOf",
-                              "branches %u and %u are not provably disjoint", a < b ? a : b,
-                              a < b ? b : a);
-        }
-        uint32_t node = nodes[a];
-        if (others != R_NONE && !c->rc) { /* overlapping scalars: this one and none of the others */
-            rx v[3] = {g->nodes.p[node].a, plain, rx_not(r, others)};
-            rx e = rx_and(r, v, 3);
-            node = gram_term(g, rx_live(r, e) ? e : R_NONE);
-        }
-        if (!c->rc && !gram_never(g, node)) VEC_PUSH(&r->status, out, node);
-    }
-    uint32_t node = c->rc || r->status ? 0 : gram_list(g, G_ALT, out.p, out.n);
-    free(out.p);
-    return node;
-}
-
-static uint32_t split_choice(schema_compiler *c, const member_set *set, uint32_t i)
-{
-    bool one = set->p[i].kind == M_ONE_OF;
-    const char *key = one ? "oneOf" : "anyOf";
-    const json *s = set->p[i].s, *list = json_get(s, key);
-    VEC(uint32_t) nodes = {0};
-    uint32_t node = 0, m = 0;
-    if (list->type != JSON_ARRAY || !list->child) {
-        schema_refuse(c, "invalid_schema", s, key, "not a list of schemas");
-        return 0;
-    }
-    if (list->len > 2000 || c->branches > 100 * SCHEMA_MAX_BRANCHES)
-        schema_refuse(c, "schema_too_complex", s, key, "too many branches");
-    for (const json *k = list->child; k && !c->rc && !c->g->r.status; k = k->next) {
-        const member add = {M_FULL, 0, k, NULL};
-        c->branches++;
-        VEC_PUSH(&c->g->r.status, nodes, with(c, set, i, &add, 1));
-    }
-    if (!c->rc && !c->g->r.status && one && list->len > 1) {
-        node = split_one_of(c, set, i, list, nodes.p);
-    } else if (!c->rc && !c->g->r.status) {
-        for (uint32_t k = 0; k < nodes.n; k++)
-            if (!gram_never(c->g, nodes.p[k])) nodes.p[m++] = nodes.p[k];
-        node = gram_list(c->g, G_ALT, nodes.p, m);
-    }
-    free(nodes.p);
-    return node;
-}
-
+/* ---- nodes ---- */
 static bool check_schema(schema_compiler *c, const json *s)
 {
     if (s->type == JSON_OBJECT) return true;
@@ -365,8 +240,8 @@ uint32_t schema_node(schema_compiler *c, const member *v, uint32_t n)
     }
     for (uint32_t i = 0; i < all.n; i++) {
         if (all.p[i].kind == M_FULL) continue;
-        if (all.p[i].kind == M_ANY_OF || all.p[i].kind == M_ONE_OF || all.p[i].kind == M_DEPEND)
-            split = split == GRAM_NONE ? set.n : split;
+        bool choice = all.p[i].kind >= M_ANY_OF && all.p[i].kind <= M_NOT;
+        if (choice && split == GRAM_NONE) split = set.n;
         VEC_PUSH(&c->g->r.status, set, all.p[i]);
     }
     free(all.p);
@@ -377,8 +252,7 @@ uint32_t schema_node(schema_compiler *c, const member *v, uint32_t n)
         if (never) node = gram_term(c->g, R_NONE);
         else if (!set.n) node = c->g->any;
         else if (split == GRAM_NONE) node = schema_emit(c, set.p, set.n);
-        else if (set.p[split].kind == M_DEPEND) node = split_dependency(c, &set, split);
-        else node = split_choice(c, &set, split);
+        else node = schema_split(c, &set, split);
     }
     free(set.p);
     c->depth--;

@@ -25,9 +25,18 @@ typedef enum {
     M_BASE,   /* its own assertions: no allOf, $ref, anyOf, oneOf, dependencies */
     M_ANY_OF, /* only that keyword of it */
     M_ONE_OF,
-    M_DEPEND, /* one member of its dependencies; name is the property */
-    M_FORBID, /* an object has no property `name` */
-    M_REQUIRE /* an object has property `name` */
+    M_DEPEND,  /* one member of its dependencies; name is the property */
+    M_IF,      /* if, then, else */
+    M_NOT,     /* s does not hold */
+    M_FORBID,  /* an object has no property `name` */
+    M_REQUIRE, /* an object has property `name` */
+    /* what negation leaves: */
+    M_OBJECT,     /* it is an object */
+    M_PROP_NOT,   /* property `name` is there and does not satisfy s */
+    M_NOT_TYPE,   /* its type is not one of s */
+    M_NOT_ENUM,   /* it is none of the values of s */
+    M_NOT_STRING, /* it is a string that fails what s says of strings */
+    M_NOT_NUMBER
 } member_kind;
 
 typedef struct {
@@ -76,6 +85,9 @@ int schema_refuse(schema_compiler *c, const char *code, const json *where, const
 /* The node of a set; for sets below a property or item (child) references become rules. */
 uint32_t schema_node(schema_compiler *c, const member *v, uint32_t n);
 uint32_t schema_child(schema_compiler *c, const member *v, uint32_t n);
+/* schema_split.c: the node of a set whose member i is a choice. */
+uint32_t schema_split(schema_compiler *c, const member_set *set, uint32_t i);
+const json *schema_resolve(schema_compiler *c, const json *s, const json *ref);
 /* schema_emit.c: a set of BASE, FORBID and REQUIRE members only. */
 uint32_t schema_emit(schema_compiler *c, const member *v, uint32_t n);
 /* schema_scalar.c */
@@ -84,6 +96,8 @@ rx schema_string(schema_compiler *c, const member *v, uint32_t n);
 rx schema_number(schema_compiler *c, const member *v, uint32_t n, bool integer);
 rx schema_enum(schema_compiler *c, const member *v, uint32_t n, uint32_t types, bool integer,
                bool *given);
+/* e, scalars of the types given, without the values that M_NOT_ENUM members exclude. */
+rx schema_not_enum(schema_compiler *c, const member *v, uint32_t n, uint32_t types, rx e);
 rx schema_text(schema_compiler *c, const json *where, const char *s, size_t n); /* as JSON string */
 /* A count like maxItems: the strictest over the set, 0 or GRAM_INF without one. */
 uint32_t schema_count(schema_compiler *c, const member *v, uint32_t n, const char *key, bool most);

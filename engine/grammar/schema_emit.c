@@ -87,9 +87,11 @@ static void collect(object_plan *o)
         const json *s = o->v[i].s, *p, *q;
         if (o->v[i].kind != M_BASE) {
             const json *k = o->v[i].name;
-            if (k->type == JSON_STRING && !k->key)
-                add_name(o, k->str, k->len, o->v[i].kind == M_REQUIRE);
-            else add_name(o, k->key, k->n_key, o->v[i].kind == M_REQUIRE);
+            bool needed = o->v[i].kind == M_REQUIRE || o->v[i].kind == M_PROP_NOT;
+            if (!needed && o->v[i].kind != M_FORBID) continue;
+            if (k->type == JSON_STRING && o->v[i].kind != M_PROP_NOT && !k->key)
+                add_name(o, k->str, k->len, needed);
+            else add_name(o, k->key, k->n_key, needed);
             continue;
         }
         p = object_of(c, s, "properties");
@@ -125,6 +127,8 @@ static bool child_set(object_plan *o, const name *k, uint32_t matches, member_se
     for (uint32_t i = 0; i < o->n; i++) {
         const json *s = o->v[i].s, *props, *pats, *p, *add;
         bool met = false;
+        if (k && o->v[i].kind == M_PROP_NOT && s->n_key == k->n && !memcmp(s->key, k->s, k->n))
+            VEC_PUSH(&r->status, *out, (member){M_NOT, 0, s, NULL});
         if (o->v[i].kind != M_BASE) continue;
         props = json_get(s, "properties");
         pats = json_get(s, "patternProperties");
@@ -347,8 +351,6 @@ static void refuse_unsupported(schema_compiler *c, const member *v, uint32_t n, 
         uint32_t types;
         int since;
     } refused[] = {
-        {"not", "not supported", T_ALL, 4},
-        {"if", "not supported", T_ALL, 7},
         {"contains", "not supported", T_ARRAY, 6},
         {"unevaluatedItems", "not supported", T_ARRAY, 2019},
         {"unevaluatedProperties", "not supported", T_OBJECT, 2019},
@@ -371,11 +373,14 @@ static void refuse_unsupported(schema_compiler *c, const member *v, uint32_t n, 
     }
 }
 
-static bool constrains(const member *v, uint32_t n, const char *const *keys)
+/* Whether the set speaks of these keywords, or holds members of the kinds in the mask. */
+static bool constrains(const member *v, uint32_t n, const char *const *keys, uint32_t kinds)
 {
-    for (uint32_t i = 0; i < n; i++)
-        for (int k = 0; keys[k]; k++)
-            if (v[i].kind != M_BASE || json_get(v[i].s, keys[k])) return true;
+    for (uint32_t i = 0; i < n; i++) {
+        if (kinds >> v[i].kind & 1) return true;
+        for (int k = 0; v[i].kind == M_BASE && keys[k]; k++)
+            if (json_get(v[i].s, keys[k])) return true;
+    }
     return false;
 }
 
@@ -401,11 +406,12 @@ static uint32_t enumerated(schema_compiler *c, const member *v, uint32_t n, rx v
         "maximum",   "exclusiveMinimum", "exclusiveMaximum", "multipleOf", NULL};
     rx_arena *r = &c->g->r;
     rx open = rx_alt2(r, rx_cat(r, rx_byte(r, '{'), R_ALL), rx_cat(r, rx_byte(r, '['), R_ALL));
-    if ((types & (T_ARRAY | T_OBJECT)) && constrains(v, n, containers) &&
+    if ((types & (T_ARRAY | T_OBJECT)) &&
+        constrains(v, n, containers, 1u << M_FORBID | 1u << M_REQUIRE | 1u << M_PROP_NOT) &&
         rx_live(r, rx_and2(r, values, open)))
         schema_refuse(c, "unsupported_schema", v[0].s, "enum",
                       "objects or arrays beside keywords about their content");
-    if (constrains(v, n, scalar)) {
+    if (constrains(v, n, scalar, 1u << M_NOT_STRING | 1u << M_NOT_NUMBER | 1u << M_NOT_TYPE)) {
         rx ok = rx_alt2(r, open, rx_alt2(r, rx_str(r, "null"), rx_str(r, "true")));
         ok = rx_alt2(r, ok, rx_str(r, "false"));
         if (types & T_NUMBER) ok = rx_alt2(r, ok, schema_number(c, v, n, integer));
@@ -425,6 +431,7 @@ uint32_t schema_emit(schema_compiler *c, const member *v, uint32_t n)
     if (!c->rc) refuse_unsupported(c, v, n, types);
     rx values = c->rc ? R_NONE : schema_enum(c, v, n, types, integer, &given);
     if (c->rc || r->status) return 0;
+    if (given) values = schema_not_enum(c, v, n, types, values);
     if (given) return enumerated(c, v, n, values, types, integer);
     rx w[4] = {R_NONE, R_NONE, R_NONE, R_NONE};
     if (types & T_NULL) w[0] = rx_str(r, "null");
@@ -433,7 +440,8 @@ uint32_t schema_emit(schema_compiler *c, const member *v, uint32_t n)
     if (types & T_STRING) w[3] = schema_string(c, v, n);
     for (int i = 2; i < 4; i++)
         if (!c->rc && w[i] != R_NONE && !rx_live(r, w[i])) w[i] = R_NONE;
-    rx e = rx_alt(r, w, 4);
+    rx e = schema_not_enum(c, v, n, types, rx_alt(r, w, 4));
+    if (!c->rc && e != R_NONE && !rx_live(r, e)) e = R_NONE;
     if (e != R_NONE) out[k++] = gram_term(g, e);
     if (!c->rc && types & T_OBJECT) out[k++] = object(c, v, n);
     if (!c->rc && types & T_ARRAY) out[k++] = array(c, v, n);

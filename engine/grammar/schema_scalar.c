@@ -17,9 +17,13 @@ uint32_t schema_types(schema_compiler *c, const member *v, uint32_t n, bool *int
     uint32_t all = T_ALL;
     *integer = false;
     for (uint32_t i = 0; i < n; i++) {
-        const json *t = v[i].kind == M_BASE ? json_get(v[i].s, "type") : NULL;
+        bool negated = v[i].kind == M_NOT_TYPE;
+        const json *t = v[i].kind == M_BASE || negated ? json_get(v[i].s, "type") : NULL;
         uint32_t mask = 0;
         bool whole = false, any_number = false;
+        if (v[i].kind == M_OBJECT || v[i].kind == M_PROP_NOT) all &= T_OBJECT;
+        if (v[i].kind == M_NOT_STRING) all &= T_STRING;
+        if (v[i].kind == M_NOT_NUMBER) all &= T_NUMBER;
         if (!t) continue;
         for (const json *x = t->type == JSON_ARRAY ? t->child : t; x;
              x = t->type == JSON_ARRAY ? x->next : NULL) {
@@ -32,6 +36,11 @@ uint32_t schema_types(schema_compiler *c, const member *v, uint32_t n, bool *int
             mask |= names[k].bit;
             whole |= k == 3;
             any_number |= k == 2;
+        }
+        if (negated) {
+            if (whole && !any_number) mask &= ~(uint32_t)T_NUMBER; /* fractions are left */
+            all &= ~mask;
+            continue;
         }
         *integer |= whole && !any_number;
         all &= mask;
@@ -179,6 +188,27 @@ rx schema_enum(schema_compiler *c, const member *v, uint32_t n, uint32_t types, 
     return e;
 }
 
+rx schema_not_enum(schema_compiler *c, const member *v, uint32_t n, uint32_t types, rx e)
+{
+    gram *g = c->g;
+    rx_arena *r = &g->r;
+    rx plain = rx_alt2(r, g->plain_string, g->plain_number);
+    plain = rx_alt2(r, plain, rx_alt2(r, rx_str(r, "true"), rx_str(r, "false")));
+    plain = rx_alt2(r, plain, rx_str(r, "null"));
+    for (uint32_t i = 0; i < n && !c->rc; i++) {
+        if (v[i].kind != M_NOT_ENUM) continue;
+        const json *list = v[i].name, *x;
+        bool many = json_is(list, JSON_ARRAY) && !strcmp(list->key, "enum");
+        for (x = many ? list->child : list; x; x = many ? x->next : NULL)
+            if (type_bit(x) & types & (T_ARRAY | T_OBJECT))
+                schema_refuse(c, "unsupported_schema", v[i].s, list->key,
+                              "objects and arrays cannot be excluded");
+        const rx w[3] = {e, plain, rx_not(r, members_of(c, v[i].s, list, T_ALL, false))};
+        e = rx_and(r, w, 3);
+    }
+    return e;
+}
+
 /* Takes the stricter of a bound and a keyword's. */
 static void tighten(schema_compiler *c, const json *s, const char *key, bool exclusive, bool low,
                     decimal *best)
@@ -222,14 +252,39 @@ static rx multiple(schema_compiler *c, const json *s, const json *m)
     return rx_multiple(r, (uint32_t)step, k);
 }
 
+/* What is in e and not in x; plain makes spellings and values the same thing. */
+static rx without(rx_arena *r, rx e, rx plain, rx x)
+{
+    const rx v[3] = {e, plain, rx_not(r, x)};
+    return rx_and(r, v, 3);
+}
+
+/* Whether "integer" is among the types and "number" is not. */
+static bool names_integer(const json *s)
+{
+    const json *t = json_get(s, "type");
+    bool whole = false, any = false;
+    for (const json *x = json_is(t, JSON_ARRAY) ? t->child : t; x;
+         x = t->type == JSON_ARRAY ? x->next : NULL) {
+        whole |= x->type == JSON_STRING && !strcmp(x->str, "integer");
+        any |= x->type == JSON_STRING && !strcmp(x->str, "number");
+    }
+    return whole && !any;
+}
+
 rx schema_number(schema_compiler *c, const member *v, uint32_t n, bool integer)
 {
     gram *g = c->g;
     rx_arena *r = &g->r;
     decimal lo = {0}, hi = {0};
     rx mult = R_ALL;
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = 0; i < n && !c->rc; i++) {
         const json *s = v[i].s, *xl, *xh, *m;
+        const member base = {M_BASE, 0, s, NULL};
+        if (v[i].kind == M_NOT_NUMBER)
+            mult = without(r, mult, g->plain_number, schema_number(c, &base, 1, false));
+        if (v[i].kind == M_NOT_TYPE && names_integer(s))
+            mult = without(r, mult, g->plain_number, g->integer);
         if (v[i].kind != M_BASE) continue;
         xl = json_get(s, "exclusiveMinimum");
         xh = json_get(s, "exclusiveMaximum");
@@ -268,6 +323,9 @@ rx schema_string(schema_compiler *c, const member *v, uint32_t n)
     uint32_t hi = schema_count(c, v, n, "maxLength", true);
     for (uint32_t i = 0; i < n && !c->rc; i++) {
         const json *p, *f;
+        const member base = {M_BASE, 0, v[i].s, NULL};
+        if (v[i].kind == M_NOT_STRING)
+            e = without(r, e, g->plain_string, schema_string(c, &base, 1));
         if (v[i].kind != M_BASE) continue;
         p = json_get(v[i].s, "pattern");
         f = json_get(v[i].s, "format");
