@@ -4,6 +4,7 @@
 #include "engine/engine_impl.h"
 #include "tests/client.h"
 #include "tests/fake_runner.h"
+#include "tests/quick.h"
 
 #include <stdio.h>
 
@@ -216,7 +217,7 @@ static void add_tests(Suite *s, const char *name, void (*set_up)(void))
 int main(void)
 {
     Suite *s = suite_create("sampling");
-    add_tests(s, "one step", NULL);
+    if (!quick()) add_tests(s, "one step", NULL);
     add_tests(s, "overlap", fake_overlap);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_NORMAL);
