@@ -14,8 +14,8 @@
 #define GRAM_NONE 0xffffffffu
 enum {
     GRAM_MAX_NODES = 200000,
-    GRAM_MAX_THREADS = 4096, /* in one configuration */
-    GRAM_MAX_DEPTH = 512,    /* of a stack */
+    GRAM_MAX_THREADS = 16384, /* in one configuration */
+    GRAM_MAX_DEPTH = 512,     /* of a stack */
     GRAM_MAX_CONFIGS = 100000,
     GRAM_FREE_NAMES = 64 /* names of an object in any order: the set of those seen is one word */
 };

@@ -6,8 +6,9 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <time.h>
 
-enum { MAX_INPLACE_DEPTH = 200, UNITS = 200000, MAX_PROOF_DEPTH = 6 };
+enum { MAX_INPLACE_DEPTH = 200, UNITS = 500000, MAX_SECONDS = 2, MAX_PROOF_DEPTH = 6 };
 
 /* Appends the JSON pointer of `where`; recursion is the nesting of the schema text. */
 static bool find_path(const json *at, const json *where, buf *out)
@@ -219,13 +220,22 @@ static bool check_schema(schema_compiler *c, const json *s)
                               false);
 }
 
+/* Of this thread: other work on the machine changes no verdict. */
+static double cpu_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
 uint32_t schema_node(schema_compiler *c, const member *v, uint32_t n)
 {
     member_set all = {0}, set = {0};
     uint32_t node = 0, split = GRAM_NONE;
     bool never = false;
-    if (++c->depth > MAX_INPLACE_DEPTH || !c->units--)
+    if (++c->depth > MAX_INPLACE_DEPTH || c->units <= n || cpu_seconds() > c->deadline)
         schema_refuse(c, "grammar_too_complex", v[0].s, "schema", "too much work to compile");
+    else c->units -= n + 1;
     for (uint32_t i = 0; i < n && !c->rc; i++) {
         member m = v[i];
         uint32_t end = all.n;
@@ -389,6 +399,7 @@ int schema_compile(gram *g, const char *text, size_t n, grammar_error *why, uint
         return err_prefix(&why->e, "the schema");
     }
     c.draft = draft_of(c.root);
+    c.deadline = cpu_seconds() + MAX_SECONDS;
     c.inner_ids = has_inner_id(c.root, true);
     const member m = {M_FULL, 0, c.root, NULL};
     uint32_t node = schema_child(&c, &m, 1);

@@ -72,7 +72,8 @@ typedef struct {
     grammar_error *why;
     int rc;
     uint32_t depth, branches;
-    uint64_t units; /* work left */
+    uint64_t units;  /* work left: one a schema a set has when it is looked at */
+    double deadline; /* of the thread's CPU time, behind the units */
     VEC(member) kept;
     VEC(set_memo) memo;
     id_table memo_index;

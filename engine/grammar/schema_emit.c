@@ -113,6 +113,10 @@ static void collect(object_plan *o)
             else add_name(o, q->str, q->len, true);
         }
     }
+    if (o->names.n >= GRAM_MAX_THREADS)
+        schema_refuse(c, "schema_too_complex", o->v[0].s, "properties",
+                      "%u names at one place, fewer than %d are allowed", o->names.n,
+                      GRAM_MAX_THREADS);
     if (o->patterns.n > SCHEMA_MAX_PATTERNS)
         schema_refuse(c, "unsupported_schema", o->v[0].s, "patternProperties",
                       "more than %d patterns at one place", SCHEMA_MAX_PATTERNS);
