@@ -63,6 +63,10 @@ static int compile(gram *g, const grammar_spec *s, grammar_error *why)
     case GRAMMAR_REGEX: rc = compile_regex(g, s, why, &root); break;
     case GRAMMAR_CHOICE: rc = compile_choice(g, s, why, &root); break;
     }
+    if (g->r.status) { /* whatever was refused after that was refused for nothing */
+        rc = g->r.status;
+        *why = (grammar_error){0};
+    }
     if (!rc) rc = gram_finish(g, root);
     if (!rc || why->code) return rc;
     if (rc == ERR_INVALID) {

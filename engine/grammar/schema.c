@@ -395,7 +395,10 @@ int schema_compile(gram *g, const char *text, size_t n, grammar_error *why, uint
     }
     json_doc *d = json_parse(text, n, &limits, &c.root, &why->e);
     if (!d) {
-        why->code = "invalid_schema";
+        int rc = why->e.code;
+        why->code = rc == ERR_NOMEM   ? NULL
+                    : rc == ERR_LIMIT ? "schema_too_complex"
+                                      : "invalid_schema";
         return err_prefix(&why->e, "the schema");
     }
     c.draft = draft_of(c.root);
