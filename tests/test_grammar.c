@@ -131,6 +131,9 @@ START_TEST(objects)
           {"{\"type\":\"object\",\"dependentRequired\":{\"a\":[\"b\"]}}",
            {"{}", "{\"b\":1}", "{\"a\":1,\"b\":1}"},
            {"{\"a\":1}"}},
+          {"{\"type\":\"object\",\"dependentSchemas\":{\"a\":{\"properties\":{\"b\":false}}}}",
+           {"{\"b\":1}", "{\"a\":1}", "{}"},
+           {"{\"a\":1,\"b\":1}", "{\"b\":1,\"a\":1}"}},
           {"{\"type\":\"array\",\"prefixItems\":[{\"const\":1}],\"items\":{\"type\":\"string\"},"
            "\"minItems\":1,\"maxItems\":3}",
            {"[1]", "[1, \"a\",\"b\"]"},

@@ -203,7 +203,8 @@ static void expand(schema_compiler *c, member_set *out, uint32_t self)
             add_member(c, out, &at, (member){M_NOT, 0, k, NULL});
         } else if (!strcmp(k->key, "if") && c->draft >= 7) {
             add_member(c, out, &at, (member){M_IF, 0, s, NULL});
-        } else if (!strcmp(k->key, depend)) {
+        } else if (!strcmp(k->key, depend) ||
+                   (c->draft > 7 && !strcmp(k->key, "dependentSchemas"))) {
             add_dependencies(c, out, &at, s, k);
         }
     }

@@ -358,7 +358,6 @@ static void refuse_unsupported(schema_compiler *c, const member *v, uint32_t n, 
         {"contains", "not supported", T_ARRAY, 6},
         {"unevaluatedItems", "not supported", T_ARRAY, 2019},
         {"unevaluatedProperties", "not supported", T_OBJECT, 2019},
-        {"dependentSchemas", "not supported", T_OBJECT, 2019},
         {"$dynamicRef", "not supported", T_ALL, 2020},
         {"$recursiveRef", "not supported", T_ALL, 2019},
     };

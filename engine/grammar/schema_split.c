@@ -25,10 +25,6 @@ static uint32_t split_dependency(schema_compiler *c, const member_set *set, uint
     uint32_t out[2];
     member_set must = {0};
     const member absent = {M_FORBID, 0, s, d};
-    if (d->type != JSON_ARRAY && c->draft > 7) {
-        schema_refuse(c, "invalid_schema", s, "dependentRequired", "not a list of names");
-        return 0;
-    }
     out[0] = with(c, set, i, &absent, 1);
     VEC_PUSH(&c->g->r.status, must, (member){M_REQUIRE, 0, s, d});
     if (d->type != JSON_ARRAY) VEC_PUSH(&c->g->r.status, must, (member){M_FULL, 0, d, NULL});
