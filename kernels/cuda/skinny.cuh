@@ -71,8 +71,8 @@ template <int F> CU_FN void skinny_fetch(const skinny_args &a, skinny_feed *f, i
                     cu_cp_async16_hint(to + LINES * 512 + i + lane * 16,
                                        f->from + LINES * 512 + i + lane * 16, f->policy);
         }
+        f->from += f->stride;
     }
-    f->from += f->stride;
     f->put = f->put + REC == f->end ? 0 : f->put + REC;
     cu_cp_commit();
 }
