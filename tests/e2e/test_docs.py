@@ -59,7 +59,7 @@ def test_api_names_every_field():
 
 def test_documents_name_real_options():
     help_text = "".join(subprocess.run([BIN, command, "--help"], capture_output=True, timeout=30, check=True).stdout.decode()
-                        for command in ("serve", "inspect", "bench", "parse-output"))
+                        for command in ("serve", "inspect", "bench", "parse-output", "grammar-check"))
     real = set(re.findall(r"--[a-z][a-z0-9-]*", help_text))
     assert len(real) > 30
     for path in ("docs/operations.md", "docs/api.md", "README.md"):
