@@ -87,9 +87,9 @@ await() {
 }
 
 behind clients tests/run-e2e.sh --prepare
+behind emulator "${mk[@]}" CUDA=0 -j"$jobs" emu-tests
 behind nvcc docker/deps.sh nvcc
 behind devices "${mk[@]}" CUDA=1 -j"$jobs" cuda-objects
-behind emulator "${mk[@]}" CUDA=0 -j"$jobs" emu-tests
 behind asan-build "${mk[@]}" -j"$jobs" asan-build
 behind tsan-build "${mk[@]}" -j"$jobs" tsan-build
 
@@ -98,13 +98,13 @@ start_lane
 step "lint" "${mk[@]}" lint
 step "unit" "${mk[@]}" CUDA=0 unit
 await clients
+await emulator
+step "emulated kernels" "${mk[@]}" CUDA=0 TEST_JOBS="$jobs" cuda-emu
+step "e2e on the emulator" "${mk[@]}" CUDA=0 e2e-emu
 await nvcc
 await devices
 step "link, registers, memory, spills" "${mk[@]}" CUDA=1 all ptxas
 step "e2e" "${mk[@]}" CUDA=1 e2e
-await emulator
-step "emulated kernels" "${mk[@]}" CUDA=0 TEST_JOBS="$jobs" cuda-emu
-step "e2e on the emulator" "${mk[@]}" CUDA=0 e2e-emu
 await asan-build
 step "asan" "${mk[@]}" asan
 step "emulated kernels, asan" "${mk[@]}" cuda-emu-asan
