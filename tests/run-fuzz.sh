@@ -5,7 +5,7 @@
 set -u
 cd "$(dirname "$0")/.." || exit 1
 total=${FUZZ_SECONDS:-300}
-share=$((total * 2 / $#))
+share=$((total / $#))
 [ "$share" -ge 5 ] || share=5
 
 one() {
