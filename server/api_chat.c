@@ -110,9 +110,7 @@ static void put_calls(const choice *c, buf *out)
         if (s->piece[i].kind != SAID_CALL) continue;
         int call = s->piece[i].call;
         buf_reset(&args);
-        for (int k = i + 1; k < s->n; k++)
-            if (s->piece[k].kind == SAID_ARGS && s->piece[k].call == call)
-                buf_put(&args, said_text(s, k), s->piece[k].n);
+        said_args(s, i, &args);
         if (call) buf_putc(out, ',');
         buf_printf(
             out, "{\"id\":\"%s\",\"type\":\"function\",\"function\":{\"name\":", c->call_id[call]);

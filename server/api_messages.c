@@ -66,9 +66,7 @@ static void put_call(const choice *c, int i, buf *out)
     const said *s = &c->said;
     int call = s->piece[i].call;
     buf args = {0};
-    for (int k = i + 1; k < s->n; k++)
-        if (s->piece[k].kind == SAID_ARGS && s->piece[k].call == call)
-            buf_put(&args, said_text(s, k), s->piece[k].n);
+    said_args(s, i, &args);
     buf_printf(out, "{\"type\":\"tool_use\",\"id\":\"%s\"", c->call_id[call]);
     tr_str(out, "name", said_text(s, i), s->piece[i].n);
     tr_name(out, "input");

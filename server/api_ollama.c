@@ -77,9 +77,7 @@ static void put_calls(const choice *c, buf *out)
         if (s->piece[i].kind != SAID_CALL) continue;
         buf name = {0}, args = {0};
         buf_put(&name, said_text(s, i), s->piece[i].n);
-        for (int k = i + 1; k < s->n; k++)
-            if (s->piece[k].kind == SAID_ARGS && s->piece[k].call == s->piece[i].call)
-                buf_put(&args, said_text(s, k), s->piece[k].n);
+        said_args(s, i, &args);
         buf_puts(out, n++ ? "," : ",\"tool_calls\":[");
         put_call(c, s->piece[i].call, &name, &args, out);
         buf_clear(&name);

@@ -14,9 +14,10 @@ typedef struct app {
     const options *opt;
     engine *eng;
     gate *gate;
-    str_list names;       /* served names; names.v[0] is the primary; may end in '*' */
-    json_doc *kwargs_doc; /* --default-chat-template-kwargs, or NULL */
-    char fingerprint[16]; /* "fp_" + 10 hex (G15) */
+    str_list names;             /* served names; names.v[0] is the primary; may end in '*' */
+    json_doc *kwargs_doc;       /* --default-chat-template-kwargs, or NULL */
+    long long effort_budget[3]; /* --effort-budgets: tokens of thought, -1 none (R5) */
+    char fingerprint[16];       /* "fp_" + 10 hex (G15) */
     int64_t start_unix;
     _Atomic int64_t load_unix; /* 0 while loading */
     _Atomic double load_seconds;

@@ -60,9 +60,7 @@ static void put_result(const said *s, buf *out)
         whole += p->kind == SAID_CALL_END;
         if (p->kind != SAID_CALL) continue;
         buf args = {0};
-        for (int k = i + 1; k < s->n; k++)
-            if (s->piece[k].kind == SAID_ARGS && s->piece[k].call == p->call)
-                buf_put(&args, said_text(s, k), s->piece[k].n);
+        said_args(s, i, &args);
         buf_puts(out, n++ ? ", {\"name\": " : "{\"name\": ");
         buf_put_json(out, said_text(s, i), p->n);
         buf_puts(out, ", \"arguments\": ");

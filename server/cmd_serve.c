@@ -70,6 +70,20 @@ static int name_list(app *a, const options *o, err *e)
     return 0;
 }
 
+static int read_effort_budgets(app *a, const char *text, err *e)
+{
+    long long *v = a->effort_budget;
+    char after;
+    if (sscanf(text, "%9lld,%9lld,%9lld%c", &v[0], &v[1], &v[2], &after) == 3 && v[0] >= -1 &&
+        v[1] >= -1 && v[2] >= -1)
+        return 0;
+    return err_set(
+        e, ERR_INVALID,
+        "--effort-budgets must be three numbers of tokens (minimal,low,medium; -1 for no "
+        "limit), got '%s'",
+        text);
+}
+
 /* G15: everything G4 names: the engine's part, the binary, and the flags that change bits. */
 static void set_fingerprint(app *a)
 {
@@ -234,6 +248,7 @@ int cmd_serve(const options *o)
                        .ping_s = o->sse_ping,
                        .trace = o->trace_http};
     if (model_setup_init(&m, o, &e)) goto failed;
+    if (read_effort_budgets(&a, o->effort_budgets, &e)) goto failed;
     if (serve_join(&ranks, o, &m.o, &e)) goto failed;
     if (ranks.rank) {
         code = serve_follow(&ranks, &m.o, &set);

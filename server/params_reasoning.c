@@ -4,7 +4,6 @@
 
 #include "server/reply.h"
 
-#include <stdio.h>
 #include <string.h>
 
 static const char *const efforts[] = {"none", "minimal", "low", "medium", "high", "xhigh", "max"};
@@ -120,10 +119,8 @@ void read_reasoning_fields(params *p, reader *r)
 /* --effort-budgets: minimal, low, medium; the levels above have none. */
 static int64_t effort_budget(const reader *r, const char *effort)
 {
-    long long v[3] = {512, 2048, 8192};
-    sscanf(r->a->opt->effort_budgets, "%lld,%lld,%lld", &v[0], &v[1], &v[2]);
     for (int i = 0; i < 3; i++)
-        if (!strcmp(effort, efforts[i + 1])) return v[i];
+        if (!strcmp(effort, efforts[i + 1])) return r->a->effort_budget[i];
     return -1;
 }
 

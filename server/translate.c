@@ -21,7 +21,7 @@ bool reader_open_as(reader *r, http_call *c, translator *t, const char *const *n
     if (!r->failed && buf_ok(&text)) r->doc = json_parse(text.v, text.len, NULL, &r->body, &e);
     if (!r->failed && !r->doc) {
         r->failed = true;
-        if (e.code == ERR_INVALID || e.code == ERR_FORMAT)
+        if (e.code && e.code != ERR_NOMEM)
             reply_fail(c, 400, "invalid_request_error", "invalid_json", NULL,
                        "the request means a body that is too large or too deep: %s", e.msg);
         else reply_fail(c, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");

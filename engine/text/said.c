@@ -50,6 +50,12 @@ void said_copy(const said *s, said_kind k, buf *out)
         if (s->piece[i].kind == k) buf_put(out, said_text(s, i), s->piece[i].n);
 }
 
+void said_args(const said *s, int i, buf *out)
+{
+    for (int k = i + 1; k < s->n && s->piece[k].kind != SAID_CALL; k++)
+        if (s->piece[k].kind == SAID_ARGS) buf_put(out, said_text(s, k), s->piece[k].n);
+}
+
 void said_reset(said *s)
 {
     buf_reset(&s->text);

@@ -36,6 +36,8 @@ void said_put(said *s, said_kind k, int call, const char *text, size_t n);
 bool said_join(said *a, const said *b);
 /* Appends the text of every piece of kind k. */
 void said_copy(const said *s, said_kind k, buf *out);
+/* Appends the arguments of the call that begins at piece i: they end where the next call begins. */
+void said_args(const said *s, int i, buf *out);
 static inline bool said_ok(const said *s)
 {
     return !s->oom && buf_ok(&s->text);

@@ -29,7 +29,9 @@ def test_usage():
 @pytest.mark.parametrize("option,word", [(("--tensor-parallel-size", "3"), "tensor-parallel"), (("--device", "cuda"), "cuda"),
                                          (("--tls-cert", "x"), "tls"), (("--embeddings",), "embeddings"), (("--cpu-isa", "mmx"), "cpu-isa"),
                                          (("--kv-cache-dtype", "q2"), "kv-cache-dtype"), (("--rope-scaling", "{"), "rope-scaling"),
-                                         (("--max-model-len", "-5"), "max-model-len")])
+                                         (("--max-model-len", "-5"), "max-model-len"),
+                                         (("--effort-budgets", "512,many"), "effort-budgets"),
+                                         (("--effort-budgets", "1,2,3,4"), "effort-budgets"), (("--effort-budgets", "1,2,-7"), "effort-budgets")])
 def test_refused_options_are_named(option, word):
     _, err = run("serve", DEMO, "--port", "0", *option, want=2)
     assert word in err
