@@ -279,6 +279,43 @@ START_TEST(other_kinds)
 }
 END_TEST
 
+static void answer_is(grammar_think think, const grammar_spec *body, const char *const *yes,
+                      const char *const *no)
+{
+    grammar *g;
+    grammar_error why;
+    const grammar_answer a = {.think = think, .body = body};
+    ck_assert_msg(grammar_compile_answer(&a, &g, &why) == 0, "%s", why.e.msg);
+    for (; *yes; yes++)
+        ck_assert_msg(grammar_accepts(g, *yes, strlen(*yes)) == 1, "%d rejects %s", think, *yes);
+    for (; *no; no++)
+        ck_assert_msg(grammar_accepts(g, *no, strlen(*no)) == 0, "%d accepts %s", think, *no);
+    grammar_release(g);
+}
+#define LIST(...) ((const char *const[]){__VA_ARGS__, NULL})
+
+/* J3, R1: the grammar rules what follows the thought, the prompt says whether there is one. */
+START_TEST(thoughts)
+{
+    static const char *const words[] = {"yes", "no"};
+    const grammar_spec body = {.kind = GRAMMAR_CHOICE, .choices = words, .n_choices = 2};
+    answer_is(GRAMMAR_THINK_NONE, &body, LIST("yes", "no"),
+              LIST("", "maybe", "</think>yes", "<think></think>yes", "\nyes"));
+    answer_is(GRAMMAR_THINK_OPEN, &body,
+              LIST("</think>yes", "a <think> \xe9\n</think>\n\nno", "</thi</think> \t\n\nyes"),
+              LIST("", "yes", "a", "a</think>", "a</think>maybe", "a</think>     yes",
+                   "a</think></think>yes", "a</think>yes\n"));
+    answer_is(GRAMMAR_THINK_MAY, &body,
+              LIST("yes", "<think>\na\n</think>\n\nyes", "\n<think></think>no"),
+              LIST("", "maybe", "<think>yes", "</think>yes", "<think>a</think>", "<thin</think>yes",
+                   "<think>a</think><think>b</think>yes"));
+    answer_is(GRAMMAR_THINK_OPEN, NULL, LIST("", "a", "a</think>", "a</think></think> b"),
+              LIST("\xff\1\2\3"));
+    answer_is(GRAMMAR_THINK_MAY, NULL, LIST("", "a", "<think>a", "<think></think>b"),
+              LIST("a\xff"));
+}
+END_TEST
+
 /* Patterns that blow up elsewhere, counters, wide objects: bounded, and right. */
 START_TEST(hostile)
 {
@@ -323,6 +360,7 @@ int main(void)
     tcase_add_test(t, negated);
     tcase_add_test(t, refusals);
     tcase_add_test(t, other_kinds);
+    tcase_add_test(t, thoughts);
     tcase_add_test(t, hostile);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);

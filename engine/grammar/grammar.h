@@ -24,6 +24,20 @@ typedef struct {
                       */
 } grammar_spec;
 
+/* The thought before an answer, as the prompt left it (API R1, J3). */
+typedef enum {
+    GRAMMAR_THINK_NONE, /* there is none, or it is closed: the answer begins with the first token */
+    GRAMMAR_THINK_OPEN, /* thought until </think>, at most 4 characters of white space, the answer
+                         */
+    GRAMMAR_THINK_MAY   /* the model may open one with <think>, or answer at once */
+} grammar_think;
+
+/* What a whole generation may be, from its first token to its end. */
+typedef struct {
+    grammar_think think;
+    const grammar_spec *body; /* NULL: any text */
+} grammar_answer;
+
 typedef struct grammar grammar;
 
 typedef struct {
@@ -33,6 +47,8 @@ typedef struct {
 } grammar_error;
 
 /* 0 and *out with one reference, or ERR_* and why (ERR_NOMEM without a code). */
+int grammar_compile_answer(const grammar_answer *a, grammar **out, grammar_error *why);
+/* The same without a thought. */
 int grammar_compile(const grammar_spec *spec, grammar **out, grammar_error *why);
 grammar *grammar_ref(grammar *g);
 void grammar_release(grammar *g); /* NULL is allowed */
