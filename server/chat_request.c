@@ -2,6 +2,7 @@
 #include "server/chat_request.h"
 
 #include "server/reply.h"
+#include "server/turns.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -53,7 +54,7 @@ static chat_format *request_format(reader *r)
 
 bool chat_request_render(reader *r, const params *p, chat_prompt *out)
 {
-    chat_input in = {.messages = typed(r, "messages", JSON_ARRAY, "an array"),
+    chat_input in = {.messages = r->kept ? r->kept : typed(r, "messages", JSON_ARRAY, "an array"),
                      .tools = typed(r, "tools", JSON_ARRAY, "an array"),
                      .documents = typed(r, "documents", JSON_ARRAY, "an array"),
                      .kwargs = typed(r, "chat_template_kwargs", JSON_OBJECT, "an object"),
@@ -88,7 +89,7 @@ bool chat_request_render(reader *r, const params *p, chat_prompt *out)
     } else if (rc) {
         reader_fail(r, fault.code ? fault.code : "template_error",
                     fault.param[0] ? fault.param : NULL, "%s", e.msg);
-    } else {
+    } else if (!r->kept) {
         /* The renderer lists what it ignored comma-separated. */
         for (const char *s = buf_str(&out->ignored); *s;) {
             size_t n = strcspn(s, ",");
@@ -121,12 +122,33 @@ static void out_of_memory(reader *r)
     reply_fail(r->call, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
 }
 
-/* Body to rendered prompt; false if r failed. */
+typedef struct {
+    const params *p;
+    chat_prompt *prompt;
+} render_ctx;
+
+/* The prompt of the messages that truncation left. */
+static bool encode_kept(reader *r, void *ctx, token_list *out)
+{
+    render_ctx *x = ctx;
+    chat_prompt_clear(x->prompt);
+    return chat_request_render(r, x->p, x->prompt) && chat_request_encode(r, x->prompt, out);
+}
+
+/* Body to rendered prompt and its ids; false if r failed. */
 static bool chat_open(reader *r, http_call *c, translator *t, const char *const *names, bool counts,
-                      params *p, chat_prompt *prompt)
+                      params *p, chat_prompt *prompt, token_list *ids)
 {
     bool open = t ? reader_open_as(r, c, t, names, counts) : reader_open(r, c, READ_CHAT);
-    return open && ready_or_fail(r) && params_read(p, r) && chat_request_render(r, p, prompt);
+    if (!open || !ready_or_fail(r) || !params_read(p, r) || !chat_request_render(r, p, prompt) ||
+        !chat_request_encode(r, prompt, ids))
+        return false;
+    if (!r->drop_turns) return true;
+    int64_t ctx = r->ctx ? r->ctx : engine_info(r->a->eng)->ctx, answer = ctx / 8;
+    if (p->s.max_tokens >= 0 && p->s.max_tokens < answer) answer = p->s.max_tokens;
+    int64_t room = ctx - (p->s.max_tokens != 0);
+    return turns_fit(r, room, answer ? ctx - answer : room, encode_kept, &(render_ctx){p, prompt},
+                     ids);
 }
 
 /* A request's own smaller context bounds prompt and answer together. */
@@ -143,39 +165,37 @@ static bool fit_context(reader *r, gen *g)
     return left > 0;
 }
 
+/* A checked body and its prompt become a generation; takes over ids. */
+static gen *chat_gen(reader *r, params *p, const chat_prompt *prompt, token_list *ids,
+                     const gen_format *f, size_t own)
+{
+    gen *g = gen_new(r, p, f, 1);
+    if (!g) return NULL;
+    g->prompt[0] = *ids;
+    *ids = (token_list){0};
+    g->think = g->p.parse_reasoning ? prompt->think : THINK_NONE;
+    g->calls = g->p.calls_off ? CALLS_NONE : prompt->calls;
+    if ((!own || (g->own = calloc(1, own))) && params_think_end(&g->p, r, prompt->think) &&
+        (g->calls == CALLS_NONE || (g->tools = call_tools_new(json_get(g->body, "tools")))))
+        return g;
+    gen_free(g);
+    return NULL;
+}
+
 void chat_run(http_call *c, translator *t, const char *const *names, const gen_format *f,
               size_t own)
 {
     reader r;
     params p = {0};
     chat_prompt prompt = {0};
-    gen *g = NULL;
-    if (!chat_open(&r, c, t, names, false, &p, &prompt)) goto out;
-    g = gen_new(&r, &p, f, 1);
-    if (!g || (own && !(g->own = calloc(1, own))) ||
-        !chat_request_encode(&r, &prompt, &g->prompt[0])) {
-        out_of_memory(&r);
-        gen_free(g);
-        goto out;
+    token_list ids = {0};
+    if (chat_open(&r, c, t, names, false, &p, &prompt, &ids)) {
+        gen *g = chat_gen(&r, &p, &prompt, &ids, f, own);
+        if (!g) out_of_memory(&r);
+        else if (r.ctx && !fit_context(&r, g)) gen_free(g);
+        else gen_start(g, &r);
     }
-    if (r.ctx && !fit_context(&r, g)) {
-        gen_free(g);
-        goto out;
-    }
-    g->think = g->p.parse_reasoning ? prompt.think : THINK_NONE;
-    g->calls = g->p.calls_off ? CALLS_NONE : prompt.calls;
-    if (!params_think_end(&g->p, &r, prompt.think)) {
-        out_of_memory(&r);
-        gen_free(g);
-        goto out;
-    }
-    if (g->calls != CALLS_NONE && !(g->tools = call_tools_new(json_get(g->body, "tools")))) {
-        out_of_memory(&r);
-        gen_free(g);
-        goto out;
-    }
-    gen_start(g, &r);
-out:
+    token_list_clear(&ids);
     chat_prompt_clear(&prompt);
     params_clear(&p);
     reader_close(&r);
@@ -188,7 +208,7 @@ void chat_count(http_call *c, translator *t, const char *const *names, const cha
     params p = {0};
     chat_prompt prompt = {0};
     token_list ids = {0};
-    if (chat_open(&r, c, t, names, true, &p, &prompt) && chat_request_encode(&r, &prompt, &ids)) {
+    if (chat_open(&r, c, t, names, true, &p, &prompt, &ids)) {
         buf out = {0};
         buf_printf(&out, "%s%zu%s", before, ids.n, after);
         http_reply(c, 200, "application/json", &out);

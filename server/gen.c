@@ -22,6 +22,7 @@ gen *gen_new(reader *r, params *p, const gen_format *f, int n_prompt)
     g->doc = r->doc;
     g->body = r->body;
     g->source = r->source;
+    g->sent = r->sent;
     r->doc = r->source = NULL;
     g->n_prompt = n_prompt;
     g->n_choice = n_prompt * g->p.n;

@@ -59,6 +59,7 @@ struct gen {
     params p;
     json_doc *doc, *source; /* the request body, what it was translated from: params borrow */
     const json *body;
+    const json *sent; /* root of source, or NULL */
     think_mode think;
     call_format calls;
     call_tools *tools;  /* owned reference */

@@ -36,7 +36,7 @@ void reader_close(reader *r)
     json_free(r->source);
     buf_clear(&r->ignored);
     r->doc = r->source = NULL;
-    r->body = NULL;
+    r->body = r->sent = NULL;
 }
 
 /* The dialect's name for our field name[n], or NULL. */

@@ -14,6 +14,7 @@ bool reader_open_as(reader *r, http_call *c, translator *t, const char *const *n
     r->names = names;
     r->counts_only = counts_only;
     r->source = r->doc;
+    r->sent = r->body;
     r->doc = NULL;
     buf_putc(&text, '{');
     t(r, r->body, &text);
