@@ -407,6 +407,7 @@ int gram_restart(gram *g)
     }
     g->cells.n = g->configs.n = g->threads.n = g->merged.n = 0;
     g->work.n = g->pending.n = g->found.n = 0;
+    g->epoch++;
     if (rx_rewind(&g->r)) return g->r.status;
     VEC_PUSH(&g->r.status, g->cells, (cell){0});
     if (!add_row(g)) return g->r.status;
@@ -414,6 +415,12 @@ int gram_restart(gram *g)
     go(g, g->root, 0);
     g->start = closure(g);
     return g->r.status;
+}
+
+int gram_recover(gram *g)
+{
+    if (g->r.status == ERR_LIMIT && !g->r.fuel) g->r.status = 0;
+    return g->r.status ? gram_restart(g) : 0;
 }
 
 static uint32_t step_slow(gram *g, uint32_t c, uint8_t b)
@@ -437,4 +444,38 @@ uint32_t gram_step(gram *g, uint32_t c, uint8_t b)
     if (!c || g->r.status) return 0;
     uint32_t d = g->next[(size_t)c * g->r.n_cls + g->r.cls[b]];
     return d != RX_UNKNOWN ? d : step_slow(g, c, b);
+}
+
+uint32_t gram_after(gram *g, uint32_t stack)
+{
+    g->found.n = g->work.n = g->pending.n = 0;
+    go(g, RESUME, stack);
+    return closure(g);
+}
+
+uint32_t gram_of_threads(gram *g, const thread *t, uint32_t n, bool accept)
+{
+    g->found.n = 0;
+    for (uint32_t i = 0; i < n && !g->r.status; i++) VEC_PUSH(&g->r.status, g->found, t[i]);
+    return g->r.status ? 0 : intern_config(g, accept);
+}
+
+uint32_t gram_union(gram *g, uint32_t a, uint32_t b)
+{
+    if (!a || !b || a == b) return a ? a : b;
+    const config x = g->configs.p[a], y = g->configs.p[b];
+    g->found.n = 0;
+    for (uint32_t i = 0; i < x.n && !g->r.status; i++)
+        VEC_PUSH(&g->r.status, g->found, g->threads.p[x.first + i]);
+    for (uint32_t i = 0; i < y.n && !g->r.status; i++)
+        VEC_PUSH(&g->r.status, g->found, g->threads.p[y.first + i]);
+    return g->r.status ? 0 : intern_config(g, x.accept || y.accept);
+}
+
+size_t gram_bytes(const gram *g)
+{
+    return rx_bytes(&g->r) + g->cells.cap * sizeof(cell) + g->merged.cap * sizeof(uint32_t) +
+           g->threads.cap * sizeof(thread) + g->configs.cap * sizeof(config) +
+           (size_t)g->next_rows * g->r.n_cls * sizeof *g->next +
+           (g->cell_index.cap + g->config_index.cap + g->merge_index.cap) * sizeof(uint32_t);
 }

@@ -79,6 +79,7 @@ typedef struct {
     id_table cell_index, config_index, merge_index;
     uint32_t *next; /* [next_rows x n_cls] */
     uint32_t next_rows, start, root;
+    uint32_t epoch; /* how often the automaton started anew: ids of another epoch mean nothing */
     VEC(todo) work;
     VEC(todo) pending;
     VEC(thread) found;
@@ -95,9 +96,19 @@ bool gram_never(const gram *g, uint32_t node); /* plainly matches nothing */
  * root matches nothing, ERR_UNSUPPORTED on left recursion, else the arena's status. */
 int gram_finish(gram *g, uint32_t root);
 
+/* After a call that ended with a status: whatever was only out of fuel goes on where it was, all
+ * else starts anew. */
+int gram_recover(gram *g);
 /* Forgets all configurations and what was derived for them: the automaton starts anew. */
 int gram_restart(gram *g);
 /* The configuration after a byte, 0 if dead. */
 uint32_t gram_step(gram *g, uint32_t c, uint8_t byte);
+/* What may follow once the terminal above a stack has ended. */
+uint32_t gram_after(gram *g, uint32_t stack);
+/* The configuration of these threads, and the one of two together. */
+uint32_t gram_of_threads(gram *g, const thread *t, uint32_t n, bool accept);
+uint32_t gram_union(gram *g, uint32_t a, uint32_t b);
+/* Memory the automaton holds. */
+size_t gram_bytes(const gram *g);
 
 #endif

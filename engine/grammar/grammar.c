@@ -2,21 +2,12 @@
  * language.
  * Owns the automaton behind one lock.  Refuses by code and message; never compiles loosely.
  * Thread: any. */
-#include "engine/grammar/grammar.h"
 #include "engine/grammar/answer.h"
-
-#include <pthread.h>
-#include <stdatomic.h>
+#include "engine/grammar/grammar_impl.h"
 
 /* A compile may cost this many derivatives, a text this many; past REWIND nodes the automaton is
  * started anew before the next text. */
 enum { COMPILE_FUEL = 10000000, TEXT_FUEL = 2000000, REWIND = 300000, REWIND_CONFIGS = 30000 };
-
-struct grammar {
-    atomic_int refs;
-    pthread_mutex_t lock;
-    gram g;
-};
 
 static int compile(gram *g, const grammar_answer *a, grammar_error *why)
 {

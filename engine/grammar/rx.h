@@ -95,6 +95,7 @@ bool rx_match(rx_arena *r, rx e, const char *s, size_t n);
 int rx_freeze(rx_arena *r);
 /* Back to the nodes there were at the freeze; no states, no memo. */
 int rx_rewind(rx_arena *r);
+size_t rx_bytes(const rx_arena *r); /* memory held */
 uint32_t rx_state_of(rx_arena *r, rx e);
 uint32_t rx_step_slow(rx_arena *r, uint32_t state, uint32_t cls);
 static inline uint32_t rx_step(rx_arena *r, uint32_t state, uint8_t byte)

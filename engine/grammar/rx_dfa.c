@@ -116,7 +116,8 @@ rx rx_deriv(rx_arena *r, rx e, uint8_t b)
     if (!m) return R_NONE;
     if (*m != RX_UNKNOWN) return *m;
     uint64_t cost = x.kind == RX_ALT || x.kind == RX_AND ? x.b : 1;
-    if (r->fuel < cost || r->depth > MAX_DEPTH) {
+    if (r->fuel < cost) r->fuel = 0; /* how this limit is known from the others */
+    if (!r->fuel || r->depth > MAX_DEPTH) {
         r->status = ERR_LIMIT;
         return R_NONE;
     }
@@ -227,6 +228,14 @@ int rx_rewind(rx_arena *r)
     r->memo_n = 0;
     rx_reindex(r);
     return rx_freeze(r);
+}
+
+size_t rx_bytes(const rx_arena *r)
+{
+    return r->nodes.cap * sizeof(rx_node) + r->kids.cap * sizeof(rx) +
+           r->sets.cap * sizeof(byte_set) + r->memo_cap * sizeof *r->memo +
+           r->states.cap * sizeof(rx_state) + r->state_of.cap * sizeof(uint32_t) +
+           r->index.cap * sizeof *r->index.slot + (size_t)r->next_rows * r->n_cls * sizeof *r->next;
 }
 
 uint32_t rx_state_of(rx_arena *r, rx e)

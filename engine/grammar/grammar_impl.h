@@ -1,0 +1,18 @@
+/* grammar_impl.h - what a compiled grammar is made of, for those that compile it and those that
+ * match with it.  Thread: the automaton is touched under the lock only. */
+#ifndef QUERN_ENGINE_GRAMMAR_GRAMMAR_IMPL_H
+#define QUERN_ENGINE_GRAMMAR_GRAMMAR_IMPL_H
+
+#include "engine/grammar/gram.h"
+#include "engine/grammar/grammar.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+struct grammar {
+    atomic_int refs;
+    pthread_mutex_t lock;
+    gram g;
+};
+
+#endif
