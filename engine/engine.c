@@ -267,6 +267,16 @@ static int load_model(engine *g, err *e)
     return 0;
 }
 
+/* What happened to a KV block; engine thread. */
+static void note_block(void *arg, kv_note what, int64_t us)
+{
+    engine *g = arg;
+    live_histogram *h[] = {[KV_LIFE] = &g->stats.block_life,
+                           [KV_IDLE] = &g->stats.block_idle,
+                           [KV_GAP] = &g->stats.block_gap};
+    stats_observe(h[what], (double)us * 1e-6);
+}
+
 int engine_load(engine *g, err *e)
 {
     engine_info_t *i = &g->info;
@@ -274,6 +284,7 @@ int engine_load(engine *g, err *e)
     if (rc) return rc;
     g->pool = kvpool_new(i->n_kv_blocks, i->kv_block);
     int longest = (int)((i->ctx + i->kv_block - 1) / i->kv_block);
+    if (g->pool) kvpool_watch(g->pool, note_block, g);
     bool bad = !g->pool || sched_init(&g->sched, &g->so, g->pool);
     for (int k = 0; k < STEPS_OPEN && !bad; k++) bad = step_init(&g->step[k], &g->so, longest);
     if (bad)
@@ -414,6 +425,12 @@ static int refusal(int rc, err *e)
     }
 }
 
+static int reject(engine *g, int rc)
+{
+    atomic_fetch_add_explicit(&g->stats.rejected, 1, memory_order_relaxed);
+    return rc;
+}
+
 int engine_submit(engine *g, const request_spec *spec, request **out, int64_t *clamped, err *e)
 {
     *out = NULL;
@@ -421,13 +438,13 @@ int engine_submit(engine *g, const request_spec *spec, request **out, int64_t *c
     if (!rc) rc = need_vocab_order(g, &spec->s, e);
     if (rc) return rc;
     /* Cheap no before the work of allocating; inbox_submit decides. */
-    if (inbox_full(g->in)) return refusal(ERR_LIMIT, e);
+    if (inbox_full(g->in)) return reject(g, refusal(ERR_LIMIT, e));
     int64_t room = g->info.ctx - spec->n_prompt, max = spec->s.max_tokens;
     if (max < 0 || max > room) max = room;
     if (max != spec->s.max_tokens && spec->s.max_tokens >= 0 && clamped) *clamped = max;
     if ((spec->n_prompt + max + g->info.kv_block - 1) / g->info.kv_block > g->info.n_kv_blocks)
-        return err_set(e, ERR_NOMEM, "%" PRId64 " tokens can never fit into the KV cache",
-                       spec->n_prompt + max);
+        return reject(g, err_set(e, ERR_NOMEM, "%" PRId64 " tokens can never fit into the KV cache",
+                                 spec->n_prompt + max));
     request_spec own = *spec;
     if (!g->allow_priority) own.priority = 0;
     request *r = request_new(&(request_env){&g->base, g->in, g->info.kv_block}, &own, max, e);
@@ -436,7 +453,7 @@ int engine_submit(engine *g, const request_spec *spec, request **out, int64_t *c
     if (rc) {
         request_put(r);
         request_put(r);
-        return refusal(rc, e);
+        return rc == ERR_LIMIT ? reject(g, refusal(rc, e)) : refusal(rc, e);
     }
     *out = r;
     return 0;

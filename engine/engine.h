@@ -216,7 +216,7 @@ void request_release(request *r);
 
 /* ---- counters (relaxed snapshots) ------------------------------------------------------------ */
 
-enum { HIST_MAX = 32 };
+enum { HIST_MAX = 32, DRAFT_MAX = 16 /* guesses of a sequence in one step */ };
 typedef struct {
     int n; /* buckets, without +Inf */
     double bound[HIST_MAX];
@@ -225,17 +225,27 @@ typedef struct {
 } histogram;
 
 typedef struct {
-    int running, waiting;                      /* sequences */
-    bool queue_full;                           /* a submit would get ERR_LIMIT now */
+    int running, waiting; /* sequences */
+    int deferred;         /* of those waiting: for a prompt that another choice computes */
+    bool queue_full;      /* a submit would get ERR_LIMIT now */
     int kv_used, kv_cached, kv_free, kv_total; /* blocks */
-    uint64_t prompt_tokens, generation_tokens, preemptions, cached_tokens, prefix_queries,
-        prefix_hits, reasoning_tokens, steps, decode_steps, busy_slots;
-    uint64_t finished[5]; /* by finish_reason */
+    uint64_t prompt_tokens, prompt_computed, generation_tokens, preemptions, cached_tokens,
+        prefix_queries, prefix_hits, reasoning_tokens, steps, decode_steps, busy_slots;
+    uint64_t finished[5];                           /* by finish_reason */
+    uint64_t rejected;                              /* submits refused: queue full, can never fit */
+    uint64_t drafts, draft_tokens, accepted_tokens; /* guesses: steps of a sequence that had some */
+    uint64_t accepted_at[DRAFT_MAX];                /* accepted, by place in the draft */
     uint64_t cancelled_queued, cancelled_prefill, cancelled_decode;
     double prompt_seconds, predicted_seconds;
     double tok_per_s; /* recent generation throughput, for Retry-After */
     int n_tokens_max; /* largest context seen */
     histogram ttft, itl, e2e, queue, inference, prefill, decode, prompt_size, generation_size;
+    histogram token_time;           /* mean time of a sequence's tokens behind the first */
+    histogram step_tokens;          /* of a step */
+    histogram longest, n_choice;    /* of a request: generated tokens, choices */
+    histogram max_tokens, computed; /* of a request: limit in force, prompt tokens not reused */
+    histogram block_life, block_idle, block_gap; /* KV blocks: taken to evicted, last used to
+                                                    evicted, idle until used again; seconds */
 } engine_counters;
 void engine_stats(const engine *g, engine_counters *out);
 

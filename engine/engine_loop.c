@@ -11,7 +11,7 @@
 #include <string.h>
 
 /* Beyond this a row more costs more than the chance that all before it were right. */
-enum { MAX_DRAFT = 16 };
+enum { MAX_DRAFT = DRAFT_MAX };
 
 /* ---- arriving and ending --------------------------------------------------------------------- */
 
@@ -76,6 +76,20 @@ static void observe_end(engine *g, const choice *c, int64_t now)
     stats_observe(&s->decode, seconds(first, now));
     stats_observe(&s->prompt_size, c->q.n_prompt);
     stats_observe(&s->generation_size, c->q.n_gen);
+    if (c->q.n_gen > 1) stats_observe(&s->token_time, seconds(first, now) / (c->q.n_gen - 1));
+}
+
+/* The last choice of a request ended by stop or length. */
+static void observe_request(engine *g, const request *r)
+{
+    live_stats *s = &g->stats;
+    int longest = 0;
+    for (int i = 0; i < r->n; i++)
+        if (r->c[i].q.n_gen > longest) longest = r->c[i].q.n_gen;
+    stats_observe(&s->longest, longest);
+    stats_observe(&s->n_choice, r->n);
+    stats_observe(&s->max_tokens, (double)r->max_tokens);
+    stats_observe(&s->computed, r->n_prompt - r->st.n_cached);
 }
 
 static void observe_cancel(engine *g, const choice *c)
@@ -89,7 +103,10 @@ static void observe_cancel(engine *g, const choice *c)
 static void end_choice(engine *g, choice *c, const token_info *t, ending end, int64_t now)
 {
     request *r = c->r;
-    if (end.reason == FINISH_STOP || end.reason == FINISH_LENGTH) observe_end(g, c, now);
+    if (end.reason == FINISH_STOP || end.reason == FINISH_LENGTH) {
+        observe_end(g, c, now);
+        if (r->n_live == 1) observe_request(g, r);
+    }
     if (end.reason == FINISH_ABORT) observe_cancel(g, c);
     stats_add(g->stats.finished[end.reason], 1);
     if (c->out) stats_add(g->stats.reasoning_tokens, (uint64_t)output_reasoning_tokens(c->out));
@@ -282,6 +299,7 @@ static void observe_prompt(engine *g, choice *c, int64_t now)
     c->counted = true;
     if (c->index) return;
     stats_add(g->stats.prompt_tokens, (uint64_t)c->q.n_prompt);
+    stats_add(g->stats.prompt_computed, (uint64_t)(c->q.n_prompt - c->r->st.n_cached));
     stats_add(g->stats.prompt_seconds, seconds(c->scheduled_us, now));
 }
 
@@ -295,6 +313,17 @@ static void end_prompt_only(engine *g, const step *t, int64_t now)
         said_reset(&c->said);
         end_choice(g, c, NULL, (ending){FINISH_LENGTH, -1, -1, 0}, now);
     }
+}
+
+/* Row i drew what was guessed: counted by its place among the rows of its sequence. */
+static void observe_guess(engine *g, const step *t, int i)
+{
+    const seq *q = t->out[i].q;
+    int at = t->out[i].pos + 1 - q->n_prompt, place = 0;
+    if (q->gen[at] < 0 || q->gen[at] != t->row[i].id) return;
+    while (i > place && t->out[i - place - 1].q == q && t->out[i - place - 1].drawing) place++;
+    stats_add(g->stats.accepted_tokens, 1);
+    stats_add(g->stats.accepted_at[place < DRAFT_MAX ? place : DRAFT_MAX - 1], 1);
 }
 
 /* The results of a step.  A request may be freed with its last choice's end, which takes it out of
@@ -314,10 +343,12 @@ static void take_results(engine *g, step *t, int64_t now)
         const step_row o = t->out[i];
         if (!o.q || !o.drawing || o.pos + 1 >= seq_len(o.q)) continue; /* behind a wrong guess */
         drawn++;
+        observe_guess(g, t, i);
         take_token(g, o.q->owner, o.pos + 1, &t->row[i], now);
     }
     stats_throughput(&g->stats, drawn, now);
     stats_add(g->stats.steps, 1);
+    stats_observe(&g->stats.step_tokens, t->b.n_tok);
     if (drawn) {
         stats_add(g->stats.decode_steps, 1);
         stats_add(g->stats.busy_slots, (uint64_t)drawn);
@@ -329,6 +360,7 @@ static void publish_gauges(engine *g)
     live_stats *s = &g->stats;
     stats_set(s->running, g->sched.n_run);
     stats_set(s->waiting, g->sched.n_waiting);
+    stats_set(s->deferred, g->sched.n_deferred);
     stats_set(s->kv_used, kvpool_used(g->pool));
     stats_set(s->kv_cached, kvpool_cached(g->pool));
     stats_set(s->kv_free, kvpool_available(g->pool) - kvpool_cached(g->pool));
@@ -372,6 +404,10 @@ static void commit_step(engine *g, const step *t)
         for (from = i; i + 1 < t->b.n_out && t->out[i + 1].q == q; i++) {
         }
         commit_draws(q, t, from, i);
+        if (i > from) {
+            stats_add(g->stats.drafts, 1);
+            stats_add(g->stats.draft_tokens, (uint64_t)(i - from));
+        }
     }
     g->n_started++;
 }
@@ -399,6 +435,7 @@ static void make_drafts(engine *g)
 
 static void start_step(engine *g)
 {
+    kvpool_tell_time(g->pool, clock_us());
     if (g->draft) make_drafts(g);
     int n = sched_plan(&g->sched);
     if (!n) return;

@@ -14,11 +14,19 @@ static const double latency_bounds[] = {.3, .5, .8, 1,  1.5, 2,   2.5, 5,   10, 
 static const double size_bounds[] = {1,   2,   5,   1e1, 2e1, 5e1, 1e2, 2e2, 5e2,
                                      1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5,
                                      1e6, 2e6, 5e6, 1e7, 2e7, 5e7, 1e8, 2e8, 5e8};
+static const double step_bounds[] = {1,   8,    16,   32,   64,   128,  256,
+                                     512, 1024, 2048, 4096, 8192, 16384};
+static const double choice_bounds[] = {1, 2, 5, 10, 20, 50, 100, 128};
+static const double block_bounds[] = {.001, .002, .005, .01, .02, .05, .1,  .2,  .5,   1,   2,
+                                      5,    10,   20,   30,  60,  120, 300, 600, 1200, 1800};
 
 enum {
     ttft_n = sizeof ttft_bounds / sizeof *ttft_bounds,
     itl_n = sizeof itl_bounds / sizeof *itl_bounds,
     latency_n = sizeof latency_bounds / sizeof *latency_bounds,
+    step_n = sizeof step_bounds / sizeof *step_bounds,
+    choice_n = sizeof choice_bounds / sizeof *choice_bounds,
+    block_n = sizeof block_bounds / sizeof *block_bounds,
     size_n = sizeof size_bounds / sizeof *size_bounds
 };
 _Static_assert((int)size_n <= HIST_MAX && (int)ttft_n <= HIST_MAX,
@@ -35,6 +43,7 @@ void stats_init(live_stats *s, int64_t ctx)
     int n = 0;
     while (n < size_n && size_bounds[n] <= (double)ctx) n++;
     s->prompt_size.n = s->generation_size.n = n;
+    s->longest.n = s->max_tokens.n = s->computed.n = n;
 }
 
 void stats_observe(live_histogram *h, double v)
@@ -80,4 +89,7 @@ void stats_read(const live_stats *s, engine_counters *out)
 #undef X
     for (int i = 0; i < 5; i++)
         out->finished[i] = atomic_load_explicit(&s->finished[i], memory_order_relaxed);
+    for (int i = 0; i < DRAFT_MAX; i++)
+        out->accepted_at[i] = atomic_load_explicit(&s->accepted_at[i], memory_order_relaxed);
+    out->rejected = atomic_load_explicit(&s->rejected, memory_order_relaxed);
 }

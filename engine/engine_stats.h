@@ -18,6 +18,7 @@ typedef struct {
 /* name in engine_counters */
 #define STATS_COUNTERS(X) \
     X(prompt_tokens)      \
+    X(prompt_computed)    \
     X(generation_tokens)  \
     X(preemptions)        \
     X(cached_tokens)      \
@@ -29,10 +30,14 @@ typedef struct {
     X(busy_slots)         \
     X(cancelled_queued)   \
     X(cancelled_prefill)  \
-    X(cancelled_decode)
+    X(cancelled_decode)   \
+    X(drafts)             \
+    X(draft_tokens)       \
+    X(accepted_tokens)
 #define STATS_GAUGES(X) \
     X(running)          \
     X(waiting)          \
+    X(deferred)         \
     X(kv_used)          \
     X(kv_cached)        \
     X(kv_free)          \
@@ -42,16 +47,25 @@ typedef struct {
     X(prompt_seconds)    \
     X(predicted_seconds) \
     X(tok_per_s)
-#define STATS_HISTOGRAMS(X) \
-    X(ttft, ttft)           \
-    X(itl, itl)             \
-    X(e2e, latency)         \
-    X(queue, latency)       \
-    X(inference, latency)   \
-    X(prefill, latency)     \
-    X(decode, latency)      \
-    X(prompt_size, size)    \
-    X(generation_size, size)
+#define STATS_HISTOGRAMS(X)  \
+    X(ttft, ttft)            \
+    X(itl, itl)              \
+    X(e2e, latency)          \
+    X(queue, latency)        \
+    X(inference, latency)    \
+    X(prefill, latency)      \
+    X(decode, latency)       \
+    X(prompt_size, size)     \
+    X(generation_size, size) \
+    X(token_time, itl)       \
+    X(step_tokens, step)     \
+    X(longest, size)         \
+    X(n_choice, choice)      \
+    X(max_tokens, size)      \
+    X(computed, size)        \
+    X(block_life, block)     \
+    X(block_idle, block)     \
+    X(block_gap, block)
 
 typedef struct {
 #define X(name) _Atomic uint64_t name;
@@ -66,7 +80,8 @@ typedef struct {
 #define X(name, kind) live_histogram name;
     STATS_HISTOGRAMS(X)
 #undef X
-    _Atomic uint64_t finished[5];
+    _Atomic uint64_t finished[5], accepted_at[DRAFT_MAX];
+    _Atomic uint64_t rejected; /* the only one that submitting threads write */
     /* Throughput over the current second; engine thread only. */
     int64_t window_us;
     int window_tokens;

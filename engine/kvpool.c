@@ -14,6 +14,7 @@ typedef struct {
     uint64_t stamp;     /* when it became idle; children have smaller stamps than parents */
     char *salt;         /* [n_salt] owned; first blocks only */
     size_t n_salt;
+    int64_t taken_us, idle_us;
     int32_t refs;
     int32_t parent;       /* -1 = first of a chain */
     int32_t chain;        /* next in the hash bucket, -1 = end */
@@ -33,6 +34,9 @@ struct kvpool {
     int n_idle;
     uint64_t clock, epoch;
     void *scratch; /* [16 + 4 * block] bytes to hash */
+    int64_t now_us;
+    void (*note)(void *arg, kv_note what, int64_t us); /* or NULL */
+    void *note_arg;
 };
 
 kvpool *kvpool_new(int n_blocks, int block)
@@ -87,6 +91,7 @@ static int32_t *bucket_of(const kvpool *p, XXH128_hash_t h)
 static void idle_push(kvpool *p, int32_t i)
 {
     kv_block *b = &p->b[i];
+    b->idle_us = p->now_us;
     b->stamp = ++p->clock;
     b->older = p->newest;
     b->newer = -1;
@@ -122,6 +127,22 @@ static void unpublish(kvpool *p, int32_t i)
     b->published = false;
 }
 
+void kvpool_watch(kvpool *p, void (*note)(void *arg, kv_note what, int64_t us), void *arg)
+{
+    p->note = note;
+    p->note_arg = arg;
+}
+
+void kvpool_tell_time(kvpool *p, int64_t now_us)
+{
+    p->now_us = now_us;
+}
+
+static void tell(const kvpool *p, kv_note what, int64_t since_us)
+{
+    if (p->note) p->note(p->note_arg, what, p->now_us - since_us);
+}
+
 int32_t kvpool_take(kvpool *p)
 {
     int32_t i;
@@ -129,6 +150,8 @@ int32_t kvpool_take(kvpool *p)
         i = p->stack[--p->n_stack];
     } else if (p->oldest >= 0) {
         i = p->oldest;
+        tell(p, KV_LIFE, p->b[i].taken_us);
+        tell(p, KV_IDLE, p->b[i].idle_us);
         idle_remove(p, i);
         unpublish(p, i);
     } else {
@@ -136,6 +159,7 @@ int32_t kvpool_take(kvpool *p)
     }
     assert(p->b[i].refs == 0 && !p->b[i].published);
     p->b[i].refs = 1;
+    p->b[i].taken_us = p->now_us;
     return i;
 }
 
@@ -184,7 +208,9 @@ static int32_t lookup(const kvpool *p, XXH128_hash_t h, int32_t parent, kv_salt 
 
 static void hold(kvpool *p, int32_t i)
 {
-    if (p->b[i].refs++ == 0) idle_remove(p, i);
+    if (p->b[i].refs++ > 0) return;
+    tell(p, KV_GAP, p->b[i].idle_us);
+    idle_remove(p, i);
 }
 
 int32_t kvpool_find(kvpool *p, int32_t parent, kv_salt salt, const int32_t *tok)

@@ -33,6 +33,16 @@ void kvpool_share(kvpool *p, int32_t block);
 /* Drops one ref on each of block[n], which are the holder's chain in order. */
 void kvpool_put(kvpool *p, const int32_t *block, int n);
 
+/* For measuring how long blocks live.  The pool has no clock of its own: kvpool_tell_time says what
+ * time it is from now on. */
+typedef enum {
+    KV_LIFE, /* a block was evicted that long after it was taken */
+    KV_IDLE, /* ... and after nobody held it any more */
+    KV_GAP   /* a block nobody held was found again after that long */
+} kv_note;
+void kvpool_watch(kvpool *p, void (*note)(void *arg, kv_note what, int64_t us), void *arg);
+void kvpool_tell_time(kvpool *p, int64_t now_us);
+
 /* What separates caches: blocks are found only under the salt they were published with. */
 typedef struct {
     const char *v; /* [n] bytes, borrowed */

@@ -90,10 +90,17 @@ static void group_release(sched *s, seq_group *g)
     g->prev = g->next = NULL;
 }
 
+/* Followers need not wait for the leader any more. */
+static void group_settle(sched *s, seq_group *g)
+{
+    if (!g->settled) s->n_deferred -= g->n_follow;
+    g->settled = true;
+}
+
 /* The leader has computed what can be shared: hold it until every follower took it. */
 static void group_hand_over(sched *s, seq_group *g)
 {
-    g->settled = true;
+    group_settle(s, g);
     if (g->n_follow == 0 || g->n_share == 0) return;
     for (int i = 0; i < g->n_share; i++) {
         g->block[i] = g->leader->block[i];
@@ -110,6 +117,7 @@ static void group_follower_done(sched *s, seq *q)
 {
     if (!q->following) return;
     q->following = false;
+    if (!q->group->settled) s->n_deferred--;
     if (--q->group->n_follow == 0) group_release(s, q->group);
 }
 
@@ -132,6 +140,7 @@ void sched_add(sched *s, seq *q)
     if (g && g->leader != q) {
         q->following = true;
         g->n_follow++;
+        if (!g->settled) s->n_deferred++;
     } else if (g) {
         g->n_share = (q->n_prompt - 1) / s->o.kv_block;
         g->settled = g->n_share == 0;
@@ -147,7 +156,7 @@ void sched_remove(sched *s, seq *q)
     give_blocks(s, q);
     q->state = SEQ_ENDED;
     group_follower_done(s, q);
-    if (q->group && q->group->leader == q) q->group->settled = true;
+    if (q->group && q->group->leader == q) group_settle(s, q->group);
 }
 
 /* Takes a planned sequence out of the step again. */
@@ -454,7 +463,7 @@ int sched_check(const sched *s, err *e)
 {
     int32_t *refs = calloc((size_t)kvpool_total(s->pool), sizeof *refs);
     if (!refs) return err_set(e, ERR_NOMEM, "out of memory");
-    int rc = 0, n = 0;
+    int rc = 0, n = 0, deferred = 0;
     if (s->n_run > s->o.max_seqs) rc = err_set(e, ERR_FORMAT, "%d sequences run", s->n_run);
     for (int i = 0; i < s->n_run && !rc; i++) {
         const seq *q = s->run[i];
@@ -462,6 +471,7 @@ int sched_check(const sched *s, err *e)
         for (int k = 0; k < q->n_block; k++) refs[q->block[k]]++;
     }
     for (const seq *q = s->first; q && !rc; q = q->next, n++) {
+        deferred += q->following && !q->group->settled;
         if (q->state != SEQ_WAITING || q->n_block || q->n_cached)
             rc = err_set(e, ERR_FORMAT, "a waiting sequence holds blocks");
         else if (q->next && !before(q, q->next))
@@ -469,6 +479,8 @@ int sched_check(const sched *s, err *e)
     }
     if (!rc && n != s->n_waiting)
         rc = err_set(e, ERR_FORMAT, "%d wait, %d counted", n, s->n_waiting);
+    if (!rc && deferred != s->n_deferred)
+        rc = err_set(e, ERR_FORMAT, "%d are deferred, %d counted", deferred, s->n_deferred);
     for (const seq_group *g = s->holding; g && !rc; g = g->next) {
         if (!g->n_follow || !g->settled)
             rc = err_set(e, ERR_FORMAT, "a group holds blocks for nobody");

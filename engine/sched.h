@@ -30,6 +30,7 @@ typedef struct {
     int n_run;
     seq *first, *last; /* waiting, in order */
     int n_waiting;
+    int n_deferred;     /* of them: followers whose leader has not computed their prompt */
     seq_group *holding; /* groups that hold blocks */
     seq **plan;         /* [n_plan <= max_seqs] this step */
     int n_plan;

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/utf8.h"
+#include "server/metrics.h"
 #include "server/reply.h"
 
 #include <math.h>
@@ -171,6 +172,7 @@ static void note_finish(gen *g, choice *c, const delta *d)
     c->stop_index = d->stop_index;
     c->stop_id = d->stop_id;
     g->n_finished++;
+    metrics_tool_calls(g->calls, c->n_whole, c->n_calls - c->n_whole);
     if (d->finish == FINISH_ERROR && !g->error) g->error = d->error ? d->error : ERR_DEVICE;
     if (d->finish == FINISH_ABORT && !g->error) g->error = ERR_CANCELLED;
 }

@@ -420,6 +420,16 @@ START_TEST(drafts_change_no_token)
             int most;
             fake_runner_counts(g->run, &rows, &runs, &most);
             ck_assert_int_gt(draft_asked, 300);
+            engine_counters k;
+            uint64_t by_place = 0;
+            engine_stats(g, &k);
+            for (int i = 0; i < DRAFT_MAX; i++) by_place += k.accepted_at[i];
+            ck_assert_uint_eq(by_place, k.accepted_tokens);
+            ck_assert_uint_le(k.accepted_tokens, k.draft_tokens);
+            ck_assert_uint_le(k.draft_tokens, (uint64_t)draft_asked);
+            ck_assert(k.drafts > 0 && k.accepted_at[0] >= k.accepted_at[1]);
+            if (draft_wrong == 7) ck_assert_uint_eq(k.accepted_tokens, k.draft_tokens);
+            else ck_assert_uint_lt(k.accepted_tokens, k.draft_tokens);
             if (draft_wrong == 7 && !tight) ck_assert_int_lt(runs, 5 * 40);
             wait_idle(g);
             engine_close(g);

@@ -141,6 +141,42 @@ START_TEST(evicts_oldest_and_children_first)
 }
 END_TEST
 
+typedef struct {
+    int n[3];
+    int64_t us[3];
+} notes;
+
+static void take_note(void *arg, kv_note what, int64_t us)
+{
+    notes *v = arg;
+    v->n[what]++;
+    v->us[what] += us;
+}
+
+/* N4: how long blocks live, lie idle before they are evicted, and until they are found again. */
+START_TEST(tells_how_long_blocks_live)
+{
+    kvpool *p = kvpool_new(2, B);
+    int32_t x[8] = {1, 1, 1, 1, 2, 2, 2, 2}, a[2], f[2];
+    notes v = {0};
+    kvpool_watch(p, take_note, &v);
+    kvpool_tell_time(p, 1000);
+    publish_chain(p, no_salt, x, 2, a);
+    kvpool_tell_time(p, 1500);
+    kvpool_put(p, a, 2);
+    kvpool_tell_time(p, 1700);
+    ck_assert_int_eq(find_chain(p, no_salt, x, 2, f), 2);
+    ck_assert(v.n[KV_GAP] == 2 && v.us[KV_GAP] == 2 * 200 && !v.n[KV_LIFE] && !v.n[KV_IDLE]);
+    kvpool_tell_time(p, 1800);
+    kvpool_put(p, f, 2);
+    kvpool_tell_time(p, 2100);
+    ck_assert_int_eq(kvpool_take(p), a[1]);
+    ck_assert(v.n[KV_LIFE] == 1 && v.us[KV_LIFE] == 1100);
+    ck_assert(v.n[KV_IDLE] == 1 && v.us[KV_IDLE] == 300);
+    kvpool_free(p);
+}
+END_TEST
+
 START_TEST(check_notices_wrong_refs)
 {
     kvpool *p = kvpool_new(2, B);
@@ -239,6 +275,7 @@ int main(void)
     tcase_add_test(t, salts_separate);
     tcase_add_test(t, equal_work_is_merged);
     tcase_add_test(t, evicts_oldest_and_children_first);
+    tcase_add_test(t, tells_how_long_blocks_live);
     tcase_add_test(t, check_notices_wrong_refs);
     tcase_add_test(t, storm);
     suite_add_tcase(s, t);

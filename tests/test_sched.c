@@ -337,7 +337,9 @@ START_TEST(choices_share_the_prompt)
             &(sched_options){
                 .max_seqs = 8, .max_tok = 32, .max_out = 8, .kv_block = 8, .caching = caching});
         sim_submit(&m, &(arrival){.n_prompt = 100, .max_new = 1, .n = 6, .alphabet = V});
+        ck_assert_int_eq(m.s.n_deferred, 5); /* they wait for the first one's prompt */
         sim_drain(&m);
+        ck_assert_int_eq(m.s.n_deferred, 0);
         long rows, runs;
         int most;
         fake_runner_counts(m.r, &rows, &runs, &most);

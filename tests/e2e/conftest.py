@@ -112,6 +112,16 @@ class Server:
                 pass
             return got
 
+    def open_stream(self, headers=b"", **fields):
+        """A socket on which a long stream of /v1/completions was asked for."""
+        body = json.dumps({"model": "m", "prompt": "Once", "max_tokens": 1500, "ignore_eos": True, "stream": True, "temperature": 0, **fields}).encode()
+        c = self.connect()
+        c.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n" + headers + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        return c
+
+    def connect(self, timeout=10):
+        return socket.create_connection(("127.0.0.1", self.port), timeout=timeout)
+
     def stop(self, sig=signal.SIGTERM, limit=40):
         if self.proc.poll() is None:
             self.proc.send_signal(sig)
@@ -141,6 +151,15 @@ def start():
     for s in made:
         if s.proc.poll() is None:
             assert s.stop() == 0, "".join(s.lines[-40:])
+
+
+def wait_for(fn, limit=3.0):
+    end = time.time() + limit
+    while time.time() < end:
+        if fn():
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def alive(s):

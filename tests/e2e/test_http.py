@@ -7,7 +7,7 @@ import time
 import httpx
 import pytest
 
-from conftest import alive
+from conftest import alive, wait_for
 
 BODY = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}).encode()
 
@@ -194,26 +194,10 @@ def test_bodies_in_flight_are_bounded(start):
     assert wait_for(lambda: s.complete(max_tokens=1).status_code == 200)
 
 
-def wait_for(fn, limit=3.0):
-    end = time.time() + limit
-    while time.time() < end:
-        if fn():
-            return True
-        time.sleep(0.05)
-    return False
-
-
-def open_stream(s, **fields):
-    body = json.dumps({"model": "m", "prompt": "Once", "max_tokens": 1500, "ignore_eos": True, "stream": True, "temperature": 0, **fields}).encode()
-    c = socket.create_connection(("127.0.0.1", s.port), timeout=10)
-    c.sendall(post(HOST, body=body, line=b"POST /v1/completions HTTP/1.1"))
-    return c
-
-
 @pytest.mark.parametrize("how", ["rst", "fin"])
 def test_hang_up_mid_stream(server, how):
     before = server.metric("vllm:request_success_total", finished_reason="abort")
-    c = open_stream(server)
+    c = server.open_stream()
     while c.recv(4096).count(b"data:") < 1:
         pass
     if how == "rst":
@@ -236,9 +220,9 @@ def test_hang_up_of_plain_request(server):
 
 def test_hang_up_while_queued(start):
     s = start(*SLOW, "--max-num-seqs", "1")
-    busy = open_stream(s)
+    busy = s.open_stream()
     assert wait_for(lambda: s.metric("vllm:num_requests_running") == 1)
-    queued = open_stream(s)
+    queued = s.open_stream()
     assert wait_for(lambda: s.metric("vllm:num_requests_waiting") == 1)
     queued.close()
     assert wait_for(lambda: s.metric("vllm:num_requests_waiting") == 0, 1.5)
@@ -248,9 +232,9 @@ def test_hang_up_while_queued(start):
 
 def test_queue_full(start):
     s = start(*SLOW, "--max-num-seqs", "1", "--max-queue", "1")
-    a = open_stream(s)
+    a = s.open_stream()
     assert wait_for(lambda: s.metric("vllm:num_requests_running") == 1)
-    b = open_stream(s)
+    b = s.open_stream()
     assert wait_for(lambda: s.metric("vllm:num_requests_waiting") == 1)
     r = s.complete(max_tokens=1)
     assert r.status_code == 429 and r.json()["error"]["code"] == "rate_limit_exceeded"
@@ -264,9 +248,9 @@ def test_queue_full(start):
 
 def test_ping_in_queue(start):
     s = start(*SLOW, "--max-num-seqs", "1")
-    a = open_stream(s)
+    a = s.open_stream()
     assert wait_for(lambda: s.metric("vllm:num_requests_running") == 1)
-    b = open_stream(s, sse_ping_interval=1)
+    b = s.open_stream(sse_ping_interval=1)
     got = b""
     end = time.time() + 4
     while time.time() < end and b": ping\n\n" not in got:
@@ -318,7 +302,7 @@ def test_drain(start):
 
 def test_second_signal_ends_streams(start):
     s = start(*SLOW)
-    c = open_stream(s, n=8, max_tokens=1900)
+    c = s.open_stream(n=8, max_tokens=1900)
     c.recv(1000)
     s.proc.send_signal(15)
     time.sleep(1.3)
