@@ -155,6 +155,7 @@ typedef struct {
                     is first scheduled; never again once request_release returned */
     void *notify_arg;
     bool notify_done_only; /* notify only once every choice is finished (plain replies) */
+    bool progress;         /* notify also as the prompt is computed (request_stats.n_computed) */
 } request_spec;
 
 /* 0 and *out (one reference), or: ERR_LIMIT queue full, ERR_INVALID prompt empty or >= ctx (> ctx
@@ -200,6 +201,7 @@ bool request_done(const request *r);
 
 typedef struct {
     int n_prompt, n_cached; /* cached_tokens of G13 */
+    int n_computed;         /* prompt tokens cached or computed; kept up with spec.progress only */
     int n_generated;        /* over all choices */
     int n_reasoning;
     bool scheduled;                                                /* first in a step (H13) */

@@ -303,6 +303,18 @@ static void observe_prompt(engine *g, choice *c, int64_t now)
     stats_add(g->stats.prompt_seconds, seconds(c->scheduled_us, now));
 }
 
+/* How far the prompts have come, for those who want to see it. */
+static void tell_progress(const step *t, int64_t now)
+{
+    for (int i = 0; i < t->b.n_seq; i++) {
+        const seq *q = t->seqs[i].q;
+        const choice *c = q ? q->owner : NULL;
+        if (!c || !c->r->progress || c->index || c->counted) continue;
+        int n = t->b.ctx_len[i] < q->n_prompt ? t->b.ctx_len[i] : q->n_prompt;
+        request_computed(c->r, n, now);
+    }
+}
+
 /* Requests that only wanted their prompt computed. */
 static void end_prompt_only(engine *g, const step *t, int64_t now)
 {
@@ -330,6 +342,7 @@ static void observe_guess(engine *g, const step *t, int i)
  * the step; so first all that ends nothing, then prompt-only requests, then those that drew. */
 static void take_results(engine *g, step *t, int64_t now)
 {
+    tell_progress(t, now);
     for (int i = 0; i < t->b.n_seq; i++)
         if (t->seqs[i].q && t->seqs[i].prompt_done) observe_prompt(g, t->seqs[i].q->owner, now);
     for (int i = 0; i < t->b.n_out; i++) {

@@ -202,6 +202,7 @@ request *request_new(const request_env *env, const request_spec *spec, int64_t m
     r->notify = spec->notify;
     r->notify_arg = spec->notify_arg;
     r->notify_done_only = spec->notify_done_only;
+    r->progress = spec->progress;
     r->st = (request_stats){.n_prompt = spec->n_prompt, .arrival_us = clock_us()};
     int rc = sample_plan_init(&r->plan, &spec->s, env->base, e);
     if (!rc && (rc = request_fill(r, env, spec))) err_set(e, rc, "out of memory");
@@ -377,9 +378,12 @@ static void count_usage(choice *c, const token_info *t, const ending *end, int64
         st->n_generated++;
         if (!st->first_token_us) st->first_token_us = now_us;
     }
-    if (!end) return;
-    if (c->out) st->n_reasoning += output_reasoning_tokens(c->out);
-    if (c->r->n_live == 1) st->finished_us = now_us;
+    if (c->out) {
+        int n = output_reasoning_tokens(c->out);
+        st->n_reasoning += n - c->n_reasoned;
+        c->n_reasoned = n;
+    }
+    if (end && c->r->n_live == 1) st->finished_us = now_us;
 }
 
 /* The notify of a request is called without its lock, and never after request_release returned. */
@@ -412,11 +416,21 @@ void request_scheduled(request *r, int n_cached, int64_t now_us)
     pthread_mutex_lock(&r->mu);
     r->st.scheduled = true;
     r->st.scheduled_us = now_us;
-    r->st.n_cached = n_cached;
+    r->st.n_cached = r->st.n_computed = n_cached;
     pthread_mutex_unlock(&r->mu);
     /* An empty delta wakes a reader that waits for the status line (API H13).  Prompt logprobs are
      * promised with the first delta, and then nobody streams. */
     if (!r->prompt_lp && !r->notify_done_only) request_publish(&r->c[0], NULL, NULL, now_us);
+}
+
+void request_computed(request *r, int n, int64_t now_us)
+{
+    pthread_mutex_lock(&r->mu);
+    bool more = n > r->st.n_computed;
+    if (more) r->st.n_computed = n;
+    pthread_mutex_unlock(&r->mu);
+    /* News that get lost for want of memory come with the next. */
+    if (more && !r->prompt_lp) request_publish(&r->c[0], NULL, NULL, now_us);
 }
 
 delta *request_take(request *r)

@@ -56,6 +56,7 @@ typedef struct {
     int index, cap_gen;
     bool live, counted; /* counted: its prompt went into the counters */
     int n_forced;       /* tokens of think_end drawn so far */
+    int n_reasoned;     /* reasoning tokens that are in the request's usage */
     sampler smp;
     output *out;  /* NULL: no text */
     said said;    /* of the token at hand */
@@ -81,7 +82,7 @@ struct request {
     uint64_t choice_base;
     void (*notify)(void *);
     void *notify_arg;
-    bool notify_done_only;
+    bool notify_done_only, progress;
     /* Engine thread. */
     int n_live;
     bool queued; /* counted in inbox.queued */
@@ -123,5 +124,7 @@ typedef struct {
 int request_publish(choice *c, const token_info *t, const ending *end, int64_t now_us);
 /* The request is in its first step. */
 void request_scheduled(request *r, int n_cached, int64_t now_us);
+/* n tokens of its prompt are computed. */
+void request_computed(request *r, int n, int64_t now_us);
 
 #endif

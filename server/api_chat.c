@@ -172,6 +172,7 @@ static void chat_plain(gen *g, buf *out)
         gen_ids(g->prompt[0].v, g->prompt[0].n, out);
         buf_putc(out, ']');
     }
+    gen_prompt_logprobs(g, 0, out);
     buf_puts(out, ",\"service_tier\":\"default\"");
     gen_timings(g, out);
     buf_putc(out, '}');
@@ -188,10 +189,11 @@ static void chunk_begin(gen *g, const choice *c, buf *out)
     buf_puts(out, ",\"delta\":{");
 }
 
-/* Closes the choices array and the chunk. */
-static void chunk_end(gen *g, buf *out)
+/* Closes the choices array; last: no choice says more after this chunk. */
+static void chunk_end(gen *g, bool last, buf *out)
 {
-    buf_puts(out, g->p.include_usage ? "}],\"usage\":null" : "}]");
+    buf_puts(out, "}]");
+    gen_chunk_tail(g, last, out);
 }
 
 static void chat_open(gen *g, choice *c, buf *out)
@@ -199,7 +201,7 @@ static void chat_open(gen *g, choice *c, buf *out)
     chunk_begin(g, c, out);
     buf_puts(out,
              "\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,\"finish_reason\":null");
-    chunk_end(g, out);
+    chunk_end(g, false, out);
     if (g->p.return_token_ids && !c->index) {
         buf_puts(out, ",\"prompt_token_ids\":[");
         gen_ids(g->prompt[0].v, g->prompt[0].n, out);
@@ -229,7 +231,18 @@ static void chunk_close(gen *g, const delta *d, const buf *lp, const buf *lp_tho
     put_logprobs(g, lp, lp_thought, out);
     buf_puts(out, ",\"finish_reason\":null");
     put_chunk_ids(g, d, sent, out);
-    chunk_end(g, out);
+    chunk_end(g, false, out);
+    buf_putc(out, '}');
+    sse_end(out);
+}
+
+static void chat_progress(gen *g, choice *c, int64_t done, buf *out)
+{
+    chunk_begin(g, c, out);
+    buf_puts(out, "},\"logprobs\":null,\"finish_reason\":null");
+    chunk_end(g, false, out);
+    buf_puts(out, ",\"prompt_progress\":");
+    gen_progress(g, c->prompt, done, out);
     buf_putc(out, '}');
     sse_end(out);
 }
@@ -292,8 +305,7 @@ static void chat_delta(gen *g, choice *c, const delta *d, buf *out)
         buf_puts(out, "},\"logprobs\":null");
         gen_finish(g, c, out);
         put_chunk_ids(g, d, &sent, out);
-        chunk_end(g, out);
-        if (gen_all_done(g)) gen_timings(g, out);
+        chunk_end(g, gen_all_done(g), out);
         buf_putc(out, '}');
         sse_end(out);
     }
@@ -311,6 +323,7 @@ static void chat_end(gen *g, buf *out)
     gen_head(g, "chat.completion.chunk", out);
     buf_puts(out, ",\"choices\":[],\"usage\":");
     gen_usage(g, out);
+    if (g->p.timings_per_token) gen_timings(g, out);
     buf_putc(out, '}');
     sse_end(out);
     sse_done(out);
@@ -320,10 +333,12 @@ static const gen_format chat_shape = {.id_prefix = "chatcmpl-",
                                       .call_prefix = "call_",
                                       .param_prompt = "messages",
                                       .stream_type = SSE_TYPE,
+                                      .room = ROOM_TIMINGS | ROOM_PROMPT_LOGPROBS,
                                       .plain = chat_plain,
                                       .collect = chat_collect,
                                       .open = chat_open,
                                       .delta = chat_delta,
+                                      .progress = chat_progress,
                                       .end = chat_end,
                                       .fail = gen_sse_fail,
                                       .ping = gen_sse_ping};

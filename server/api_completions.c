@@ -106,6 +106,10 @@ static void put_name(const gen *g, int32_t id, buf *out)
 {
     size_t n = 0;
     const char *s = tokenizer_piece(engine_info(g->a->eng)->tok, id, &n);
+    if (g->p.ids_as_names) {
+        buf_printf(out, "\"token_id:%d\"", id);
+        return;
+    }
     if (!s || utf8_valid(s, n)) {
         buf_put_json(out, s ? s : "", s ? n : 0);
         return;
@@ -136,8 +140,10 @@ static void put_row(gen *g, choice *c, const token_info *t, bool scored)
     }
     put_logprob(t->logprob, &c->lp_value);
     bool seen = false;
+    /* prompt_logprobs may have asked for more. */
+    int n = t->n_top < g->p.s.n_logprobs ? t->n_top : g->p.s.n_logprobs;
     buf_putc(&c->lp_top, '{');
-    for (int i = 0; i < t->n_top; i++) {
+    for (int i = 0; i < n; i++) {
         if (i) buf_putc(&c->lp_top, ',');
         put_name(g, t->top_id[i], &c->lp_top);
         buf_putc(&c->lp_top, ':');
@@ -145,7 +151,7 @@ static void put_row(gen *g, choice *c, const token_info *t, bool scored)
         seen |= t->top_id[i] == t->id;
     }
     if (!seen) {
-        if (t->n_top) buf_putc(&c->lp_top, ',');
+        if (n) buf_putc(&c->lp_top, ',');
         put_name(g, t->id, &c->lp_top);
         buf_putc(&c->lp_top, ':');
         put_logprob(t->logprob, &c->lp_top);
@@ -172,7 +178,7 @@ static void put_rows(gen *g, choice *c, const delta *d)
 {
     if (!g->p.logprobs) return;
     /* The prompt is scored once, for all its choices. */
-    for (int k = 0; d->n_prompt_lp && k < g->p.n; k++) {
+    for (int k = 0; g->p.echo && d->n_prompt_lp && k < g->p.n; k++) {
         choice *each = &g->choice[c->prompt * g->p.n + k];
         for (int i = 0; i < d->n_prompt_lp; i++) {
             put_row(g, each, &d->prompt[i], i > 0);
@@ -235,27 +241,57 @@ static void put_prompt_ids(const gen *g, const choice *c, buf *out)
     buf_putc(out, ']');
 }
 
+static double mean(const choice *c)
+{
+    return c->n_tok ? c->lp_sum / (double)c->n_tok : 0;
+}
+
+/* The choices of prompt i that are shown, best mean logprob first where some are not (P2). */
+static int pick(const gen *g, int i, const choice *out[128])
+{
+    int n = g->p.n;
+    for (int k = 0; k < n; k++) {
+        const choice *c = &g->choice[i * n + k];
+        int at = k;
+        if (g->p.shown)
+            for (; at > 0 && mean(out[at - 1]) < mean(c); at--) out[at] = out[at - 1];
+        out[at] = c;
+    }
+    return g->p.shown ? g->p.shown : n;
+}
+
+static void put_choice(gen *g, choice *c, int index, buf *out)
+{
+    buf_puts(out, "{\"index\":");
+    buf_put_int(out, index);
+    buf_puts(out, ",\"text\":");
+    put_text(g, c, &c->said, true, out);
+    put_logprobs(g, c, out);
+    gen_finish(g, c, out);
+    gen_prompt_logprobs(g, c->prompt, out);
+    if (g->p.return_token_ids) {
+        put_prompt_ids(g, c, out);
+        buf_puts(out, ",\"token_ids\":[");
+        buf_put(out, buf_str(&c->ids), c->ids.len);
+        buf_putc(out, ']');
+    }
+    buf_putc(out, '}');
+    if (!said_ok(&c->said) || !buf_ok(&c->ids)) out->oom = true;
+}
+
 static void completions_plain(gen *g, buf *out)
 {
+    const choice *shown[128];
+    int index = 0;
     gen_head(g, "text_completion", out);
     buf_puts(out, ",\"choices\":[");
-    for (int i = 0; i < g->n_choice; i++) {
-        choice *c = &g->choice[i];
-        if (i) buf_putc(out, ',');
-        buf_puts(out, "{\"index\":");
-        buf_put_int(out, c->index);
-        buf_puts(out, ",\"text\":");
-        put_text(g, c, &c->said, true, out);
-        put_logprobs(g, c, out);
-        gen_finish(g, c, out);
-        if (g->p.return_token_ids) {
-            put_prompt_ids(g, c, out);
-            buf_puts(out, ",\"token_ids\":[");
-            buf_put(out, buf_str(&c->ids), c->ids.len);
-            buf_putc(out, ']');
+    for (int i = 0; i < g->n_prompt; i++) {
+        int n = pick(g, i, shown);
+        for (int k = 0; k < n; k++) {
+            if (index) buf_putc(out, ',');
+            put_choice(g, &g->choice[shown[k]->index], index, out);
+            index++;
         }
-        buf_putc(out, '}');
-        if (!said_ok(&c->said) || !buf_ok(&c->ids)) out->oom = true;
     }
     buf_puts(out, "],\"usage\":");
     gen_usage(g, out);
@@ -275,8 +311,8 @@ static void chunk_begin(gen *g, const choice *c, const said *s, bool first, buf 
 
 static void chunk_end(gen *g, bool last, buf *out)
 {
-    buf_puts(out, g->p.include_usage ? "}],\"usage\":null" : "}]");
-    if (last) gen_timings(g, out);
+    buf_puts(out, "}]");
+    gen_chunk_tail(g, last, out);
     buf_putc(out, '}');
     sse_end(out);
 }
@@ -312,6 +348,17 @@ static void completions_delta(gen *g, choice *c, const delta *d, buf *out)
     chunk_end(g, gen_all_done(g), out);
 }
 
+static void completions_progress(gen *g, choice *c, int64_t done, buf *out)
+{
+    chunk_begin(g, c, &(said){0}, false, out);
+    buf_puts(out, ",\"logprobs\":null,\"finish_reason\":null}]");
+    gen_chunk_tail(g, false, out);
+    buf_puts(out, ",\"prompt_progress\":");
+    gen_progress(g, c->prompt, done, out);
+    buf_putc(out, '}');
+    sse_end(out);
+}
+
 static void completions_end(gen *g, buf *out)
 {
     if (!g->p.include_usage) {
@@ -322,6 +369,7 @@ static void completions_end(gen *g, buf *out)
     gen_head(g, "text_completion", out);
     buf_puts(out, ",\"choices\":[],\"usage\":");
     gen_usage(g, out);
+    if (g->p.timings_per_token) gen_timings(g, out);
     buf_putc(out, '}');
     sse_end(out);
     sse_done(out);
@@ -331,9 +379,11 @@ static const gen_format completions_shape = {.id_prefix = "cmpl-",
                                              .call_prefix = "call_",
                                              .param_prompt = "prompt",
                                              .stream_type = SSE_TYPE,
+                                             .room = ROOM_TIMINGS | ROOM_PROMPT_LOGPROBS,
                                              .plain = completions_plain,
                                              .collect = completions_collect,
                                              .delta = completions_delta,
+                                             .progress = completions_progress,
                                              .end = completions_end,
                                              .fail = gen_sse_fail,
                                              .ping = gen_sse_ping};
@@ -353,25 +403,43 @@ static bool decode_prompts(reader *r, gen *g)
     return g->prompt_text != NULL;
 }
 
-/* Stage S2 fields that only this route has. */
-static void read_route_fields(reader *r, params *p)
+/* P2. */
+static void read_best_of(reader *r, params *p)
 {
     int64_t best = 0;
+    if (!rd_int(r, "best_of", 1, 20, &best) || best == p->n) return;
+    if (best < p->n) reader_fail(r, "invalid_value", "best_of", "'best_of' must not be below 'n'");
+    if (p->stream)
+        reader_fail(r, "invalid_value", "best_of",
+                    "'best_of' above 'n' cannot be combined with 'stream': true");
+    p->shown = p->n;
+    p->n = (int)best;
+    if (p->s.n_logprobs < 0) p->s.n_logprobs = 0;
+}
+
+/* What only this route reads. */
+static void read_route_fields(reader *r, params *p)
+{
     const char *suffix = "";
-    rd_bool(r, "echo", &p->echo);
     if (rd_str(r, "suffix", 0, SIZE_MAX, &suffix, NULL) && *suffix) {
         r->failed = true;
         reply_not_built(r->call, "suffix");
     }
-    if (rd_int(r, "best_of", 1, 20, &best)) {
-        if (best < p->n)
-            reader_fail(r, "invalid_value", "best_of", "'best_of' must not be below 'n'");
-        if (best > p->n && !r->failed) {
-            r->failed = true;
-            reply_not_built(r->call, "best_of");
-        }
-    }
-    if (p->echo && p->logprobs) p->s.n_prompt_logprobs = p->s.n_logprobs;
+    read_best_of(r, p);
+    /* The prompt's rows in front need scores, as many tops as the answer's. */
+    if (p->echo && p->logprobs && p->s.n_prompt_logprobs < p->s.n_logprobs)
+        p->s.n_prompt_logprobs = p->s.n_logprobs;
+}
+
+/* G7: the end or the beginning of each prompt, where asked for. */
+static void cut_prompts(gen *g)
+{
+    int64_t ctx = engine_info(g->a->eng)->ctx, keep = g->p.truncate;
+    if (!keep) return;
+    if (keep < 0) keep = ctx - (g->p.s.max_tokens < 0 ? 1 : g->p.s.max_tokens);
+    if (keep < 1) keep = 1;
+    for (int i = 0; i < g->n_prompt; i++)
+        g->n_cut += prompt_cut(&g->prompt[i], keep, g->p.truncate_right);
 }
 
 void api_completions(http_call *c)
@@ -386,8 +454,10 @@ void api_completions(http_call *c)
     int n = r.failed ? 0 : count_prompts(&r, prompt);
     if (!n) goto out;
     if ((int64_t)n * p.n > 128) {
-        reader_fail(&r, "unsupported_value", "n",
-                    "'n' times the number of prompts must not be above 128, got %d", n * p.n);
+        const char *name = p.shown ? "best_of" : "n";
+        reader_fail(&r, "unsupported_value", name,
+                    "'%s' times the number of prompts must not be above 128, got %d", name,
+                    n * p.n);
         goto out;
     }
     g = gen_new(&r, &p, &completions_shape, n);
@@ -396,7 +466,9 @@ void api_completions(http_call *c)
         goto out;
     }
     g->think = THINK_NONE;
-    if (!take_prompts(&r, g, prompt) || (g->p.echo && !decode_prompts(&r, g))) {
+    bool taken = take_prompts(&r, g, prompt);
+    if (taken) cut_prompts(g);
+    if (!taken || (g->p.echo && !decode_prompts(&r, g))) {
         if (!r.failed)
             reply_fail(c, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
         gen_free(g);

@@ -63,11 +63,6 @@ bool chat_request_render(reader *r, const params *p, chat_prompt *out)
                      .continue_final = tristate(r, "continue_final_message"),
                      .thinking = p->thinking,
                      .effort = p->effort};
-    bool echo = false;
-    if (r->kind == READ_CHAT && rd_bool(r, "echo", &echo) && echo && !r->failed) {
-        r->failed = true;
-        reply_not_built(r->call, "echo");
-    }
     const json *mm = rd_any(r, "mm_processor_kwargs");
     if (mm && mm->len && !r->failed) {
         r->failed = true;
@@ -175,7 +170,12 @@ static gen *chat_gen(reader *r, params *p, const chat_prompt *prompt, token_list
     *ids = (token_list){0};
     g->think = g->p.parse_reasoning ? prompt->think : THINK_NONE;
     g->calls = g->p.calls_off ? CALLS_NONE : prompt->calls;
-    if ((!own || (g->own = calloc(1, own))) && params_think_end(&g->p, r, prompt->think) &&
+    if (g->p.echo && prompt->continued.len)
+        said_put(&g->continued,
+                 prompt->continues_thought && g->p.parse_reasoning ? SAID_THOUGHT : SAID_ANSWER, 0,
+                 prompt->continued.v, prompt->continued.len);
+    if (said_ok(&g->continued) && (!own || (g->own = calloc(1, own))) &&
+        params_think_end(&g->p, r, prompt->think) &&
         (g->calls == CALLS_NONE || (g->tools = call_tools_new(json_get(g->body, "tools")))))
         return g;
     gen_free(g);

@@ -2,7 +2,6 @@
 #include "server/gen.h"
 
 #include "base/clock.h"
-#include "base/utf8.h"
 #include "server/metrics.h"
 #include "server/reply.h"
 
@@ -30,7 +29,11 @@ gen *gen_new(reader *r, params *p, const gen_format *f, int n_prompt)
     g->prompt = calloc((size_t)n_prompt, sizeof *g->prompt);
     g->req = calloc((size_t)n_prompt, sizeof *g->req);
     g->choice = calloc((size_t)g->n_choice, sizeof *g->choice);
-    if (!g->prompt || !g->req || !g->choice) {
+    g->told = malloc((size_t)n_prompt * sizeof *g->told);
+    if (g->p.prompt_logprobs >= 0) g->prompt_lp = calloc((size_t)n_prompt, sizeof *g->prompt_lp);
+    bool whole = g->prompt && g->req && g->choice && g->told;
+    for (int i = 0; g->told && i < n_prompt; i++) g->told[i] = -1;
+    if (!whole || (g->p.prompt_logprobs >= 0 && !g->prompt_lp)) {
         gen_free(g);
         return NULL;
     }
@@ -53,6 +56,7 @@ void gen_free(gen *g)
         if (g->req && g->req[i]) request_release(g->req[i]);
         if (g->prompt) token_list_clear(&g->prompt[i]);
         if (g->prompt_text) buf_clear(&g->prompt_text[i]);
+        if (g->prompt_lp) buf_clear(&g->prompt_lp[i]);
     }
     for (int i = 0; g->choice && i < g->n_choice; i++) {
         choice *c = &g->choice[i];
@@ -66,6 +70,9 @@ void gen_free(gen *g)
     free(g->held);
     free(g->prompt);
     free(g->prompt_text);
+    free(g->prompt_lp);
+    free(g->told);
+    said_clear(&g->continued);
     free(g->req);
     free(g->choice);
     free(g->own);
@@ -193,6 +200,12 @@ static void note_calls(gen *g, choice *c, const delta *d)
     }
 }
 
+static void note_tokens(choice *c, const delta *d)
+{
+    c->n_tok += d->n_tok;
+    for (int i = 0; i < d->n_tok; i++) c->lp_sum += (double)d->tok[i].logprob;
+}
+
 /* Plain replies: everything is folded into the choices as it comes. */
 static void collect_all(gen *g)
 {
@@ -201,7 +214,9 @@ static void collect_all(gen *g)
         for (const delta *d = list; d; d = d->next) {
             choice *c = choice_of(g, i, d);
             note_calls(g, c, d);
+            note_tokens(c, d);
             if (!said_join(&c->said, &d->said)) c->said.oom = true;
+            if (g->prompt_lp) gen_collect_prompt(g, i, d);
             g->format->collect(g, c, d);
             if (g->p.return_token_ids) gen_delta_ids(d, &c->ids);
             note_finish(g, c, d);
@@ -286,6 +301,25 @@ static void stream_error(gen *g, buf *out)
     g->format->fail(g, &w, out);
 }
 
+/* The text in front of a choice's own. */
+static void write_continued(gen *g, choice *c, buf *out)
+{
+    delta d = {.index = c->index % g->p.n, .said = g->continued, .stop_index = -1, .stop_id = -1};
+    if (g->continued.n) g->format->delta(g, c, &d, out);
+}
+
+/* How far the prompt has come: from what was cached to all of it, before the first text. */
+static void write_progress(gen *g, int req, buf *out)
+{
+    choice *c = &g->choice[req * g->p.n];
+    request_stats u = request_usage(g->req[req]);
+    if (!g->p.return_progress || !g->format->progress || !u.scheduled) return;
+    if (g->told[req] < 0) g->format->progress(g, c, g->told[req] = u.n_cached, out);
+    if (u.n_computed <= g->told[req]) return;
+    g->told[req] = u.n_computed;
+    g->format->progress(g, c, u.n_computed, out);
+}
+
 static void write_list(gen *g, int req, const delta *list, buf *out)
 {
     for (const delta *d = list; d && !g->error; d = d->next) {
@@ -293,10 +327,12 @@ static void write_list(gen *g, int req, const delta *list, buf *out)
         note_calls(g, c, d);
         note_finish(g, c, d);
         if (g->error) break;
-        if (!c->opened) {
-            c->opened = true;
-            if (g->format->open) g->format->open(g, c, out);
-        }
+        bool first = !c->opened;
+        c->opened = true;
+        if (first && g->format->open) g->format->open(g, c, out);
+        if (c->index % g->p.n == 0) write_progress(g, req, out);
+        if (first) write_continued(g, c, out);
+        note_tokens(c, d);
         g->format->delta(g, c, d, out);
     }
 }
@@ -347,13 +383,29 @@ static void on_news(void *call)
     http_wake(call);
 }
 
+/* Asked for, and the shape has no place for it. */
+static void list_roomless(const gen *g, reader *r)
+{
+    const struct {
+        bool asked, room;
+        const char *name;
+    } field[] = {
+        {g->p.timings_per_token, g->format->room & ROOM_TIMINGS, "timings_per_token"},
+        {g->p.return_progress, g->format->progress != NULL, "return_progress"},
+        {g->p.prompt_logprobs >= 0, g->format->room & ROOM_PROMPT_LOGPROBS, "prompt_logprobs"}};
+    for (size_t i = 0; i < sizeof field / sizeof *field; i++)
+        if (field[i].asked && !field[i].room)
+            reader_ignore(r, field[i].name, strlen(field[i].name));
+}
+
 void gen_start(gen *g, reader *r)
 {
     const engine_info_t *info = engine_info(g->a->eng);
     int64_t smallest = 0;
     if ((int64_t)g->n_prompt * g->p.n > 128) {
-        reader_fail(r, "unsupported_value", "n",
-                    "'n' times the number of prompts must not be above 128, got %d", g->n_choice);
+        reader_fail(r, "unsupported_value", g->p.shown ? "best_of" : "n",
+                    "'%s' times the number of prompts must not be above 128, got %d",
+                    g->p.shown ? "best_of" : "n", g->n_choice);
         gen_free(g);
         return;
     }
@@ -372,6 +424,7 @@ void gen_start(gen *g, reader *r)
                  use_salt ? use_salt : "");
         use_salt = salt;
     }
+    bool progress = g->p.stream && g->p.return_progress && g->format->progress;
     if (g->p.ping != 0) http_set_ping(g->call, g->p.ping);
     for (int i = 0; i < g->n_prompt; i++) {
         request_spec spec = {.prompt = g->prompt[i].v,
@@ -391,7 +444,8 @@ void gen_start(gen *g, reader *r)
                              .deadline_us = g->p.deadline_us,
                              .notify = on_news,
                              .notify_arg = g->call,
-                             .notify_done_only = !g->p.stream};
+                             .notify_done_only = !g->p.stream,
+                             .progress = progress};
         int64_t clamped = 0;
         err e = {0};
         int rc = engine_submit(g->a->eng, &spec, &g->req[i], &clamped, &e);
@@ -402,168 +456,10 @@ void gen_start(gen *g, reader *r)
         }
         if (clamped > 0 && (!smallest || clamped < smallest)) smallest = clamped;
     }
+    list_roomless(g, r);
     params_headers(&g->p, r, smallest);
+    if (g->n_cut) http_add_header(g->call, "x-quern-truncated", "%lld", (long long)g->n_cut);
+    for (int i = 0; !g->p.stream && i < g->n_choice; i++)
+        if (!said_join(&g->choice[i].said, &g->continued)) g->choice[i].said.oom = true;
     http_wait(g->call, &waiter, g);
-}
-
-/* ---- pieces ---------------------------------------------------------------------------------- */
-
-void gen_sse_fail(gen *g, const gen_fault *f, buf *out)
-{
-    sse_begin(out);
-    reply_error(out, DIALECT_OPENAI, http_request_id(g->call), f->status, f->type, f->code, NULL,
-                f->msg);
-    sse_end(out);
-}
-
-void gen_sse_ping(gen *g, buf *out)
-{
-    (void)g;
-    buf_puts(out, ": ping\n\n");
-}
-
-void sse_begin(buf *out)
-{
-    buf_put(out, "data: ", 6);
-}
-
-void sse_end(buf *out)
-{
-    buf_put(out, "\n\n", 2);
-}
-
-void sse_done(buf *out)
-{
-    buf_puts(out, "data: [DONE]\n\n");
-}
-
-void gen_head(const gen *g, const char *object, buf *out)
-{
-    buf_puts(out, "{\"id\":\"");
-    buf_puts(out, g->id);
-    buf_puts(out, "\",\"object\":\"");
-    buf_puts(out, object);
-    buf_puts(out, "\",\"created\":");
-    buf_put_int(out, g->created);
-    buf_puts(out, ",\"model\":");
-    buf_put_json(out, g->p.model, strlen(g->p.model));
-    buf_puts(out, ",\"system_fingerprint\":\"");
-    buf_puts(out, g->a->fingerprint);
-    buf_puts(out, "\"");
-}
-
-typedef struct {
-    int64_t prompt, cached, generated, reasoning;
-    double queue_us, prompt_us, predicted_us;
-} totals;
-
-static totals total(const gen *g)
-{
-    totals t = {0};
-    for (int i = 0; i < g->n_prompt; i++) {
-        request_stats u = request_usage(g->req[i]);
-        t.prompt += u.n_prompt;
-        t.cached += u.n_cached;
-        t.generated += u.n_generated;
-        t.reasoning += u.n_reasoning;
-        int64_t end = u.finished_us ? u.finished_us : clock_us();
-        int64_t first = u.first_token_us ? u.first_token_us : end;
-        if (!u.scheduled_us) continue;
-        t.queue_us += (double)(u.scheduled_us - u.arrival_us);
-        t.prompt_us += (double)(first - u.scheduled_us);
-        t.predicted_us += (double)(end - first);
-    }
-    return t;
-}
-
-void gen_usage(const gen *g, buf *out)
-{
-    totals t = total(g);
-    buf_printf(out,
-               "{\"prompt_tokens\":%lld,\"completion_tokens\":%lld,\"total_tokens\":%lld,"
-               "\"prompt_tokens_details\":{\"cached_tokens\":%lld,\"cache_write_tokens\":0,\"audio_"
-               "tokens\":0,"
-               "\"text_tokens\":%lld,\"image_tokens\":0},\"completion_tokens_details\":{"
-               "\"reasoning_tokens\":%lld,"
-               "\"audio_tokens\":0,\"text_tokens\":%lld,\"accepted_prediction_tokens\":0,"
-               "\"rejected_prediction_tokens\":0}}",
-               (long long)t.prompt, (long long)t.generated, (long long)(t.prompt + t.generated),
-               (long long)t.cached, (long long)t.prompt, (long long)t.reasoning,
-               (long long)(t.generated - t.reasoning));
-}
-
-static void put_rate(buf *out, const char *name, double n, double us)
-{
-    buf_printf(out, ",\"%s_n\":%lld,\"%s_ms\":", name, (long long)n, name);
-    buf_put_num(out, round(us) / 1e3);
-    buf_printf(out, ",\"%s_per_token_ms\":", name);
-    buf_put_num(out, n > 0 ? round(us / n * 100) / 1e5 : 0);
-    buf_printf(out, ",\"%s_per_second\":", name);
-    buf_put_num(out, us > 0 ? round(n * 1e8 / us) / 1e2 : 0);
-}
-
-void gen_timings(const gen *g, buf *out)
-{
-    if (g->a->opt->no_timings) return;
-    totals t = total(g);
-    buf_printf(out, ",\"timings\":{\"cache_n\":%lld", (long long)t.cached);
-    put_rate(out, "prompt", (double)(t.prompt - t.cached), t.prompt_us);
-    put_rate(out, "predicted", (double)t.generated, t.predicted_us);
-    buf_puts(out, ",\"queue_ms\":");
-    buf_put_num(out, round(t.queue_us) / 1e3);
-    buf_puts(out, "}");
-}
-
-const char *gen_finish_word(const choice *c)
-{
-    if (c->finish == FINISH_NONE) return NULL;
-    if (c->finish == FINISH_LENGTH) return "length";
-    return c->n_whole ? "tool_calls" : "stop";
-}
-
-void gen_finish(const gen *g, const choice *c, buf *out)
-{
-    if (c->finish == FINISH_NONE) {
-        buf_puts(out, ",\"finish_reason\":null");
-        return;
-    }
-    buf_printf(out, ",\"finish_reason\":\"%s\"", gen_finish_word(c));
-    buf_puts(out, ",\"stop_reason\":");
-    if (c->stop_index >= 0)
-        buf_put_json(out, g->p.stop[c->stop_index], g->p.stop_len[c->stop_index]);
-    else if (c->stop_id >= 0) buf_put_int(out, c->stop_id);
-    else buf_puts(out, "null");
-}
-
-void gen_ids(const int32_t *id, size_t n, buf *out)
-{
-    for (size_t i = 0; i < n; i++) {
-        if (i) buf_putc(out, ',');
-        buf_put_int(out, id[i]);
-    }
-}
-
-void gen_delta_ids(const delta *d, buf *out)
-{
-    for (int i = 0; i < d->n_tok; i++) {
-        if (out->len) buf_putc(out, ',');
-        buf_put_int(out, d->tok[i].id);
-    }
-}
-
-void put_token_text(const gen *g, int32_t id, buf *out)
-{
-    size_t n = 0;
-    const char *s = tokenizer_piece(engine_info(g->a->eng)->tok, id, &n);
-    buf_put_json(out, s ? s : "", s ? n : 0);
-}
-
-void put_logprob(float lp, buf *out)
-{
-    char t[32];
-    if (!isfinite(lp)) lp = -9999.0f;
-    if (lp > 0) lp = 0;
-    /* Nine digits give the float back: equal bits stay equal text. */
-    snprintf(t, sizeof t, "%.9g", (double)lp);
-    buf_puts(out, t);
 }

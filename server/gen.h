@@ -10,6 +10,9 @@
 
 typedef struct gen gen;
 
+/* What a shape has room for; a request that asks for the rest is told so (V6, V9). */
+enum { ROOM_TIMINGS = 1, ROOM_PROMPT_LOGPROBS = 2 };
+
 /* Why a generation failed, as an error object says it. */
 typedef struct {
     int status;
@@ -27,6 +30,8 @@ typedef struct {
     buf lp_token, lp_value, lp_top, lp_offset; /* the four arrays of completions */
     buf ids;                                   /* return_token_ids: comma-separated */
     int64_t n_chars; /* code points of visible text so far (text_offset) */
+    double lp_sum;   /* of its tokens' logprobs (best_of) */
+    int64_t n_tok;   /* tokens that reached the shape */
     finish_reason finish;
     int stop_index;  /* index into params.stop, -1 */
     int32_t stop_id; /* stop_token_id, -1 */
@@ -40,16 +45,20 @@ typedef struct {
     const char *call_prefix;         /* of the ids of tool calls: "call_" */
     const char *param_prompt;        /* "messages" or "prompt", for errors */
     const char *stream_type;         /* Content-Type of streams */
+    unsigned room;                   /* ROOM_* */
     void (*plain)(gen *g, buf *out); /* the whole reply of a finished generation */
     void (*collect)(gen *g, choice *c, const delta *d); /* plain: fold a delta into the choice; its
                                                            text is in choice.said already */
     void (*begin)(gen *g, buf *out);                    /* stream: before all else; may be NULL */
     void (*open)(gen *g, choice *c, buf *out); /* stream: first chunk of a choice; may be NULL */
     void (*delta)(gen *g, choice *c, const delta *d, buf *out); /* stream: chunks of one delta */
-    void (*end)(gen *g, buf *out);                              /* stream: after every choice */
-    void (*fail)(gen *g, const gen_fault *f, buf *out);         /* stream: instead of end (H17) */
-    void (*ping)(gen *g, buf *out);                             /* stream: after silence (H16) */
-    void (*drop)(gen *g); /* clears what gen.own holds; may be NULL */
+    /* stream: the prompt of c is computed up to done of total tokens, of which cached were there
+     * (G14); NULL: the shape cannot say so */
+    void (*progress)(gen *g, choice *c, int64_t done, buf *out);
+    void (*end)(gen *g, buf *out);                      /* stream: after every choice */
+    void (*fail)(gen *g, const gen_fault *f, buf *out); /* stream: instead of end (H17) */
+    void (*ping)(gen *g, buf *out);                     /* stream: after silence (H16) */
+    void (*drop)(gen *g);                               /* clears what gen.own holds; may be NULL */
 } gen_format;
 
 struct gen {
@@ -65,6 +74,10 @@ struct gen {
     call_tools *tools;  /* owned reference */
     token_list *prompt; /* [n_prompt] token ids */
     buf *prompt_text;   /* [n_prompt] completions with echo, else NULL */
+    buf *prompt_lp;     /* [n_prompt] prompt_logprobs: items, comma-separated */
+    int64_t *told;      /* [n_prompt] prompt tokens a stream was told of, -1 none yet */
+    int64_t n_cut;      /* prompt tokens left out (G7) */
+    said continued;     /* what answers go on from, shown in front (C6, echo) */
     int n_prompt;
     request **req;  /* [n_prompt], NULL until submitted */
     choice *choice; /* [n_choice] */
@@ -91,6 +104,15 @@ void gen_start(gen *g, reader *r);
 void gen_head(const gen *g, const char *object, buf *out); /* {"id":...,"system_fingerprint":... */
 void gen_usage(const gen *g, buf *out);                    /* the usage object */
 void gen_timings(const gen *g, buf *out);                  /* ,"timings":{...} or nothing */
+/* A stream's chunk behind its choices: ,"usage":... by the request's options, ,"timings":... on the
+ * last chunk and on all that are asked for. */
+void gen_chunk_tail(const gen *g, bool last, buf *out);
+/* {"total":...,"cache":...,"processed":...,"time_ms":...} of prompt i */
+void gen_progress(const gen *g, int i, int64_t done, buf *out);
+/* Keeps the prompt's logprobs that came with d. */
+void gen_collect_prompt(gen *g, int i, const delta *d);
+/* ,"prompt_logprobs":[...] of prompt i where asked for */
+void gen_prompt_logprobs(const gen *g, int i, buf *out);
 /* "stop", "length" or "tool_calls"; NULL before the end (G20). */
 const char *gen_finish_word(const choice *c);
 /* ,"finish_reason":...,"stop_reason":... */
@@ -106,7 +128,8 @@ void gen_sse_ping(gen *g, buf *out);
 void sse_begin(buf *out); /* "data: " */
 void sse_end(buf *out);   /* blank line */
 void sse_done(buf *out);  /* "data: [DONE]" */
-/* A token's text with U+FFFD for incomplete parts, as a JSON string. */
+/* A token's text with U+FFFD for incomplete parts, or token_id:N if the request names them so, as a
+ * JSON string. */
 void put_token_text(const gen *g, int32_t id, buf *out);
 /* A logprob: -inf as -9999.0. */
 void put_logprob(float lp, buf *out);

@@ -26,7 +26,8 @@ static const char *const known_all[] = {
     "thinking_budget", "thinking_token_budget", "thinking_budget_tokens", "reasoning_budget_tokens",
     "think", "include_reasoning", "separate_reasoning", "reasoning_format", "stream_options",
     "logprobs", "chat_template_kwargs", "tool_choice", "tools", "parallel_tool_calls",
-    "response_format",
+    "response_format", "prompt_logprobs", "truncate_prompt_tokens", "truncation_side",
+    "timings_per_token", "return_progress", "return_tokens_as_token_ids",
     /* refused, V7 */
     "use_beam_search", "functions", "function_call", "modalities", "audio", "background",
     "conversation", "chat_template", "post_sampling_probs"};
@@ -48,23 +49,10 @@ static const char *const known_text[] = {"content",
                                          "documents",
                                          "add_special_tokens"};
 /* Later stages: 501 unless neutral. */
-static const char *const later[] = {"structured_outputs",
-                                    "guided_json",
-                                    "guided_regex",
-                                    "guided_choice",
-                                    "guided_grammar",
-                                    "grammar",
-                                    "ebnf",
-                                    "regex",
-                                    "json_schema",
-                                    "structural_tag",
-                                    "format",
-                                    "prompt_logprobs",
-                                    "truncate_prompt_tokens",
-                                    "truncation_side",
-                                    "timings_per_token",
-                                    "return_progress",
-                                    "return_tokens_as_token_ids"};
+static const char *const later[] = {
+    "structured_outputs", "guided_json",    "guided_regex", "guided_choice",
+    "guided_grammar",     "grammar",        "ebnf",         "regex",
+    "json_schema",        "structural_tag", "format"};
 /* Without meaning here and never listed. */
 static const char *const inert[] = {"user",
                                     "safety_identifier",
@@ -446,87 +434,6 @@ static void read_arrays(params *p, reader *r)
     read_bad_words(p, r);
 }
 
-/* G12, P2. */
-static void read_logprobs(params *p, reader *r)
-{
-    int64_t v = 0;
-    p->s.n_logprobs = -1;
-    p->s.n_prompt_logprobs = -1;
-    if (r->kind == READ_COMPLETIONS) {
-        if (rd_int(r, "logprobs", 0, 20, &v)) {
-            p->logprobs = true;
-            p->s.n_logprobs = (int)v;
-        }
-        return;
-    }
-    rd_bool(r, "logprobs", &p->logprobs);
-    bool top = rd_int(r, "top_logprobs", 0, 20, &v);
-    if (top && v > 0 && !p->logprobs)
-        reader_fail(r, "invalid_value", "top_logprobs", "'top_logprobs' needs 'logprobs': true");
-    if (p->logprobs) p->s.n_logprobs = (int)v;
-}
-
-/* ---- the rest -------------------------------------------------------------------------------- */
-
-static void read_delivery(params *p, reader *r)
-{
-    int64_t v;
-    rd_bool(r, "stream", &p->stream);
-    const json *o = rd_any(r, "stream_options");
-    if (o && o->type != JSON_OBJECT) {
-        reader_fail(r, "invalid_type", "stream_options",
-                    "'stream_options' must be an object, got %s", json_type_name(o));
-    } else if (o && !p->stream) {
-        reader_fail(r, "invalid_value", "stream_options", "'stream_options' needs 'stream': true");
-    } else if (o) {
-        const json *u = json_get(o, "include_usage"), *k = json_get(o, "continuous_usage_stats");
-        if (u && u->type != JSON_NULL && !json_is_bool(u))
-            reader_fail(r, "invalid_type", "stream_options.include_usage",
-                        "'stream_options.include_usage' must be true or false");
-        p->include_usage = u && u->type == JSON_TRUE;
-        if (k && !neutral(k) && !r->failed) {
-            r->failed = true;
-            reply_not_built(r->call, "stream_options.continuous_usage_stats");
-        }
-    }
-    if (rd_int(r, "sse_ping_interval", -1, 3600, &v)) {
-        if (v == 0)
-            reader_fail(r, "invalid_value", "sse_ping_interval",
-                        "'sse_ping_interval' must be -1 or at least 1");
-        p->ping = (double)v;
-    }
-    const json *n = rd_any(r, "n");
-    if (n && rd_int(r, "n", 1, INT64_MAX, &v)) {
-        if (v > 128) reader_fail(r, "unsupported_value", "n", "'n' above 128 is not supported");
-        else p->n = (int)v;
-    }
-    rd_bool(r, "return_token_ids", &p->return_token_ids);
-    if (rd_int(r, "priority", INT32_MIN, INT32_MAX, &v)) {
-        if (r->a->opt->allow_priority) p->priority = (int)v;
-        else reader_ignore(r, "priority", 8);
-    }
-    rd_str(r, "cache_salt", 1, 128, &p->cache_salt, NULL);
-    rd_bool(r, "cache_prompt", &p->cache_prompt);
-}
-
-/* H12: the smaller of --request-timeout and x-quern-timeout-ms, from arrival. */
-static void read_deadline(params *p, reader *r)
-{
-    double limit = r->a->opt->request_timeout;
-    const char *h = http_header(r->call, "x-quern-timeout-ms");
-    if (h && !r->failed) {
-        char *end;
-        double ms = strtod(h, &end);
-        if (end == h || *end || !(ms >= 1 && ms <= 1e10)) {
-            reader_fail(r, "invalid_value", "x-quern-timeout-ms",
-                        "header 'x-quern-timeout-ms' must be milliseconds between 1 and 1e10");
-            return;
-        }
-        if (limit <= 0 || ms / 1e3 < limit) limit = ms / 1e3;
-    }
-    if (limit > 0) p->deadline_us = http_arrival_us(r->call) + (int64_t)(limit * 1e6);
-}
-
 bool params_read(params *p, reader *r)
 {
     *p = (params){.n = 1,
@@ -534,7 +441,8 @@ bool params_read(params *p, reader *r)
                   .show_reasoning = true,
                   .parse_reasoning = true,
                   .thinking = -1,
-                  .think_budget = -1};
+                  .think_budget = -1,
+                  .prompt_logprobs = -1};
     p->model = read_model(r);
     if (r->failed) return false;
     p->s = sampling_default(r->a->eng);
@@ -544,10 +452,8 @@ bool params_read(params *p, reader *r)
     read_numbers(p, r);
     read_limits(p, r);
     read_arrays(p, r);
-    read_logprobs(p, r);
     read_reasoning_fields(p, r);
-    read_delivery(p, r);
-    read_deadline(p, r);
+    read_output_fields(p, r);
     if (!r->failed) read_unknown(r);
     return !r->failed;
 }

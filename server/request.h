@@ -50,10 +50,16 @@ bool rd_str(reader *r, const char *name, size_t lo, size_t hi, const char **out,
 typedef struct {
     sampling s; /* pointers into the document or owned below */
     int n;
-    bool stream, include_usage;
+    int shown; /* of the n choices of a prompt the best ones that are shown; 0 = all (best_of) */
+    bool stream, include_usage, continuous_usage;
+    bool timings_per_token, return_progress;
     bool return_token_ids;
+    bool ids_as_names; /* logprobs name tokens token_id:123 */
     bool echo;
     bool logprobs;
+    int prompt_logprobs; /* tops of every prompt token, -1 none */
+    int64_t truncate;    /* prompt tokens to keep; -1 as many as fit, 0 all */
+    bool truncate_right; /* the first ones are kept */
     int priority;
     const char *cache_salt;
     bool cache_prompt;
@@ -82,6 +88,10 @@ typedef struct {
  * collected.  False if r failed. */
 bool params_read(params *p, reader *r);
 void params_clear(params *p);
+/* Keeps the last (right: the first) k >= 1 tokens; how many are gone. */
+int64_t prompt_cut(token_list *l, int64_t k, bool right);
+/* What is sent and how: streams, usage, logprobs, order, deadlines (params_output.c). */
+void read_output_fields(params *p, reader *r);
 /* Sets x-quern-ignored, x-quern-seed, x-quern-clamped where due. */
 void params_headers(const params *p, reader *r, int64_t clamped);
 /* The alias of V8 for the body's model field, NULL after failing. */

@@ -146,6 +146,7 @@ void chat_prompt_clear(chat_prompt *p)
 {
     template_output_clear(&p->prompt);
     buf_clear(&p->ignored);
+    buf_clear(&p->continued);
     p->think = THINK_NONE;
 }
 
@@ -303,6 +304,17 @@ static int set_mark(talk *k, const json **text)
     return 0;
 }
 
+/* The text that will be continued, as the template prints it. */
+static void note_continued(const talk *k, chat_prompt *out)
+{
+    const chat_msg *m = &k->msg[k->n_msg - 1];
+    out->continues_thought = is_empty(m->content) && m->reasoning && m->reasoning->len;
+    const json *text = out->continues_thought ? m->reasoning : m->content;
+    if (text->type == JSON_STRING) buf_put(&out->continued, text->str, text->len);
+    for (const json *p = text->type == JSON_ARRAY ? text->child : NULL; p; p = p->next)
+        buf_put(&out->continued, json_get(p, "text")->str, json_get(p, "text")->len);
+}
+
 /* Cuts the prompt where the mark stands. */
 static int cut_at_mark(talk *k, template_output *o)
 {
@@ -424,6 +436,7 @@ static int make_prompt(talk *k, chat_prompt *out)
     if ((code = talk_read(k)) || (code = talk_tools(k))) return code;
     if ((cont = wants_continuation(k)) < 0) return cont;
     if ((code = talk_place_system(k)) || (code = talk_hermes(k))) return code;
+    if (cont) note_continued(k, out);
     if (cont && (code = set_mark(k, &continued))) return code;
     bool generate = !cont && k->in->add_generation_prompt != 0;
     if ((code = render(k, out, generate))) return code;
@@ -448,8 +461,9 @@ int chat_render(const chat_format *f, const chat_input *in, chat_prompt *out, ch
               .mem.limit = REQUEST_MEMORY};
     if (fault) *fault = (chat_fault){0};
     buf_reset(&out->ignored);
+    buf_reset(&out->continued);
     int code = make_prompt(&k, out);
-    if (!code && !buf_ok(&out->ignored)) code = talk_nomem(&k);
+    if (!code && !(buf_ok(&out->ignored) && buf_ok(&out->continued))) code = talk_nomem(&k);
     for (size_t i = 0; i < k.n_docs; i++) json_free(k.docs[i]);
     free(k.docs);
     arena_clear(&k.mem);

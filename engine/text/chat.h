@@ -31,9 +31,11 @@ typedef struct {
 
 typedef struct {
     template_output prompt;
-    think_mode think;  /* how to read the output */
-    call_format calls; /* how calls look in it; CALLS_NONE without tools */
-    buf ignored;       /* comma-separated names for x-quern-ignored, or empty */
+    think_mode think;       /* how to read the output */
+    call_format calls;      /* how calls look in it; CALLS_NONE without tools */
+    buf ignored;            /* comma-separated names for x-quern-ignored, or empty */
+    buf continued;          /* the text that the answer goes on from (C6), or empty */
+    bool continues_thought; /* it is part of a thought */
 } chat_prompt;
 void chat_prompt_clear(chat_prompt *p);
 
