@@ -435,6 +435,8 @@ static int check(const setter *s)
                        "--dummy-type takes BF16, F16, F32 or one of GGUF's block types such as "
                        "Q8_0 or Q4_K, got '%.40s'",
                        o->dummy_type);
+    if (!o->tls_cert != !o->tls_key)
+        return err_set(s->e, ERR_INVALID, "--tls-cert and --tls-key need each other");
     if (o->max_body > o->max_body_total)
         return err_set(s->e, ERR_INVALID, "--max-body %llu is more than --max-body-total %llu",
                        (unsigned long long)o->max_body, (unsigned long long)o->max_body_total);

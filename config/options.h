@@ -53,6 +53,7 @@ typedef struct {
     bool open_metrics;
     str_list allowed_hosts;
     char *cors_origins; /* NULL = the loopback set */
+    char *tls_cert, *tls_key;
     uint64_t max_body, max_body_total;
     double request_timeout, drain_timeout, sse_ping; /* seconds; 0 = none, -, -1 = off */
     bool no_timings;

@@ -89,6 +89,10 @@ const option_row option_rows[] = {
      .help = "host names accepted besides local ones; also turns the check on when keys are set"},
     {"cors-origins", {0}, OPT_STR, AT(cors_origins), .commands = CMD_SERVE, .group = "Server", .arg = "A,B|none|*",
      .help = "origins of web pages that may call (default: same origin and loopback)"},
+    {"tls-cert", {0}, OPT_STR, AT(tls_cert), .commands = CMD_SERVE, .group = "Server", .arg = "FILE",
+     .help = "PEM file with the certificate (and those that lead to its root): speak HTTPS"},
+    {"tls-key", {0}, OPT_STR, AT(tls_key), .commands = CMD_SERVE, .group = "Server", .arg = "FILE",
+     .help = "PEM file with the certificate's key, without a password"},
     {"max-body", {0}, OPT_BYTES, AT(max_body), "32M", .commands = CMD_SERVE, .group = "Server", .arg = "BYTES", .help = "largest request body"},
     {"max-body-total", {0}, OPT_BYTES, AT(max_body_total), "256M", .commands = CMD_SERVE, .group = "Server", .arg = "BYTES",
      .help = "request bodies in flight together"},
@@ -156,8 +160,6 @@ const option_row option_rows[] = {
 const int option_n_rows = sizeof option_rows / sizeof option_rows[0];
 
 const option_later option_laters[] = {
-    {"tls-cert", "TLS"},
-    {"tls-key", "TLS"},
     {"media-allow", "image, audio and video input"},
     {"media-path", "image, audio and video input"},
     {"embeddings", "embeddings"},

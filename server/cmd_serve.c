@@ -123,8 +123,9 @@ static void greet(const app *a, const model_setup *m, const loader *l)
     else
         log_info("  backend    %s, %s kernels, %d thread%s%s%s", i->backend, i->isa, i->threads,
                  i->threads == 1 ? "" : "s", i->world > 1 ? " each" : "", ranks);
-    log_info("  listening  http://%s%s%s:%d/v1 %s", strchr(o->host, ':') ? "[" : "", o->host,
-             strchr(o->host, ':') ? "]" : "", http_port(a->http),
+    log_info("  listening  %s://%s%s%s:%d/v1 %s", o->tls_cert ? "https" : "http",
+             strchr(o->host, ':') ? "[" : "", o->host, strchr(o->host, ':') ? "]" : "",
+             http_port(a->http),
              gate_has_keys(a->gate) ? "(API key needed)"
                                     : "(no API key: anyone who reaches it may use it)");
 }
@@ -246,7 +247,9 @@ int cmd_serve(const options *o)
                        .max_body = o->max_body,
                        .max_body_total = o->max_body_total,
                        .ping_s = o->sse_ping,
-                       .trace = o->trace_http};
+                       .trace = o->trace_http,
+                       .tls_cert = o->tls_cert,
+                       .tls_key = o->tls_key};
     if (model_setup_init(&m, o, &e)) goto failed;
     if (read_effort_budgets(&a, o->effort_budgets, &e)) goto failed;
     if (serve_join(&ranks, o, &m.o, &e)) goto failed;

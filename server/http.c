@@ -4,6 +4,7 @@
 #include "server/http_internal.h"
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "server/app.h"
 #include "server/metrics.h"
@@ -484,11 +485,14 @@ static void on_connection(void *cls, struct MHD_Connection *mhd, void **socket_c
 
 static void on_mhd_log(void *cls, const char *fmt, va_list ap)
 {
+    http_server *s = cls;
     char text[512];
-    (void)cls;
     vsnprintf(text, sizeof text, fmt, ap);
     text[strcspn(text, "\n")] = 0;
     log_debug("http library: %s", text);
+    pthread_mutex_lock(&s->mu);
+    if (s->starting && !s->said[0]) snprintf(s->said, sizeof s->said, "%.255s", text);
+    pthread_mutex_unlock(&s->mu);
 }
 
 /* Percent-decoding is gate_path's: the library must leave the target alone. */
@@ -525,6 +529,43 @@ static int listen_on(const http_options *o, int *port, err *e)
     return fd;
 }
 
+/* The certificate and its key as the library wants them: texts in memory. */
+static int read_tls(http_server *s, buf *cert, buf *key, err *e)
+{
+    const http_options *o = &s->opt;
+    if (!o->tls_cert) return 0;
+    s->tls = true;
+    if (MHD_is_feature_supported(MHD_FEATURE_TLS) != MHD_YES)
+        return err_set(e, ERR_UNSUPPORTED,
+                       "--tls-cert: the installed libmicrohttpd was built without TLS; install one "
+                       "with it or let a proxy in front speak TLS");
+    if (file_read(o->tls_cert, 1 << 20, cert, e)) return err_prefix(e, "--tls-cert");
+    if (file_read(o->tls_key, 1 << 20, key, e)) return err_prefix(e, "--tls-key");
+    return 0;
+}
+
+static struct MHD_Daemon *start_daemon(http_server *s, int fd, const buf *cert, const buf *key)
+{
+    struct MHD_OptionItem tls[] = {
+        {MHD_OPTION_HTTPS_MEM_CERT, 0, cert->v},
+        {MHD_OPTION_HTTPS_MEM_KEY, 0, key->v},
+        {MHD_OPTION_HTTPS_PRIORITIES, 0,
+         (void *)(uintptr_t) "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2"},
+        {MHD_OPTION_END, 0, NULL}};
+    /* 16 connections above the limit exist just long enough to be told so (H4). */
+    return MHD_start_daemon(
+        MHD_USE_EPOLL | MHD_USE_INTERNAL_POLLING_THREAD | MHD_ALLOW_SUSPEND_RESUME |
+            MHD_USE_ERROR_LOG | (s->tls ? MHD_USE_TLS : 0),
+        0, NULL, NULL, on_request, s, MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, s,
+        MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_THREAD_POOL_SIZE, (unsigned)N_HTTP,
+        MHD_OPTION_CONNECTION_LIMIT, (unsigned)s->opt.max_conn + 16 * N_HTTP,
+        MHD_OPTION_CONNECTION_TIMEOUT, 60u, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)(96 << 10),
+        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_URI_LOG_CALLBACK, on_target, s,
+        MHD_OPTION_NOTIFY_COMPLETED, on_completed, s, MHD_OPTION_NOTIFY_CONNECTION, on_connection,
+        s, MHD_OPTION_UNESCAPE_CALLBACK, no_unescape, NULL, MHD_OPTION_ARRAY,
+        s->tls ? tls : tls + 3, MHD_OPTION_END);
+}
+
 http_server *http_start(struct app *a, const http_options *o, err *e)
 {
     http_server *s = calloc(1, sizeof *s);
@@ -535,30 +576,32 @@ http_server *http_start(struct app *a, const http_options *o, err *e)
     s->app = a;
     s->opt = *o;
     pthread_mutex_init(&s->mu, NULL);
-    int fd = listen_on(o, &s->port, e);
-    if (fd < 0 || prep_start(s, e) || watch_start(s, e)) {
-        if (fd >= 0) close(fd);
-        http_stop(s);
-        return NULL;
+    buf cert = {0}, key = {0};
+    int fd = -1;
+    bool ok = !read_tls(s, &cert, &key, e) && (fd = listen_on(o, &s->port, e)) >= 0 &&
+              !prep_start(s, e) && !watch_start(s, e);
+    if (ok) {
+        s->starting = true; /* no other thread yet */
+        s->daemon = start_daemon(s, fd, &cert, &key);
+        pthread_mutex_lock(&s->mu);
+        s->starting = false;
+        pthread_mutex_unlock(&s->mu);
     }
-    /* 16 connections above the limit exist just long enough to be told so (H4). */
-    s->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL | MHD_USE_INTERNAL_POLLING_THREAD | MHD_ALLOW_SUSPEND_RESUME |
-            MHD_USE_ERROR_LOG,
-        0, NULL, NULL, on_request, s, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_THREAD_POOL_SIZE,
-        (unsigned)N_HTTP, MHD_OPTION_CONNECTION_LIMIT, (unsigned)o->max_conn + 16 * N_HTTP,
-        MHD_OPTION_CONNECTION_TIMEOUT, 60u, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)(96 << 10),
-        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_URI_LOG_CALLBACK, on_target, s,
-        MHD_OPTION_NOTIFY_COMPLETED, on_completed, s, MHD_OPTION_NOTIFY_CONNECTION, on_connection,
-        s, MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, NULL, MHD_OPTION_UNESCAPE_CALLBACK, no_unescape,
-        NULL, MHD_OPTION_END);
-    if (!s->daemon) {
-        err_set(e, ERR_IO, "the HTTP library could not start (too few file descriptors?)");
-        close(fd);
-        http_stop(s);
-        return NULL;
-    }
-    return s;
+    if (ok && !s->daemon && s->tls)
+        err_set(e, ERR_INVALID,
+                "--tls-cert '%.80s' and --tls-key '%.80s' cannot be used: %s (both must be PEM "
+                "files, the key without a password and that of the first certificate)",
+                o->tls_cert, o->tls_key, s->said);
+    else if (ok && !s->daemon)
+        err_set(e, ERR_IO, "the HTTP library could not start (too few file descriptors?): %s",
+                s->said);
+    if (key.len) explicit_bzero(key.v, key.len);
+    buf_clear(&cert);
+    buf_clear(&key);
+    if (s->daemon) return s;
+    if (fd >= 0) close(fd);
+    http_stop(s);
+    return NULL;
 }
 
 void http_stop(http_server *s)
@@ -579,110 +622,7 @@ void http_stop(http_server *s)
     free(s);
 }
 
-/* ---- what handlers see ----------------------------------------------------------------------- */
-
-int http_port(const http_server *s)
-{
-    return s->port;
-}
-int http_connections(const http_server *s)
-{
-    return atomic_load(&s->n_conn);
-}
-int http_active(const http_server *s)
-{
-    return atomic_load(&s->n_active);
-}
-struct app *http_app(const http_call *c)
-{
-    return c->srv->app;
-}
-const char *http_method(const http_call *c)
-{
-    return c->method;
-}
-const char *http_path(const http_call *c)
-{
-    return c->path;
-}
-const char *http_tail(const http_call *c)
-{
-    return c->tail;
-}
-const char *http_request_id(const http_call *c)
-{
-    return c->pass.request_id;
-}
-uint64_t http_key_hash(const http_call *c)
-{
-    return c->key_hash;
-}
-int64_t http_arrival_us(const http_call *c)
-{
-    return c->headers_us;
-}
-
 const char *http_header(const http_call *c, const char *name)
 {
     return MHD_lookup_connection_value(c->mhd, MHD_HEADER_KIND, name);
-}
-
-const char *http_body(const http_call *c, size_t *n)
-{
-    *n = c->body.len;
-    return buf_str(&c->body);
-}
-
-void http_add_header(http_call *c, const char *name, const char *fmt, ...)
-{
-    char text[1024];
-    va_list ap;
-    if (c->n_header == (int)(sizeof c->header / sizeof *c->header)) return;
-    for (int i = 0; i < c->n_header; i++)
-        if (!strcmp(c->header[i].name, name)) return;
-    va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
-    va_end(ap);
-    char *copy = strdup(text);
-    if (!copy) return;
-    c->header[c->n_header].name = name;
-    c->header[c->n_header++].value = copy;
-}
-
-void http_reply(http_call *c, int status, const char *type, buf *body)
-{
-    if (c->status) {
-        buf_clear(body);
-        return;
-    }
-    c->status = status;
-    c->type = type;
-    c->reply = *body;
-    *body = (buf){0};
-    if (!c->reply.v) buf_put(&c->reply, "", 0);
-}
-
-void http_wait(http_call *c, const http_waiter *w, void *ctx)
-{
-    c->waiter = w;
-    c->ctx = ctx;
-    atomic_fetch_add(&c->srv->n_active, 1);
-}
-
-void http_set_ping(http_call *c, double seconds)
-{
-    c->ping_us = seconds < 0 ? -1 : (int64_t)(seconds * 1e6);
-}
-
-void http_stream(http_call *c, const char *type)
-{
-    if (c->status) return;
-    c->status = 200;
-    c->type = type;
-    c->streaming = true;
-}
-
-void http_close(http_call *c)
-{
-    c->close_after = true;
 }

@@ -24,8 +24,9 @@ typedef struct {
     int port;         /* 0 = any free one (tests) */
     int max_conn;
     uint64_t max_body, max_body_total;
-    double ping_s; /* default keep-alive interval of streams, seconds */
-    bool trace;    /* --trace-http */
+    double ping_s;                  /* default keep-alive interval of streams, seconds */
+    bool trace;                     /* --trace-http */
+    const char *tls_cert, *tls_key; /* PEM files; NULL: no TLS */
 } http_options;
 
 http_server *http_start(struct app *a, const http_options *o, err *e);

@@ -92,6 +92,9 @@ struct http_server {
     http_options opt;
     struct MHD_Daemon *daemon;
     int port;
+    bool tls;
+    char said[256];     /* what the HTTP library complained about while it started; mu */
+    bool starting;      /* mu */
     pthread_mutex_t mu; /* guards the connection list and conn fields */
     conn *conns;
     atomic_int n_conn, n_active;

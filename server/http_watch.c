@@ -48,8 +48,10 @@ static void watch_call(conn *cn, http_call *c, int64_t now)
     if (phase == CALL_HEADERS && now - c->start_us > CONN_HEADERS_US) {
         hang_up(cn);
     } else if (phase == CALL_BODY && body_late(c, now)) {
-        ssize_t w =
-            send(cn->fd, timeout_reply, sizeof timeout_reply - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+        /* The words of a TLS connection belong to the thread that reads it: it just ends. */
+        ssize_t w = c->srv->tls ? 0
+                                : send(cn->fd, timeout_reply, sizeof timeout_reply - 1,
+                                       MSG_DONTWAIT | MSG_NOSIGNAL);
         (void)w; /* a client that does not read either just sees the end */
         hang_up(cn);
     } else if (ping) {

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -21,9 +22,11 @@ DEMO = "models/demo"
 
 
 class Server:
-    """One running quern; .url ends without a slash."""
+    """One running quern; .url ends without a slash.  ca: it speaks TLS, with a certificate of this authority."""
 
-    def __init__(self, *args, model=DEMO, env=None, wait=True):
+    def __init__(self, *args, model=DEMO, env=None, wait=True, ca=None):
+        self.tls = ssl.create_default_context(cafile=ca) if ca else None
+        self.verify = self.tls or True
         cmd = [BIN, "serve", model, "--port", "0", "--served-model-name", "m", *args]
         self.proc = subprocess.Popen(cmd, stderr=subprocess.PIPE, text=True, env={**os.environ, **(env or {})})
         self.lines = []
@@ -33,14 +36,14 @@ class Server:
         if not self._seen.wait(60) or self.port is None:
             self.proc.kill()
             raise RuntimeError("server did not start:\n" + "".join(self.lines))
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if ca else 'http'}://127.0.0.1:{self.port}"
         if wait:
             self.wait_ready()
 
     def _read(self):
         for line in self.proc.stderr:
             self.lines.append(line)
-            hit = re.search(r"listening\s+http://\S+:(\d+)", line)
+            hit = re.search(r"listening\s+https?://\S+:(\d+)", line)
             if hit:
                 self.port = int(hit.group(1))
                 self._seen.set()
@@ -50,7 +53,7 @@ class Server:
         end = time.time() + limit
         while time.time() < end:
             try:
-                if httpx.get(self.url + "/ready", timeout=2).status_code == 200:
+                if httpx.get(self.url + "/ready", timeout=2, verify=self.verify).status_code == 200:
                     return
             except httpx.HTTPError:
                 pass
@@ -58,13 +61,13 @@ class Server:
         raise RuntimeError("not ready:\n" + "".join(self.lines))
 
     def get(self, path, **kw):
-        return httpx.get(self.url + path, timeout=30, **kw)
+        return httpx.get(self.url + path, timeout=30, verify=self.verify, **kw)
 
     def post(self, path, body, **kw):
         if isinstance(body, (bytes, str)):
-            return httpx.post(self.url + path, content=body, timeout=120,
+            return httpx.post(self.url + path, content=body, timeout=120, verify=self.verify,
                               headers={"Content-Type": "application/json", **kw.pop("headers", {})}, **kw)
-        return httpx.post(self.url + path, json=body, timeout=120, **kw)
+        return httpx.post(self.url + path, json=body, timeout=120, verify=self.verify, **kw)
 
     def chat(self, **body):
         return self.post("/v1/chat/completions", {"model": "m", "messages": [{"role": "user", "content": "hi"}], **body})
@@ -75,7 +78,7 @@ class Server:
     def events(self, path, body, **kw):
         """All SSE data payloads of a streamed POST: parsed JSON, or the string [DONE]."""
         out = []
-        with httpx.stream("POST", self.url + path, json={**body, "stream": True}, timeout=120, **kw) as r:
+        with httpx.stream("POST", self.url + path, json={**body, "stream": True}, timeout=120, verify=self.verify, **kw) as r:
             assert r.status_code == 200, r.read()
             assert r.headers["content-type"] == "text/event-stream; charset=utf-8"
             for line in r.iter_lines():
@@ -97,7 +100,7 @@ class Server:
 
     def raw(self, data, timeout=10, shut=False):
         """Sends bytes, returns everything until the peer closes or timeout of silence."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=timeout) as s:
+        with self.connect(timeout) as s:
             s.sendall(data)
             if shut:
                 s.shutdown(socket.SHUT_WR)
@@ -120,7 +123,8 @@ class Server:
         return c
 
     def connect(self, timeout=10):
-        return socket.create_connection(("127.0.0.1", self.port), timeout=timeout)
+        s = socket.create_connection(("127.0.0.1", self.port), timeout=timeout)
+        return self.tls.wrap_socket(s, server_hostname="127.0.0.1") if self.tls else s
 
     def stop(self, sig=signal.SIGTERM, limit=40):
         if self.proc.poll() is None:

@@ -1,0 +1,167 @@
+"""TLS (API H1, H4, H14): curl and the openai client over it, hang-ups noticed, slow handshakes bounded, refusals at the start."""
+import json
+import socket
+import subprocess
+import time
+
+import httpx
+import openai
+import pytest
+
+from conftest import BIN, DEMO, Server, wait_for
+
+
+def make(folder, *args):
+    subprocess.run(["openssl", *args], cwd=folder, check=True, capture_output=True, timeout=30)
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory):
+    """A certificate for localhost that is its own authority, its key, a key that is not its own, and one with a password."""
+    d = tmp_path_factory.mktemp("pki")
+    ec = ("-algorithm", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
+    make(d, "genpkey", *ec, "-out", "key.pem")
+    make(d, "genpkey", *ec, "-out", "other.pem")
+    make(d, "pkey", "-in", "key.pem", "-aes256", "-passout", "pass:x", "-out", "locked.pem")
+    make(d, "req", "-x509", "-key", "key.pem", "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+         "-out", "cert.pem")
+    (d / "text.pem").write_text("not a certificate")
+    return d
+
+
+@pytest.fixture(scope="module")
+def secure(pki):
+    s = Server("--tls-cert", str(pki / "cert.pem"), "--tls-key", str(pki / "key.pem"), "--api-key", "k", ca=str(pki / "cert.pem"))
+    yield s
+    assert s.stop() == 0, "".join(s.lines[-40:])
+
+
+KEY = {"Authorization": "Bearer k"}
+
+
+@pytest.fixture(scope="module")
+def late(secure, server):
+    """Connections that never get their requests out, opened at the beginning of this file and looked at near its end."""
+    hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"  # the beginning of a ClientHello
+    head = b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: "
+    kinds = {"silent tls": (secure, b""), "half a hello": (secure, hello), "dripping hello": (secure, hello), "silent": (server, b""),
+             "half a request": (server, head), "dripping": (server, head)}
+    made = {}
+    for name, (s, data) in kinds.items():
+        made[name] = socket.create_connection(("127.0.0.1", s.port), timeout=20)
+        made[name].sendall(data)
+    return time.time(), made
+
+
+def test_curl(secure, pki, late):
+    assert any("https://" in line for line in secure.lines)
+    url = f"https://localhost:{secure.port}"
+    base = ["curl", "-sS", "--cacert", str(pki / "cert.pem"), "-H", "Authorization: Bearer k"]
+    out = subprocess.run([*base, url + "/v1/models"], capture_output=True, check=True, timeout=20).stdout
+    assert json.loads(out)["data"][0]["id"] == "m"
+    body = json.dumps({"prompt": "Once", "max_tokens": 20, "stream": True, "ignore_eos": True})
+    out = subprocess.run([*base, "-N", url + "/v1/completions", "-H", "Content-Type: application/json", "-d", body], capture_output=True, check=True,
+                         timeout=20).stdout.decode()
+    assert out.count("data: {") >= 2 and out.endswith("data: [DONE]\n\n")
+    assert subprocess.run([*base, "--tls-max", "1.1", url + "/health"], capture_output=True, timeout=20).returncode != 0
+    assert subprocess.run(["curl", "-sS", url + "/health"], capture_output=True, timeout=20).returncode == 60  # unknown authority
+    assert subprocess.run(["curl", "-sS", f"http://localhost:{secure.port}/health"], capture_output=True, timeout=20).returncode != 0
+
+
+def test_openai_client(secure):
+    with openai.OpenAI(base_url=secure.url + "/v1", api_key="k", http_client=httpx.Client(verify=secure.tls), max_retries=0) as c:
+        ask = {"model": "m", "messages": [{"role": "user", "content": "What is the capital of France?"}], "temperature": 0, "max_tokens": 60}
+        plain = c.chat.completions.create(**ask)
+        parts = [ev.choices[0].delta.content or "" for ev in c.chat.completions.create(**ask, stream=True) if ev.choices]
+        assert plain.choices[0].message.content and "".join(parts) == plain.choices[0].message.content
+    with openai.OpenAI(base_url=secure.url + "/v1", api_key="wrong", http_client=httpx.Client(verify=secure.tls), max_retries=0) as c:
+        with pytest.raises(openai.AuthenticationError):
+            c.models.list()
+
+
+def test_pipelining_and_large_bodies(secure):
+    """H1: requests that came in one record are answered in order; bodies and streams longer than a record arrive whole."""
+    one = b"GET /health HTTP/1.1\r\nHost: localhost\r\nx-request-id: r%d\r\n%s\r\n"
+    got = secure.raw(b"".join(one % (i, b"") for i in range(3)) + one % (3, b"Connection: close\r\n"))
+    assert [l.split(b": ")[1] for l in got.split(b"\r\n") if l.lower().startswith(b"x-request-id")] == [b"r0", b"r1", b"r2", b"r3"]
+    text = "word " * 60000
+    r = secure.post("/tokenize", {"content": text}, headers=KEY)
+    assert r.json()["count"] >= 60000
+    assert secure.post("/detokenize", {"tokens": r.json()["tokens"]}, headers=KEY).json()["content"] == text
+
+
+def running(s):
+    line = next(l for l in s.get("/metrics", headers=KEY).text.splitlines() if l.startswith("vllm:num_requests_running"))
+    return float(line.split()[-1])
+
+
+@pytest.mark.parametrize("how", ["rst", "fin", "notify"])
+def test_hang_up(secure, how):
+    """H14: also where the bytes are encrypted, in a stream and in a plain reply."""
+    for stream in (True, False):
+        c = secure.open_stream(headers=b"x-api-key: k\r\n", stream=stream, max_tokens=1900, n=16)
+        assert wait_for(lambda: running(secure) > 0)
+        if how == "notify":
+            try:
+                c.settimeout(0.1)
+                c.unwrap()  # close_notify, and the other side's is not waited for
+            except (OSError, ValueError):
+                pass
+        elif how == "rst":
+            c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+        c.close()
+        assert wait_for(lambda: running(secure) == 0, 1.5), stream
+
+
+def test_drain(start, pki):
+    """H18 over TLS: a stream is finished properly."""
+    s = start("--device", "ref", "--tls-cert", str(pki / "cert.pem"), "--tls-key", str(pki / "key.pem"), ca=str(pki / "cert.pem"))
+    c = s.open_stream(max_tokens=200)
+    assert c.recv(100)
+    s.proc.send_signal(15)
+    got = b""
+    try:
+        while piece := c.recv(65536):
+            got += piece
+    except (TimeoutError, OSError):
+        pass
+    assert b"data: [DONE]" in got
+    assert s.proc.wait(20) == 0
+
+
+def test_slow_clients_end(secure, server, late):
+    """H4: who has not finished the handshake or the headers ten seconds after connecting is closed without a reply, silent
+    or dripping; others do not notice."""
+    left, t0 = dict(late[1]), late[0]
+    while left and time.time() - t0 < 13:
+        assert secure.get("/health").status_code == 200 and server.get("/health").status_code == 200
+        time.sleep(0.3)
+        for name, c in list(left.items()):
+            try:
+                if name.startswith("dripping"):
+                    c.sendall(b"a")
+                c.setblocking(False)
+                got = c.recv(100)
+                assert not got.startswith(b"HTTP"), name
+                if not got:
+                    del left[name]
+            except BlockingIOError:
+                assert time.time() - t0 < 12, name
+            except OSError:
+                del left[name]
+        assert time.time() - t0 > 9 or left
+    assert not left
+    for c in late[1].values():
+        c.close()
+
+
+@pytest.mark.parametrize("cert,key,words", [
+    ("cert.pem", "other.pem", ["do not match"]), ("missing.pem", "key.pem", ["--tls-cert", "missing.pem"]),
+    ("cert.pem", "missing.pem", ["--tls-key", "missing.pem"]), ("text.pem", "key.pem", ["--tls-cert", "PEM"]),
+    ("cert.pem", "locked.pem", ["--tls-key", "password"]), ("cert.pem", None, ["--tls-key"]), (None, "key.pem", ["--tls-cert"])])
+def test_refused_at_the_start(pki, cert, key, words):
+    args = (["--tls-cert", str(pki / cert)] if cert else []) + (["--tls-key", str(pki / key)] if key else [])
+    p = subprocess.run([BIN, "serve", DEMO, "--port", "0", *args], capture_output=True, timeout=30)
+    text = p.stderr.decode()
+    assert p.returncode == 2 and all(w in text for w in words), text
+    assert "PRIVATE" not in text
