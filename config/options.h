@@ -58,6 +58,7 @@ typedef struct {
     double request_timeout, drain_timeout, sse_ping; /* seconds; 0 = none, -, -1 = off */
     bool no_timings;
     char *reasoning_field; /* both, reasoning_content, reasoning */
+    int64_t response_store;
     bool allow_request_template;
     char *log_format, *log_level;
     char *config;

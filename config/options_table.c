@@ -115,6 +115,8 @@ const option_row option_rows[] = {
      .help = "/v1/messages: keep the line 'x-anthropic-billing-header:' of system texts (it changes with every request and keeps prompts out of the cache)"},
     {"anthropic-thinking", {0}, OPT_CHOICE, AT(anthropic_thinking), "off", "off|on", .commands = CMD_SERVE, .group = "Server", .arg = "WORD",
      .help = "/v1/messages: what a request without 'thinking' means"},
+    {"response-store", {0}, OPT_INT, AT(response_store), "1024", .lo = 0, .hi = 65536, .commands = CMD_SERVE, .group = "Server", .arg = "N",
+     .help = "replies of /v1/responses and /api/v1/chat that are kept for an hour, in 256 MiB of memory at most (0: none)"},
     {"allow-request-template", {0}, OPT_BOOL, AT(allow_request_template), .commands = CMD_SERVE, .group = "Server",
      .help = "accept 'chat_template' in requests"},
 
@@ -167,7 +169,6 @@ const option_later option_laters[] = {
     {"key-max-concurrent", "limits per key"},
     {"key-rpm", "limits per key"},
     {"key-tpm", "limits per key"},
-    {"response-store", "the Responses routes"},
     {"tool-format", "tool calls"},
 };
 const int option_n_laters = sizeof option_laters / sizeof option_laters[0];

@@ -9,6 +9,8 @@ route_fn api_ollama_chat, api_ollama_generate; /* api_ollama.c */
 route_fn api_ollama_version, api_ollama_tags, api_ollama_ps, api_ollama_show, api_ollama_pull,
     api_ollama_fixed;                                                 /* api_ollama_models.c */
 route_fn api_messages, api_messages_count;                            /* api_messages.c */
+route_fn api_responses, api_responses_count;                          /* api_responses.c */
+route_fn api_response, api_response_delete, api_response_cancel;      /* api_responses_stored.c */
 route_fn api_completions;                                             /* api_completions.c */
 route_fn api_models, api_model;                                       /* api_models.c */
 route_fn api_tokenize, api_detokenize, api_apply_template;            /* api_text.c */

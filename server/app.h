@@ -6,6 +6,7 @@
 #include "config/options.h"
 #include "engine/engine.h"
 #include "server/gate.h"
+#include "server/response_store.h"
 #include "version.h"
 
 #include <stdatomic.h>
@@ -22,6 +23,7 @@ typedef struct app {
     _Atomic int64_t load_unix; /* 0 while loading */
     _Atomic double load_seconds;
     atomic_bool draining; /* H18 */
+    response_store *responses;
     struct http_server *http;
 } app;
 

@@ -261,6 +261,11 @@ int cmd_serve(const options *o)
         launch_give_up(&ranks, e.msg);
         goto failed;
     }
+    a.responses = response_store_new(o->response_store, (uint64_t)256 << 20, 3600);
+    if (!a.responses) {
+        err_set(&e, ERR_NOMEM, "out of memory");
+        goto failed;
+    }
     if (!(a.eng = engine_open(&m.o, &e))) goto failed;
     if (name_list(&a, o, &e)) goto failed;
     set_fingerprint(&a);
@@ -274,6 +279,7 @@ failed:
 out:
     engine_close(a.eng);
     gate_free(a.gate);
+    response_store_free(a.responses);
     free(a.names.v);
     model_setup_clear(&m);
     return code;

@@ -23,7 +23,9 @@ gen *gen_new(reader *r, params *p, const gen_format *f, int n_prompt)
     g->body = r->body;
     g->source = r->source;
     g->sent = r->sent;
+    g->talk = r->talk;
     r->doc = r->source = NULL;
+    r->talk = NULL;
     g->n_prompt = n_prompt;
     g->n_choice = n_prompt * g->p.n;
     g->prompt = calloc((size_t)n_prompt, sizeof *g->prompt);
@@ -80,6 +82,7 @@ void gen_free(gen *g)
     params_clear(&g->p);
     json_free(g->doc);
     json_free(g->source);
+    conversation_free(g->talk);
     free(g);
 }
 

@@ -68,7 +68,8 @@ struct gen {
     params p;
     json_doc *doc, *source; /* the request body, what it was translated from: params borrow */
     const json *body;
-    const json *sent; /* root of source, or NULL */
+    const json *sent;   /* root of source, or NULL */
+    conversation *talk; /* see reader; owned */
     think_mode think;
     call_format calls;
     call_tools *tools;  /* owned reference */

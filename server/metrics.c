@@ -27,7 +27,6 @@ static atomic_flag adding = ATOMIC_FLAG_INIT;
 
 static atomic_ullong ignored_fields, tool_calls[METRICS_FORMATS][2], rejected[METRICS_CODES];
 static atomic_ullong compile_count[N_COMPILE + 1], compile_ns;
-static atomic_int stored;
 
 static void add(atomic_ullong *v, unsigned long long n)
 {
@@ -69,11 +68,6 @@ void metrics_grammar_rejected(const char *code)
     int i = 0;
     while (i < METRICS_CODES - 1 && strcmp(codes[i], code)) i++;
     add(&rejected[i], 1);
-}
-
-void metrics_response_store(int n_entries)
-{
-    atomic_store_explicit(&stored, n_entries, memory_order_relaxed);
 }
 
 /* ---- HTTP ------------------------------------------------------------------------------------ */
@@ -140,8 +134,7 @@ bool metrics_http_at(int i, http_series *out)
 
 void metrics_read(server_counters *out)
 {
-    *out = (server_counters){.ignored_fields = get(&ignored_fields),
-                             .stored = atomic_load_explicit(&stored, memory_order_relaxed)};
+    *out = (server_counters){.ignored_fields = get(&ignored_fields)};
     for (int i = 0; i < METRICS_FORMATS; i++)
         for (int k = 0; k < 2; k++) out->calls[i][k] = get(&tool_calls[i][k]);
     for (int i = 0; i < METRICS_CODES; i++) out->rejected[i] = get(&rejected[i]);

@@ -17,8 +17,6 @@ void metrics_grammar_compile(double seconds);
 /* ... and refused with this error code (E3): invalid_schema, unsupported_schema, invalid_grammar,
  * grammar_too_complex, conflicting_constraints. */
 void metrics_grammar_rejected(const char *code);
-/* How many responses are stored now (X4). */
-void metrics_response_store(int n_entries);
 
 /* ---- for the page ---------------------------------------------------------------------------- */
 
@@ -37,7 +35,6 @@ typedef struct {
     unsigned long long calls[METRICS_FORMATS][2]; /* by call_format; complete, truncated */
     unsigned long long rejected[METRICS_CODES];   /* in the order of metrics_code */
     histogram compile;
-    int stored;
 } server_counters;
 
 extern const double metrics_latency[METRICS_LATENCIES]; /* bounds of http_series */

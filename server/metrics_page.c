@@ -310,7 +310,7 @@ static void own_part(page *p, const app *a, const engine_counters *k)
           (double)k->reasoning_tokens);
 }
 
-static void own_features(page *p)
+static void own_features(page *p, const app *a)
 {
     static const char *const format[METRICS_FORMATS] = {[CALLS_HERMES] = "hermes",
                                                         [CALLS_XML] = "qwen3_coder",
@@ -320,6 +320,8 @@ static void own_features(page *p)
     char labels[96];
     server_counters s;
     metrics_read(&s);
+    plain(p, "quern_response_store_entries", "gauge", "Replies kept to be asked for again.",
+          response_store_entries(a->responses));
     plain(p, "quern_ignored_fields_total", "counter", "Request fields that were ignored.",
           (double)s.ignored_fields);
     head(p, "quern_tool_calls_total", "counter", "Tool calls in answers.");
@@ -335,7 +337,6 @@ static void own_features(page *p)
         snprintf(labels, sizeof labels, "code=\"%s\"", metrics_code(i));
         value(p, "quern_grammar_rejected_total", labels, (double)s.rejected[i]);
     }
-    plain(p, "quern_response_store_entries", "gauge", "Responses stored.", s.stored);
 }
 
 /* A label value: backslash, quote and newline escaped. */
@@ -400,7 +401,7 @@ void api_metrics(http_call *c)
     http_part(&p);
     process_part(&p, a);
     own_part(&p, a, &k);
-    own_features(&p);
+    own_features(&p, a);
     if (p.open_metrics) buf_puts(&out, "# EOF\n");
     if (!buf_ok(&out)) {
         buf_clear(&out);

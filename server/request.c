@@ -35,6 +35,8 @@ void reader_close(reader *r)
     json_free(r->doc);
     json_free(r->source);
     buf_clear(&r->ignored);
+    conversation_free(r->talk);
+    r->talk = NULL;
     r->doc = r->source = NULL;
     r->body = r->sent = NULL;
 }

@@ -8,6 +8,7 @@
 #include "engine/engine.h"
 #include "server/app.h"
 #include "server/http.h"
+#include "server/response_store.h"
 
 /* Which route family reads: decides defaults and which fields are known. */
 typedef enum { READ_CHAT, READ_COMPLETIONS, READ_TEXT } read_kind;
@@ -21,6 +22,7 @@ typedef struct {
     json_doc *source;         /* what doc was translated from, or NULL (translate.h) */
     const json *sent;         /* root of source: the body as the client wrote it, or NULL */
     const json *kept;         /* the messages that truncation left, or NULL (turns.h) */
+    conversation *talk;       /* of dialects that keep it with the reply, or NULL; owned */
     bool drop_turns;          /* truncation was asked for (G7) */
     const char *const *names; /* pairs of our and the dialect's field names, or NULL */
     int ctx;                  /* a smaller context for this request alone; 0 = the server's */

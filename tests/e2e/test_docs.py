@@ -24,14 +24,14 @@ def routes():
 def test_api_names_every_route(server):
     doc = text("docs/api.md")
     table = doc[doc.index("## Routes"):doc.index("## Reading a request")]
-    named = set(re.findall(r"`(?:GET |POST )?(/[^`]*)`", table))
+    named = set(re.findall(r"`(?:GET |POST |DELETE )?(/[^`]*)`", table))
     built = {p for _, p, ok in routes() if ok}
     assert built == named
     for method, path in re.findall(r"^\| `(GET|POST) (/[^`]*)`", table, re.M):
         assert (method, path, True) in routes()
         r = server.get(path.replace("*", "m")) if method == "GET" else server.post(path, {})
-        # An empty body names no model to show or pull; changing models is refused for good.
-        want = (404,) if path in ("/api/show", "/api/pull") else (501,) if path == "/api/create" else (200, 400)
+        # An empty body names no model to show or pull, and no reply is kept as m; changing models is refused for good.
+        want = (404,) if path in ("/api/show", "/api/pull", "/v1/responses/*") else (501,) if path == "/api/create" else (200, 400)
         assert r.status_code in want, (path, r.status_code)
 
 
