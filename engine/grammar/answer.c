@@ -11,12 +11,14 @@ enum { SPACE_AFTER_THOUGHT = 4 };
 static const char OPEN[] = "<think>", CLOSE[] = "</think>";
 
 /* ---- pieces ---- */
-rx answer_text(gram *g, const char *until)
+rx answer_any(gram *g)
 {
-    rx_arena *r = &g->r;
-    rx all = rx_star(r, rx_range(r, 0, 0xfe));
-    if (!until) return all;
-    return rx_and2(r, all, rx_not(r, rx_cat3(r, R_ALL, rx_str(r, until), R_ALL)));
+    return rx_star(&g->r, rx_range(&g->r, 0, 0xfe));
+}
+
+rx answer_without(gram *g, rx banned)
+{
+    return rx_and2(&g->r, answer_any(g), rx_not(&g->r, rx_cat3(&g->r, R_ALL, banned, R_ALL)));
 }
 
 rx answer_space(gram *g, uint32_t n)
@@ -30,7 +32,7 @@ rx answer_space(gram *g, uint32_t n)
 static int compile_regex(gram *g, const grammar_spec *s, grammar_error *why, uint32_t *root)
 {
     const char *words;
-    rx e = ecma_pattern(&g->r, s->text, s->n, true, &words);
+    rx e = ecma_pattern(&g->r, s->text, s->n, ECMA_WHOLE, &words);
     if (words) {
         why->code = "unsupported_schema";
         return err_set(&why->e, ERR_UNSUPPORTED, "regex: %s", words);
@@ -54,14 +56,15 @@ static int compile_choice(gram *g, const grammar_spec *s, grammar_error *why, ui
     return why->code ? why->e.code : 0;
 }
 
-int answer_spec(gram *g, const grammar_spec *s, grammar_error *why, uint32_t *root)
+static int build_body(gram *g, const grammar_spec *s, rx guard, grammar_error *why, uint32_t *root)
 {
     g->free_order = s->free_order;
     switch (s->kind) {
-    case GRAMMAR_SCHEMA: return schema_compile(g, s->text, s->n, why, root);
+    case GRAMMAR_SCHEMA: return schema_compile(g, s->text, s->n, guard, why, root);
     case GRAMMAR_JSON_OBJECT: {
-        const uint32_t parts[3] = {gram_term(g, g->ws), gram_node(g, G_OBJ, 0, 0),
-                                   gram_term(g, g->ws)};
+        uint32_t object = gram_node(g, G_OBJ, 0, 0);
+        if (guard != R_ALL) gram_any(g, guard, &object);
+        const uint32_t parts[3] = {gram_term(g, g->ws), object, gram_term(g, g->ws)};
         *root = gram_list(g, G_SEQ, parts, 3);
         return 0;
     }
@@ -75,27 +78,29 @@ int answer_spec(gram *g, const grammar_spec *s, grammar_error *why, uint32_t *ro
 
 /* The rest of an open thought, then the answer; nothing but a thought will do where any text
  * will. */
-static uint32_t thought(gram *g, uint32_t answer, bool free_text)
+static uint32_t thought(gram *g, uint32_t answer, bool text)
 {
     rx_arena *r = &g->r;
-    const rx end = rx_cat(r, rx_str(r, CLOSE), answer_space(g, SPACE_AFTER_THOUGHT));
-    const uint32_t inside = gram_term(g, answer_text(g, CLOSE)),
-                   parts[3] = {inside, gram_term(g, end), answer},
-                   ways[2] = {gram_list(g, G_SEQ, parts, 3), inside};
-    return gram_list(g, G_ALT, ways, free_text ? 2 : 1);
+    rx inside = answer_without(g, rx_str(r, CLOSE));
+    rx closed = rx_cat3(r, inside, rx_str(r, CLOSE), answer_space(g, SPACE_AFTER_THOUGHT));
+    const uint32_t parts[2] = {gram_term(g, closed), answer},
+                   ways[2] = {gram_list(g, G_SEQ, parts, 2), gram_term(g, inside)};
+    return gram_list(g, G_ALT, ways, text ? 2 : 1);
 }
 
-int answer_build(gram *g, const grammar_answer *a, grammar_error *why, uint32_t *root)
+int answer_build(gram *g, const grammar_answer *a, answer_plan *p, grammar_error *why,
+                 uint32_t *root)
 {
     rx_arena *r = &g->r;
     uint32_t answer = 0;
     int rc = 0;
-    if (a->body) rc = answer_spec(g, a->body, why, &answer);
-    else answer = gram_term(g, answer_text(g, NULL));
+    p->tool = -1;
+    if (a->body) rc = build_body(g, a->body, answer_guard(g, a), why, &answer);
+    if (!rc && !r->status) rc = answer_calls(g, a, p, answer, why, &answer);
     if (rc || r->status) return rc;
     *root = answer;
     if (a->think == GRAMMAR_THINK_NONE) return 0;
-    uint32_t open = thought(g, answer, !a->body);
+    uint32_t open = thought(g, answer, answer_is_text(a));
     if (a->think == GRAMMAR_THINK_MAY) {
         rx tag = rx_cat(r, answer_space(g, SPACE_AFTER_THOUGHT), rx_str(r, OPEN));
         const uint32_t parts[2] = {gram_term(g, tag), open},

@@ -97,7 +97,7 @@ typedef struct {
     rx_arena *r;
     const char *s, *end;
     const char *why;
-    bool raw;
+    ecma_mode mode;
     int depth;
 } parser;
 
@@ -335,7 +335,7 @@ static rx single(parser *p)
         set_add(p, &c, x, x);
     }
     if (!p->why && !p->r->status) {
-        if (!p->raw) e = ecma_json_class(p->r, c.p, c.n);
+        if (p->mode == ECMA_JSON) e = ecma_json_class(p->r, c.p, c.n);
         else
             for (uint32_t i = 0; i < c.n; i++)
                 e = rx_alt2(p->r, e, ecma_utf8(p->r, c.p[i].lo, c.p[i].hi));
@@ -383,7 +383,7 @@ static bool quantifier(parser *p, uint32_t *min, uint32_t *max)
 
 static rx anchor_text(const parser *p)
 {
-    return p->raw ? R_EPS : rx_byte(p->r, '"');
+    return p->mode == ECMA_JSON ? rx_byte(p->r, '"') : R_EPS;
 }
 
 static piece sequence(parser *p)
@@ -421,15 +421,28 @@ static piece sequence(parser *p)
     return out;
 }
 
+/* One alternative of a pattern that is searched for in plain text: what may stand around it. */
+static void search(parser *p, piece *x)
+{
+    rx any = rx_star(p->r, ecma_utf8(p->r, 0, MAX_CODE));
+    if (x->begin == ANCHOR_SOME || x->end == ANCHOR_SOME)
+        p->why = "an anchor in some of a group's alternatives";
+    if (x->begin == ANCHOR_NONE) x->e = rx_cat(p->r, any, x->e);
+    if (x->end == ANCHOR_NONE) x->e = rx_cat(p->r, x->e, any);
+}
+
 /* Recursion: one level a group, at most MAX_GROUPS. */
 static piece alternatives(parser *p)
 {
     VEC(rx) v = {0};
     piece out = sequence(p);
+    bool around = p->mode == ECMA_SEARCH && !p->depth;
+    if (around) search(p, &out);
     VEC_PUSH(&p->r->status, v, out.e);
     while (more(p) && *p->s == '|') {
         p->s++;
         piece x = sequence(p);
+        if (around) search(p, &x);
         if (x.begin != out.begin) out.begin = ANCHOR_SOME;
         if (x.end != out.end) out.end = ANCHOR_SOME;
         VEC_PUSH(&p->r->status, v, x.e);
@@ -439,10 +452,10 @@ static piece alternatives(parser *p)
     return out;
 }
 
-rx ecma_pattern(rx_arena *r, const char *s, size_t n, bool raw, const char **why)
+rx ecma_pattern(rx_arena *r, const char *s, size_t n, ecma_mode mode, const char **why)
 {
     static const code_range all = {0, MAX_CODE};
-    parser p = {.r = r, .s = s, .end = s + n, .raw = raw};
+    parser p = {.r = r, .s = s, .end = s + n, .mode = mode};
     *why = NULL;
     if (n > MAX_PATTERN) {
         *why = "longer than 8192 bytes";
@@ -452,7 +465,7 @@ rx ecma_pattern(rx_arena *r, const char *s, size_t n, bool raw, const char **why
     if (!p.why && p.s < p.end) p.why = "unbalanced )";
     *why = p.why;
     if (p.why || r->status) return R_NONE;
-    if (raw) return x.e;
+    if (mode != ECMA_JSON) return x.e;
     rx quote = rx_byte(r, '"'), any = rx_star(r, ecma_json_class(r, &all, 1));
     rx before = rx_cat(r, quote, any), after = rx_cat(r, any, quote), e = x.e;
     if (x.begin == ANCHOR_NONE) e = rx_cat(r, before, e);

@@ -15,10 +15,14 @@ typedef struct {
 rx ecma_utf8(rx_arena *r, uint32_t lo, uint32_t hi);
 rx ecma_json_class(rx_arena *r, const code_range *c, uint32_t n);
 
-/* A pattern.  raw: over plain text, and the whole text must match (`regex`).  Otherwise over a JSON
- * string with its quotes, searched for as JSON Schema's `pattern` says.  R_NONE and *why on
- * refusal. */
-rx ecma_pattern(rx_arena *r, const char *s, size_t n, bool raw, const char **why);
+typedef enum {
+    ECMA_JSON,  /* over a JSON string with its quotes, searched for as JSON Schema's `pattern` says
+                 */
+    ECMA_WHOLE, /* over plain text, which must match as a whole (`regex`) */
+    ECMA_SEARCH /* over plain text, searched for */
+} ecma_mode;
+/* A pattern; R_NONE and *why on refusal. */
+rx ecma_pattern(rx_arena *r, const char *s, size_t n, ecma_mode mode, const char **why);
 
 /* The pattern of an enforced format (API J5), NULL for any other name. */
 const char *format_pattern(const char *name);

@@ -86,11 +86,6 @@ static uint32_t moved(gram *g, const cell *c, uint32_t phase, uint32_t index, ui
 }
 
 /* ---- objects ---- */
-static bool is_free(const gram *g, const gobject *o)
-{
-    return g->free_order && o->n <= GRAM_FREE_NAMES;
-}
-
 static uint32_t missing(const gram *g, const gobject *o, uint64_t seen)
 {
     uint32_t m = 0;
@@ -99,16 +94,16 @@ static uint32_t missing(const gram *g, const gobject *o, uint64_t seen)
 }
 
 /* Members so far; in free order count holds the unnamed ones only. */
-static uint32_t members(const gram *g, const gobject *o, const cell *c)
+static uint32_t members(const gobject *o, const cell *c)
 {
-    return is_free(g, o) ? c->count + (uint32_t)__builtin_popcountll(c->seen) : c->count;
+    return o->any_order ? c->count + (uint32_t)__builtin_popcountll(c->seen) : c->count;
 }
 
 static bool closable(const gram *g, const gobject *o, const cell *c)
 {
     uint32_t index = c->pos >> 2;
-    if (members(g, o, c) < o->min) return false;
-    if (is_free(g, o)) return !missing(g, o, c->seen);
+    if (members(o, c) < o->min) return false;
+    if (o->any_order) return !missing(g, o, c->seen);
     return index >= o->n || !g->required_after.p[o->first + index];
 }
 
@@ -124,8 +119,8 @@ static void extra_keys(gram *g, const gobject *o, const cell *c)
  * reach. */
 static void object_keys(gram *g, const gobject *o, const cell *c)
 {
-    bool any_order = is_free(g, o), blocked = false;
-    uint32_t have = members(g, o, c), miss = any_order ? missing(g, o, c->seen) : 0;
+    bool any_order = o->any_order, blocked = false;
+    uint32_t have = members(o, c), miss = any_order ? missing(g, o, c->seen) : 0;
     uint32_t from = any_order ? 0 : c->pos >> 2;
     uint32_t left = any_order ? o->n - (uint32_t)__builtin_popcountll(c->seen) : 0;
     for (uint32_t j = from; j < o->n && !blocked; j++) {
@@ -152,7 +147,7 @@ static void object_value(gram *g, const gobject *o, const cell *c)
     bool named = index < o->n;
     uint64_t seen = c->seen;
     uint32_t value = g->props.p[named ? o->first + index : o->extra + index - o->n].value;
-    if (is_free(g, o)) {
+    if (o->any_order) {
         next = 0;
         if (named) seen |= 1ull << index;
         else if (o->max != GRAM_INF || count < o->min) count++;
@@ -168,13 +163,17 @@ static void resume_object(gram *g, const cell *c)
     uint32_t keep = g->found.n;
     switch (c->pos & 3) {
     case AT_OPEN:
-        if (closable(g, &o, c)) term(g, rx_byte(&g->r, '}'), c->parent);
+        if (closable(g, &o, c)) term(g, o.xml ? g->close_xml : rx_byte(&g->r, '}'), c->parent);
         object_keys(g, &o, c);
         break;
     case AT_KEY: object_keys(g, &o, c); break;
     case AT_VALUE: object_value(g, &o, c); break;
     default: {
         object_keys(g, &o, c);
+        if (o.xml) {
+            if (closable(g, &o, c)) term(g, g->close_xml, c->parent);
+            break;
+        }
         bool more = g->found.n > keep;
         g->found.n = keep;
         if (closable(g, &o, c)) term(g, g->close_obj, c->parent);
@@ -244,9 +243,12 @@ static void enter(gram *g, uint32_t node, uint32_t k)
         for (uint32_t i = 0; i < n.b; i++) go(g, g->kids.p[n.a + i], k);
         break;
     case G_RULE: VEC_PUSH(&g->r.status, g->pending, (todo){n.a, k}); break;
-    case G_OBJ:
-        term(g, g->open_obj, push_cell(g, (cell){.node = node, .pos = AT_OPEN, .parent = k}));
+    case G_OBJ: {
+        uint32_t frame = push_cell(g, (cell){.node = node, .pos = AT_OPEN, .parent = k});
+        if (g->objects.p[n.a].xml) go(g, RESUME, frame);
+        else term(g, g->open_obj, frame);
         break;
+    }
     case G_ARR:
         term(g, g->open_arr, push_cell(g, (cell){.node = node, .pos = AT_OPEN, .parent = k}));
         break;

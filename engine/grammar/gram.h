@@ -35,6 +35,8 @@ typedef struct {
     uint32_t first, n;       /* props, in the schema's order */
     uint32_t extra, n_extra; /* props for keys that are not named */
     uint32_t min, max;       /* members */
+    bool any_order;          /* of the named ones (at most GRAM_FREE_NAMES) */
+    bool xml; /* <parameter=…> … </function>: keys and values bring their own ends */
 } gobject;
 typedef struct {
     uint32_t first, n; /* kids: one node an index */
@@ -59,7 +61,9 @@ typedef struct {
 
 typedef struct {
     rx_arena r;
-    bool free_order;
+    bool free_order; /* of the objects made now */
+    uint64_t units;  /* what a compile may still cost: one a schema that is looked at */
+    double deadline; /* of the thread's CPU time, behind the units */
     VEC(gnode) nodes;
     VEC(uint32_t) kids;
     VEC(gprop) props;
@@ -68,7 +72,7 @@ typedef struct {
     VEC(garray) arrays;
     VEC(uint32_t) rules; /* body of each */
     VEC(uint32_t) rank;  /* callers without a byte in between come first */
-    rx ws, open_obj, close_obj, open_arr, close_arr, comma, colon;
+    rx ws, open_obj, close_obj, close_xml, open_arr, close_arr, comma, colon;
     rx ch, string, integer, number, plain_string, plain_number; /* plain: one spelling a value */
     uint32_t merge, any, never;                                 /* nodes */
     /* the automaton */
@@ -86,11 +90,15 @@ typedef struct {
 } gram;
 
 int gram_init(gram *g);
+double gram_cpu_seconds(void); /* of this thread: other work on the machine changes no verdict */
 void gram_clear(gram *g);
 uint32_t gram_node(gram *g, gnode_kind kind, uint32_t a, uint32_t b);
 uint32_t gram_term(gram *g, rx e);
 uint32_t gram_list(gram *g, gnode_kind kind, const uint32_t *v, uint32_t n);
 uint32_t gram_rule(gram *g);
+/* The node of any JSON value whose strings are also in `guard`, and (object may be NULL) of any
+ * object of such. */
+uint32_t gram_any(gram *g, rx guard, uint32_t *object);
 bool gram_never(const gram *g, uint32_t node); /* plainly matches nothing */
 /* Drops what cannot be completed, orders the rules, starts the automaton.  0, ERR_INVALID if the
  * root matches nothing, ERR_UNSUPPORTED on left recursion, else the arena's status. */

@@ -4,6 +4,8 @@
 #include "engine/grammar/gram.h"
 #include "engine/grammar/ecma.h"
 
+#include <time.h>
+
 enum { WS_MAX = 20, DIGITS = 30 };
 
 uint32_t gram_node(gram *g, gnode_kind kind, uint32_t a, uint32_t b)
@@ -75,11 +77,37 @@ static void scalars(gram *g)
     rx whole = rx_alt2(r, rx_byte(r, '0'), rx_cat(r, nz, rx_rep(r, d, 0, DIGITS - 1)));
     g->integer = rx_cat(r, minus, whole);
     rx frac = rx_opt(r, rx_cat(r, dot, rx_rep(r, d, 1, DIGITS)));
-    rx exp = rx_opt(r, rx_cat3(r, chars(r, "eE"), rx_opt(r, chars(r, "+-")), rx_rep(r, d, 1, 3)));
+    /* Exponents that every reader's doubles can hold. */
+    rx digits = rx_alt2(r, rx_rep(r, d, 1, 2), rx_cat(r, chars(r, "01"), rx_rep(r, d, 2, 2)));
+    rx exp = rx_opt(r, rx_cat3(r, chars(r, "eE"), rx_opt(r, chars(r, "+-")), digits));
     g->number = rx_cat3(r, g->integer, frac, exp);
     rx tail = rx_opt(r, rx_cat3(r, dot, rx_rep(r, d, 0, DIGITS - 1), nz));
     rx n = rx_cat3(r, minus, whole, tail);
     g->plain_number = rx_and2(r, n, rx_not(r, rx_str(r, "-0")));
+}
+
+uint32_t gram_any(gram *g, rx guard, uint32_t *object)
+{
+    rx_arena *r = &g->r;
+    rx string = guard == R_ALL ? g->string : rx_and2(r, g->string, guard);
+    rx kw[5] = {rx_str(r, "true"), rx_str(r, "false"), rx_str(r, "null"), g->number, string};
+    uint32_t any = gram_rule(g), first = g->props.n;
+    VEC_PUSH(&r->status, g->props, (gprop){rx_cat(r, string, g->colon), any, false});
+    VEC_PUSH(&r->status, g->objects, (gobject){.extra = first, .n_extra = 1, .max = GRAM_INF});
+    VEC_PUSH(&r->status, g->arrays, (garray){.item = any, .max = GRAM_INF});
+    uint32_t alts[3] = {gram_term(g, rx_alt(r, kw, 5)), gram_node(g, G_OBJ, g->objects.n - 1, 0),
+                        gram_node(g, G_ARR, g->arrays.n - 1, 0)};
+    uint32_t body = gram_list(g, G_ALT, alts, 3);
+    if (object) *object = alts[1];
+    if (!r->status) g->rules.p[g->nodes.p[any].a] = body;
+    return any;
+}
+
+double gram_cpu_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
 int gram_init(gram *g)
@@ -90,6 +118,7 @@ int gram_init(gram *g)
     g->ws = rx_rep(r, chars(r, " \t\n\r"), 0, WS_MAX);
     g->open_obj = rx_cat(r, rx_byte(r, '{'), g->ws);
     g->close_obj = rx_cat(r, g->ws, rx_byte(r, '}'));
+    g->close_xml = rx_str(r, "</function>");
     g->open_arr = rx_cat(r, rx_byte(r, '['), g->ws);
     g->close_arr = rx_cat(r, g->ws, rx_byte(r, ']'));
     g->comma = rx_cat3(r, g->ws, rx_byte(r, ','), g->ws);
@@ -98,15 +127,7 @@ int gram_init(gram *g)
     gram_term(g, R_EPS); /* node 0: under the bottom cell */
     g->merge = gram_node(g, G_MERGE, 0, 0);
     g->never = gram_term(g, R_NONE);
-    g->any = gram_rule(g); /* rule 0: any value */
-    rx kw[5] = {rx_str(r, "true"), rx_str(r, "false"), rx_str(r, "null"), g->number, g->string};
-    VEC_PUSH(&r->status, g->props, (gprop){rx_cat(r, g->string, g->colon), g->any, false});
-    VEC_PUSH(&r->status, g->objects, (gobject){.extra = 0, .n_extra = 1, .max = GRAM_INF});
-    VEC_PUSH(&r->status, g->arrays, (garray){.item = g->any, .max = GRAM_INF});
-    uint32_t alts[3] = {gram_term(g, rx_alt(r, kw, 5)), gram_node(g, G_OBJ, 0, 0),
-                        gram_node(g, G_ARR, 0, 0)};
-    uint32_t body = gram_list(g, G_ALT, alts, 3);
-    if (!r->status) g->rules.p[0] = body;
+    g->any = gram_any(g, R_ALL, NULL);
     return r->status;
 }
 

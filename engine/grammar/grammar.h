@@ -7,6 +7,7 @@
 #define QUERN_ENGINE_GRAMMAR_GRAMMAR_H
 
 #include "base/err.h"
+#include "engine/text/calls.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -32,15 +33,45 @@ typedef enum {
     GRAMMAR_THINK_MAY   /* the model may open one with <think>, or answer at once */
 } grammar_think;
 
-/* What a whole generation may be, from its first token to its end. */
+typedef enum {
+    GRAMMAR_CALLS_OFF,     /* calls are no matter of this grammar */
+    GRAMMAR_CALLS_BANNED,  /* none may begin: tool_choice none (T3) */
+    GRAMMAR_CALLS_AUTO,    /* text and calls; with a body, the body or calls (T5, J3) */
+    GRAMMAR_CALLS_REQUIRED /* one or more calls and nothing else (T4); no body */
+} grammar_calls;
+
+typedef struct {
+    const char *name;   /* as T1 allows */
+    const char *schema; /* [n_schema] its parameters as JSON; NULL: any object */
+    size_t n_schema;
+    bool strict;  /* its schema is enforced exactly or refused; else under AUTO not at all, under
+                     REQUIRED with what cannot be enforced widened to any value (T6) */
+    bool allowed; /* it may be called (allowed_tools, a named choice) */
+    bool custom;  /* its one argument is the string "input" (T10); schema is not looked at */
+} grammar_tool;
+
+/* What a whole generation may be, from its first token to its end.  Under AUTO without a body only
+ * strict tools, or names that are not allowed, need a grammar at all. */
 typedef struct {
     grammar_think think;
     const grammar_spec *body; /* NULL: any text */
+    grammar_calls calls;
+    call_format format; /* how calls are written */
+    const grammar_tool *tools;
+    int n_tools;
+    bool one_call; /* parallel_tool_calls: false; with REQUIRED exactly one */
 } grammar_answer;
+
+/* A place in a tool's schema that was widened to any value. */
+typedef struct {
+    int tool;
+    char *pointer; /* "#/properties/x" */
+} grammar_relaxed;
 
 typedef struct grammar grammar;
 
 typedef struct {
+    int tool;         /* which of the tools is at fault, -1: none, it is the body */
     const char *code; /* "unsupported_schema", "invalid_schema", "unsatisfiable_schema",
                          "schema_too_complex", "grammar_too_complex", "invalid_grammar" */
     err e;
@@ -50,6 +81,8 @@ typedef struct {
 int grammar_compile_answer(const grammar_answer *a, grammar **out, grammar_error *why);
 /* The same without a thought. */
 int grammar_compile(const grammar_spec *spec, grammar **out, grammar_error *why);
+/* The places that were widened, *n of them; they live as long as g. */
+const grammar_relaxed *grammar_relaxed_places(const grammar *g, size_t *n);
 grammar *grammar_ref(grammar *g);
 void grammar_release(grammar *g); /* NULL is allowed */
 

@@ -9,10 +9,13 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+typedef VEC(grammar_relaxed) relaxed_list;
+
 struct grammar {
     atomic_int refs;
     pthread_mutex_t lock;
     gram g;
+    relaxed_list relaxed;
 };
 
 #endif

@@ -6,9 +6,8 @@
 
 #include <stdarg.h>
 #include <stdio.h>
-#include <time.h>
 
-enum { MAX_INPLACE_DEPTH = 200, UNITS = 500000, MAX_SECONDS = 2, MAX_PROOF_DEPTH = 6 };
+enum { MAX_INPLACE_DEPTH = 200, MAX_PROOF_DEPTH = 6 };
 
 /* Appends the JSON pointer of `where`; recursion is the nesting of the schema text. */
 static bool find_path(const json *at, const json *where, buf *out)
@@ -33,6 +32,11 @@ static bool find_path(const json *at, const json *where, buf *out)
     return false;
 }
 
+void schema_pointer(const schema_compiler *c, const json *where, buf *out)
+{
+    if (c->root && where) find_path(c->root, where, out);
+}
+
 int schema_refuse(schema_compiler *c, const char *code, const json *where, const char *keyword,
                   const char *fmt, ...)
 {
@@ -43,7 +47,8 @@ int schema_refuse(schema_compiler *c, const char *code, const json *where, const
     va_start(a, fmt);
     vsnprintf(words, sizeof words, fmt, a);
     va_end(a);
-    if (c->root && where) find_path(c->root, where, &path);
+    schema_pointer(c, where, &path);
+    c->refused = where;
     c->rc = !strcmp(code, "invalid_schema")       ? ERR_INVALID
             : !strcmp(code, "unsupported_schema") ? ERR_UNSUPPORTED
                                                   : ERR_LIMIT;
@@ -212,6 +217,13 @@ static void expand(schema_compiler *c, member_set *out, uint32_t self)
 }
 
 /* ---- nodes ---- */
+static bool is_widened(const schema_compiler *c, const json *s)
+{
+    for (uint32_t i = 0; i < c->widened.n; i++)
+        if (c->widened.p[i] == s) return true;
+    return false;
+}
+
 static bool check_schema(schema_compiler *c, const json *s)
 {
     if (s->type == JSON_OBJECT) return true;
@@ -221,22 +233,14 @@ static bool check_schema(schema_compiler *c, const json *s)
                               false);
 }
 
-/* Of this thread: other work on the machine changes no verdict. */
-static double cpu_seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
 uint32_t schema_node(schema_compiler *c, const member *v, uint32_t n)
 {
     member_set all = {0}, set = {0};
     uint32_t node = 0, split = GRAM_NONE;
     bool never = false;
-    if (++c->depth > MAX_INPLACE_DEPTH || c->units <= n || cpu_seconds() > c->deadline)
+    if (++c->depth > MAX_INPLACE_DEPTH || c->g->units <= n || gram_cpu_seconds() > c->g->deadline)
         schema_refuse(c, "grammar_too_complex", v[0].s, "schema", "too much work to compile");
-    else c->units -= n + 1;
+    else c->g->units -= n + 1;
     for (uint32_t i = 0; i < n && !c->rc; i++) {
         member m = v[i];
         uint32_t end = all.n;
@@ -245,7 +249,7 @@ uint32_t schema_node(schema_compiler *c, const member *v, uint32_t n)
     }
     for (uint32_t i = 0; i < all.n && !c->rc && !never; i++) {
         const json *s = all.p[i].s;
-        if (all.p[i].kind != M_FULL) continue;
+        if (all.p[i].kind != M_FULL || is_widened(c, s)) continue;
         if (check_schema(c, s)) expand(c, &all, i);
         else never = s->type == JSON_FALSE;
     }
@@ -261,7 +265,7 @@ uint32_t schema_node(schema_compiler *c, const member *v, uint32_t n)
         /* What no type allows is nothing, whatever its branches say. */
         if (!never) never = !schema_types(c, set.p, set.n, &integer) && !c->rc;
         if (never) node = gram_term(c->g, R_NONE);
-        else if (!set.n) node = c->g->any;
+        else if (!set.n && c->form.level != c->level) node = c->any;
         else if (split == GRAM_NONE) node = schema_emit(c, set.p, set.n);
         else node = schema_split(c, &set, split);
     }
@@ -336,7 +340,9 @@ uint32_t schema_child(schema_compiler *c, const member *v, uint32_t n)
         VEC_PUSH(&c->g->r.status, c->queue, k);
         return memo_node(c, k);
     }
+    c->level++;
     uint32_t node = schema_node(c, v, n);
+    c->level--;
     set_memo *m = &c->memo.p[k];
     m->busy = false;
     if (c->rc || c->g->r.status) return 0;
@@ -353,6 +359,7 @@ static void run_queue(schema_compiler *c)
         for (uint32_t j = 0; j < c->memo.p[k].n; j++)
             VEC_PUSH(&c->g->r.status, v, c->kept.p[c->memo.p[k].first + j]);
         c->depth = 0;
+        c->level = 1;
         uint32_t node = c->g->r.status ? 0 : schema_node(c, v.p, v.n);
         c->memo.p[k].node = c->memo.p[k].rule;
         c->memo.p[k].busy = false;
@@ -384,37 +391,59 @@ static bool has_inner_id(const json *at, bool root)
     return false;
 }
 
-int schema_compile(gram *g, const char *text, size_t n, grammar_error *why, uint32_t *root)
+int schema_open(schema_compiler *c, const char *text, size_t n)
 {
     const json_limits limits = {
         .max_depth = SCHEMA_MAX_NESTING, .max_values = SCHEMA_MAX_VALUES, .unique_keys = true};
-    schema_compiler c = {.g = g, .why = why, .units = UNITS};
+    if (!c->any) c->any = c->g->any;
     if (n > SCHEMA_MAX_BYTES) {
-        why->code = "schema_too_complex";
-        return err_set(&why->e, ERR_LIMIT, "the schema has %zu bytes, at most %d are allowed", n,
-                       SCHEMA_MAX_BYTES);
+        c->why->code = "schema_too_complex";
+        return c->rc =
+                   err_set(&c->why->e, ERR_LIMIT,
+                           "the schema has %zu bytes, at most %d are allowed", n, SCHEMA_MAX_BYTES);
     }
-    json_doc *d = json_parse(text, n, &limits, &c.root, &why->e);
-    if (!d) {
-        int rc = why->e.code;
-        why->code = rc == ERR_NOMEM   ? NULL
-                    : rc == ERR_LIMIT ? "schema_too_complex"
-                                      : "invalid_schema";
-        return err_prefix(&why->e, "the schema");
+    c->doc = json_parse(text, n, &limits, &c->root, &c->why->e);
+    if (!c->doc) {
+        int rc = c->why->e.code;
+        c->why->code = rc == ERR_NOMEM   ? NULL
+                       : rc == ERR_LIMIT ? "schema_too_complex"
+                                         : "invalid_schema";
+        return c->rc = err_prefix(&c->why->e, "the schema");
     }
-    c.draft = draft_of(c.root);
-    c.deadline = cpu_seconds() + MAX_SECONDS;
-    c.inner_ids = has_inner_id(c.root, true);
-    const member m = {M_FULL, 0, c.root, NULL};
-    uint32_t node = schema_child(&c, &m, 1);
-    run_queue(&c);
-    json_free(d);
-    free(c.kept.p);
-    free(c.memo.p);
-    free(c.memo_index.slot);
-    free(c.queue.p);
-    if (c.rc) return c.rc;
+    c->draft = draft_of(c->root);
+    c->inner_ids = has_inner_id(c->root, true);
+    return 0;
+}
+
+int schema_root(schema_compiler *c, bool object, uint32_t *node)
+{
+    const member m[2] = {{M_FULL, 0, c->root, NULL}, {M_OBJECT, 0, c->root, NULL}};
+    *node = object ? schema_node(c, m, 2) : schema_child(c, m, 1);
+    run_queue(c);
+    return c->rc ? c->rc : c->g->r.status;
+}
+
+void schema_close(schema_compiler *c)
+{
+    json_free(c->doc);
+    free(c->kept.p);
+    free(c->memo.p);
+    free(c->memo_index.slot);
+    free(c->queue.p);
+    free(c->widened.p);
+}
+
+int schema_compile(gram *g, const char *text, size_t n, rx guard, grammar_error *why,
+                   uint32_t *root)
+{
+    schema_compiler c = {.g = g, .why = why, .guard = guard};
+    uint32_t node = 0;
+    if (guard != R_ALL) c.any = gram_any(g, guard, NULL);
+    int rc = schema_open(&c, text, n);
+    if (!rc) rc = schema_root(&c, false, &node);
+    schema_close(&c);
+    if (rc) return rc;
     const uint32_t parts[3] = {gram_term(g, g->ws), node, gram_term(g, g->ws)};
     *root = gram_list(g, G_SEQ, parts, 3);
-    return g->r.status;
+    return 0;
 }

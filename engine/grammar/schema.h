@@ -64,22 +64,42 @@ typedef struct {
     bool busy;
 } set_memo;
 
+/* How the value at one level is written, where not as JSON text (schema_xml.c). */
+typedef struct {
+    uint32_t level; /* 0: none */
+    uint32_t types; /* what the reader of the text may take it for */
+    bool raw;       /* plain text with its end tag: strings, and null if that is among the types */
+} value_form;
+
 typedef struct {
     gram *g;
+    json_doc *doc;
     const json *root;
-    int draft; /* 4, 6, 7, 2019, 2020 */
+    bool xml;       /* objects at level 0 are written with <parameter=…> */
+    uint32_t level; /* values around the one at hand */
+    value_form form;
+    rx guard;                  /* what every JSON string is in, R_ALL for any */
+    uint32_t any;              /* node of any value of such strings */
+    VEC(const json *) widened; /* schemas that allow everything, whatever they say */
+    const json *refused;       /* where the refusal stands */
+    int draft;                 /* 4, 6, 7, 2019, 2020 */
     bool inner_ids;
     grammar_error *why;
     int rc;
     uint32_t depth, branches;
-    uint64_t units;  /* work left: one a schema a set has when it is looked at */
-    double deadline; /* of the thread's CPU time, behind the units */
     VEC(member) kept;
     VEC(set_memo) memo;
     id_table memo_index;
     VEC(uint32_t) queue; /* memo entries whose rule has no body yet */
 } schema_compiler;
 
+/* Parses text into c (zeroed by the caller but for what it sets of g, why, xml, guard); makes the
+ * node of its root, only objects if `object`.  0 or ERR_*; close in every case. */
+int schema_open(schema_compiler *c, const char *text, size_t n);
+int schema_root(schema_compiler *c, bool object, uint32_t *node);
+void schema_close(schema_compiler *c);
+/* Appends the JSON pointer of a node of the document. */
+void schema_pointer(const schema_compiler *c, const json *where, buf *out);
 /* Writes the refusal (the first one counts) and returns its ERR_*. */
 int schema_refuse(schema_compiler *c, const char *code, const json *where, const char *keyword,
                   const char *fmt, ...) __attribute__((format(printf, 5, 6)));
@@ -89,6 +109,15 @@ uint32_t schema_child(schema_compiler *c, const member *v, uint32_t n);
 /* schema_split.c: the node of a set whose member i is a choice. */
 uint32_t schema_split(schema_compiler *c, const member_set *set, uint32_t i);
 const json *schema_resolve(schema_compiler *c, const json *s, const json *ref);
+/* The member's name: of a property, or the text that names one. */
+void schema_name(const member *m, const char **s, size_t *n);
+/* schema_xml.c: key and value of a property of the outermost object; other keys (R_NONE: none). */
+rx schema_xml_key(schema_compiler *c, const char *s, size_t n);
+rx schema_xml_other_key(schema_compiler *c, const rx *names, uint32_t n);
+uint32_t schema_xml_value(schema_compiler *c, const char *key, size_t n_key, const member *v,
+                          uint32_t n);
+/* The plain text of a set of string (and perhaps null) types; R_NONE if there is none. */
+rx schema_raw(schema_compiler *c, const member *v, uint32_t n);
 /* schema_emit.c: a set of BASE, FORBID and REQUIRE members only. */
 uint32_t schema_emit(schema_compiler *c, const member *v, uint32_t n);
 /* schema_scalar.c */
@@ -104,7 +133,21 @@ rx schema_text(schema_compiler *c, const json *where, const char *s, size_t n); 
 uint32_t schema_count(schema_compiler *c, const member *v, uint32_t n, const char *key, bool most);
 rx schema_pattern(schema_compiler *c, const json *where, const char *key, const char *s, size_t n);
 
-/* The whole schema to the grammar's root node. */
-int schema_compile(gram *g, const char *text, size_t n, grammar_error *why, uint32_t *root);
+/* The whole schema to the grammar's root node; guard is what every string must be in as well. */
+int schema_compile(gram *g, const char *text, size_t n, rx guard, grammar_error *why,
+                   uint32_t *root);
+
+/* ---- schema_tool.c ---- */
+typedef struct {
+    const char *text; /* [n] the parameters of a tool; NULL: any object */
+    size_t n;
+    bool xml;   /* written as <parameter=…>, not as a JSON object */
+    bool relax; /* what cannot be enforced is widened to any value and listed */
+} schema_tool;
+/* Takes the JSON pointer of each widened place. */
+typedef void (*schema_relaxed)(void *ctx, const char *pointer);
+/* The node of a call's arguments. */
+int schema_arguments(gram *g, const schema_tool *t, schema_relaxed relaxed, void *ctx,
+                     grammar_error *why, uint32_t *node);
 
 #endif

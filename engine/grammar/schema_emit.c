@@ -25,6 +25,7 @@ typedef struct {
     VEC(gprop) props;
     VEC(gprop) extra;
     rx keys; /* what propertyNames allows */
+    bool xml;
 } object_plan;
 
 static uint64_t name_hash(const char *s, uint32_t n)
@@ -86,12 +87,12 @@ static void collect(object_plan *o)
     for (uint32_t i = 0; i < o->n && !c->rc; i++) {
         const json *s = o->v[i].s, *p, *q;
         if (o->v[i].kind != M_BASE) {
-            const json *k = o->v[i].name;
             bool needed = o->v[i].kind == M_REQUIRE || o->v[i].kind == M_PROP_NOT;
+            const char *k;
+            size_t k_len;
             if (!needed && o->v[i].kind != M_FORBID) continue;
-            if (k->type == JSON_STRING && o->v[i].kind != M_PROP_NOT && !k->key)
-                add_name(o, k->str, k->len, needed);
-            else add_name(o, k->key, k->n_key, needed);
+            schema_name(&o->v[i], &k, &k_len);
+            add_name(o, k, k_len, needed);
             continue;
         }
         p = object_of(c, s, "properties");
@@ -152,14 +153,21 @@ static bool child_set(object_plan *o, const name *k, uint32_t matches, member_se
     return true;
 }
 
+void schema_name(const member *m, const char **s, size_t *n)
+{
+    const json *x = m->name;
+    bool text = x->type == JSON_STRING && !x->key && m->kind != M_PROP_NOT;
+    *s = text ? x->str : x->key;
+    *n = text ? x->len : x->n_key;
+}
+
 static bool forbidden(const object_plan *o, const name *k)
 {
     for (uint32_t i = 0; i < o->n; i++) {
-        const json *x = o->v[i].name;
+        const char *s;
+        size_t n;
         if (o->v[i].kind != M_FORBID) continue;
-        bool text = x->type == JSON_STRING && !x->key;
-        const char *s = text ? x->str : x->key;
-        size_t n = text ? x->len : x->n_key;
+        schema_name(&o->v[i], &s, &n);
         if (n == k->n && !memcmp(s, k->s, n)) return true;
     }
     return false;
@@ -181,20 +189,41 @@ static bool named(object_plan *o)
     for (uint32_t i = 0; i < o->names.n && possible && !c->rc && !r->status; i++) {
         const name *k = &o->names.p[i];
         rx text = schema_text(c, o->v[0].s, k->s, k->n);
-        uint32_t matches = 0, value = c->g->any;
+        uint32_t matches = 0, value = c->any;
+        rx key = o->xml ? schema_xml_key(c, k->s, k->n) : rx_cat(r, text, c->g->colon);
         for (uint32_t x = 0; x < o->patterns.n; x++)
             matches |= (uint32_t)key_matches(c, o->patterns.p[x].e, text) << x;
         bool ok = !forbidden(o, k) && child_set(o, k, matches, &set) &&
-                  (o->keys == R_ALL || key_matches(c, o->keys, text));
-        if (ok && set.n) value = schema_child(c, set.p, set.n);
+                  (o->keys == R_ALL || key_matches(c, o->keys, text)) && key != R_NONE &&
+                  (o->xml || c->guard == R_ALL || key_matches(c, c->guard, text));
+        if (ok && o->xml) value = schema_xml_value(c, k->s, k->n, set.p, set.n);
+        else if (ok && set.n) value = schema_child(c, set.p, set.n);
         if (c->rc || r->status) break;
         ok = ok && !gram_never(c->g, value);
         possible = ok || !k->required;
-        VEC_PUSH(&r->status, o->props,
-                 (gprop){ok ? rx_cat(r, text, c->g->colon) : R_NONE, value, k->required});
+        VEC_PUSH(&r->status, o->props, (gprop){ok ? key : R_NONE, value, k->required});
     }
     free(set.p);
     return possible;
+}
+
+/* Other parameters are strings; which patterns their names match is not looked into. */
+static void unnamed_xml(object_plan *o)
+{
+    schema_compiler *c = o->c;
+    rx_arena *r = &c->g->r;
+    member_set set = {0};
+    VEC(rx) keys = {0};
+    for (uint32_t i = 0; i < o->props.n; i++)
+        VEC_PUSH(&r->status, keys, schema_xml_key(c, o->names.p[i].s, o->names.p[i].n));
+    if (!o->patterns.n && o->keys == R_ALL && child_set(o, NULL, 0, &set) && !r->status) {
+        rx key = schema_xml_other_key(c, keys.p, keys.n);
+        uint32_t value = schema_xml_value(c, NULL, 0, set.p, set.n);
+        if (!c->rc && !r->status && !gram_never(c->g, value))
+            VEC_PUSH(&r->status, o->extra, (gprop){key, value, false});
+    }
+    free(keys.p);
+    free(set.p);
 }
 
 /* Keys without a name here: one expression for every way to match the patterns. */
@@ -210,10 +239,10 @@ static void unnamed(object_plan *o)
         VEC_PUSH(&r->status, lits, schema_text(c, o->v[0].s, k->s, k->n));
     }
     if (lits.n) base = rx_and2(r, base, rx_not(r, rx_alt(r, lits.p, lits.n)));
-    base = rx_and2(r, base, o->keys);
+    base = rx_and2(r, rx_and2(r, base, o->keys), c->guard);
     for (uint32_t m = 0; m < 1u << o->patterns.n && !c->rc && !r->status; m++) {
         rx key = base;
-        uint32_t value = c->g->any;
+        uint32_t value = c->any;
         if (!child_set(o, NULL, m, &set)) continue;
         for (uint32_t x = 0; x < o->patterns.n; x++)
             key = rx_and2(r, key, m >> x & 1 ? o->patterns.p[x].e : rx_not(r, o->patterns.p[x].e));
@@ -241,7 +270,7 @@ static void key_names(object_plan *o)
         gnode x = c->g->nodes.p[node];
         rx e = R_NONE;
         bool ok = x.kind == G_TERM || x.kind == G_ALT;
-        if (node == c->g->any) ok = true, e = c->g->plain_string;
+        if (node == c->any) ok = true, e = c->g->plain_string;
         else if (x.kind == G_TERM) e = x.a;
         for (uint32_t k = 0; x.kind == G_ALT && k < x.b; k++) {
             gnode y = c->g->nodes.p[c->g->kids.p[x.a + k]];
@@ -259,17 +288,20 @@ static uint32_t object(schema_compiler *c, const member *v, uint32_t n)
 {
     gram *g = c->g;
     rx_arena *r = &g->r;
-    object_plan o = {.c = c, .v = v, .n = n};
+    object_plan o = {.c = c, .v = v, .n = n, .xml = c->xml && !c->level};
     uint32_t node = 0;
     gobject x = {.min = schema_count(c, v, n, "minProperties", false),
                  .max = schema_count(c, v, n, "maxProperties", true)};
     collect(&o);
     if (!c->rc) key_names(&o);
     bool possible = !c->rc && named(&o);
-    if (possible && !c->rc) unnamed(&o);
+    if (possible && !c->rc && o.xml) unnamed_xml(&o);
+    else if (possible && !c->rc) unnamed(&o);
     if (!c->rc && !r->status) {
         x.first = g->props.n;
         x.n = o.props.n;
+        x.any_order = g->free_order && x.n <= GRAM_FREE_NAMES;
+        x.xml = o.xml;
         for (uint32_t i = 0; i < o.props.n; i++) VEC_PUSH(&r->status, g->props, o.props.p[i]);
         x.extra = g->props.n;
         x.n_extra = o.extra.n;
@@ -320,7 +352,7 @@ static uint32_t array(schema_compiler *c, const member *v, uint32_t n)
         if (list && list->len > longest) longest = list->len;
     }
     for (size_t k = 0; k <= longest && !c->rc && !r->status; k++) {
-        uint32_t node = g->any;
+        uint32_t node = c->any;
         set.n = 0;
         for (uint32_t i = 0; i < n; i++) {
             if (v[i].kind != M_BASE) continue;
@@ -431,6 +463,10 @@ uint32_t schema_emit(schema_compiler *c, const member *v, uint32_t n)
     rx_arena *r = &g->r;
     bool integer, given;
     uint32_t types = schema_types(c, v, n, &integer), k = 0, out[3];
+    if (c->form.level && c->form.level == c->level) {
+        types &= c->form.types;
+        if (c->form.raw) return gram_term(g, schema_raw(c, v, n));
+    }
     if (!c->rc) refuse_unsupported(c, v, n, types);
     rx values = c->rc ? R_NONE : schema_enum(c, v, n, types, integer, &given);
     if (c->rc || r->status) return 0;

@@ -185,7 +185,7 @@ rx schema_enum(schema_compiler *c, const member *v, uint32_t n, uint32_t types, 
             *given = true;
             e = rx_and2(&c->g->r, e, members_of(c, v[i].s, x, types, integer));
         }
-    return e;
+    return *given ? rx_and2(&c->g->r, e, c->guard) : e;
 }
 
 rx schema_not_enum(schema_compiler *c, const member *v, uint32_t n, uint32_t types, rx e)
@@ -309,7 +309,7 @@ rx schema_pattern(schema_compiler *c, const json *where, const char *key, const 
         schema_refuse(c, "unsupported_schema", where, key, "U+0000 or U+FFFD in a pattern");
         return R_NONE;
     }
-    rx e = ecma_pattern(&c->g->r, s, n, false, &why);
+    rx e = ecma_pattern(&c->g->r, s, n, ECMA_JSON, &why);
     if (why) schema_refuse(c, "unsupported_schema", where, key, "%s", why);
     return e;
 }
@@ -337,5 +337,5 @@ rx schema_string(schema_compiler *c, const member *v, uint32_t n)
     }
     if (lo || hi != GRAM_INF || e == R_ALL)
         e = rx_and2(r, e, rx_cat3(r, quote, rx_rep(r, g->ch, lo, hi), quote));
-    return e;
+    return rx_and2(r, e, c->guard);
 }

@@ -116,6 +116,15 @@ static int types_of(walk *w, const json *s, int depth)
     return may;
 }
 
+int call_tools_schema_types(const json *schema, const char *key, size_t n)
+{
+    const json *props = json_get(schema, "properties");
+    const json *p = json_is(props, JSON_OBJECT) ? json_get_n(props, key, n) : NULL;
+    walk w = {schema, MAX_NODES};
+    int may = p ? types_of(&w, p, MAX_DEPTH) : MAY_STRING;
+    return may ? may : MAY_ALL;
+}
+
 static char *copy(const char *s, size_t n)
 {
     char *c = malloc(n + 1);
@@ -132,10 +141,9 @@ static bool add_params(tool *t, const json *schema)
     t->param = calloc(props->len, sizeof *t->param);
     if (!t->param) return false;
     for (const json *p = props->child; p; p = p->next) {
-        walk w = {schema, MAX_NODES};
         param *to = &t->param[t->n_param];
-        int may = types_of(&w, p, MAX_DEPTH);
-        *to = (param){copy(p->key, p->n_key), p->n_key, may ? may : MAY_ALL};
+        *to = (param){copy(p->key, p->n_key), p->n_key,
+                      call_tools_schema_types(schema, p->key, p->n_key)};
         if (!to->key) return false;
         t->n_param++;
     }

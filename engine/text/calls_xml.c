@@ -85,16 +85,21 @@ static void stream_value(calls *c)
     buf_reset(&c->value);
 }
 
+/* A whole number, however many digits it has. */
+static bool is_whole(const json *j)
+{
+    int64_t small;
+    return json_int(j, &small) || !strpbrk(j->str, ".eE");
+}
+
 static bool parses_as(const char *s, size_t n, int types)
 {
     const json *j;
     err e = {0};
-    int64_t whole;
     json_doc *d = json_parse(s, n, NULL, &j, &e);
     if (!d) return false;
     bool ok = false;
-    if (j->type == JSON_NUMBER)
-        ok = (types & MAY_NUMBER) || ((types & MAY_INTEGER) && json_int(j, &whole));
+    if (j->type == JSON_NUMBER) ok = (types & MAY_NUMBER) || ((types & MAY_INTEGER) && is_whole(j));
     if (j->type == JSON_OBJECT) ok = types & MAY_OBJECT;
     if (j->type == JSON_ARRAY) ok = types & MAY_ARRAY;
     json_free(d);
