@@ -172,7 +172,7 @@ static int describe(engine *g, err *e)
 }
 
 /* What any engine needs before its thread starts. */
-static void prepare(engine *g)
+static int prepare(engine *g, err *e)
 {
     engine_info_t *i = &g->info;
     g->base = (sampling_base){.tok = g->tok,
@@ -183,6 +183,9 @@ static void prepare(engine *g)
     stats_init(&g->stats, i->ctx);
     stats_set(g->stats.kv_total, i->n_kv_blocks);
     stats_set(g->stats.kv_free, i->n_kv_blocks);
+    if (g->tok && !(g->forms = constrainer_new(&g->base, g->in)))
+        return err_set(e, ERR_NOMEM, "out of memory");
+    return 0;
 }
 
 engine *engine_open(const engine_options *o, err *e)
@@ -204,7 +207,7 @@ engine *engine_open(const engine_options *o, err *e)
     if (open_text(g, o, e)) goto fail;
     if (describe(g, e)) goto fail;
     g->info.fingerprint = engine_fingerprint(g); /* replies name it, and the server listens early */
-    prepare(g);
+    if (prepare(g, e)) goto fail;
     return g;
 fail:
     engine_close(g);
@@ -237,9 +240,12 @@ engine *engine_open_runner(const engine_options *o, const engine_shape *shape, r
                             .caching = o->prefix_caching};
     g->defaults = neutral();
     g->tok = shape->tok;
-    prepare(g);
+    int rc = prepare(g, e);
     g->tok = NULL; /* borrowed: not ours to free */
-    return g;
+    if (!rc) return g;
+    g->run = NULL; /* nor that */
+    engine_close(g);
+    return NULL;
 }
 
 /* ---- loading and closing --------------------------------------------------------------------- */
@@ -294,6 +300,8 @@ int engine_load(engine *g, err *e)
     if (pthread_create(&g->thread, NULL, engine_loop, g))
         return err_set(e, ERR_NOMEM, "cannot start the engine thread");
     g->started = true;
+    if (g->forms && constrainer_start(g->forms))
+        return err_set(e, ERR_NOMEM, "cannot start the thread of grammars");
     atomic_store(&g->progress, 1.0);
     engine_enter(g, ENGINE_READY, 0);
     return 0;
@@ -310,6 +318,7 @@ void engine_stop(engine *g)
     if (!g->started) return;
     pthread_join(g->thread, NULL);
     g->started = false;
+    constrainer_stop(g->forms);
 }
 
 void engine_close(engine *g)
@@ -324,6 +333,7 @@ void engine_close(engine *g)
     checkpoint_close(g->ckpt);
     chat_format_free(g->chat);
     tokenizer_free(g->tok);
+    constrainer_free(g->forms);
     vocab_order_clear(&g->vocab);
     pthread_mutex_destroy(&g->order_mu);
     inbox_put(g->in);
@@ -414,6 +424,15 @@ static int need_vocab_order(engine *g, const sampling *s, err *e)
     return rc ? err_set(e, rc, "out of memory") : 0;
 }
 
+/* The vocabulary as grammars need it; the first request that has one may wait for it. */
+static int need_grammar_vocab(engine *g, const grammar_vocab **v, err *e)
+{
+    *v = NULL;
+    if (!g->forms) return err_set(e, ERR_UNSUPPORTED, "a model without a tokenizer has no text");
+    int rc = constrainer_vocab(g->forms, v, e);
+    return rc && e && !e->code ? err_set(e, rc, "%s", err_words(rc)) : rc;
+}
+
 static int refusal(int rc, err *e)
 {
     switch (rc) {
@@ -447,7 +466,9 @@ int engine_submit(engine *g, const request_spec *spec, request **out, int64_t *c
                                  spec->n_prompt + max));
     request_spec own = *spec;
     if (!g->allow_priority) own.priority = 0;
-    request *r = request_new(&(request_env){&g->base, g->in, g->info.kv_block}, &own, max, e);
+    request_env env = {&g->base, g->in, g->info.kv_block, NULL};
+    if (spec->grammar && (rc = need_grammar_vocab(g, &env.vocab, e))) return rc;
+    request *r = request_new(&env, &own, max, e);
     if (!r) return e && e->code ? e->code : ERR_NOMEM;
     rc = inbox_submit(g->in, r);
     if (rc) {

@@ -142,6 +142,8 @@ typedef struct {
     call_format calls;        /* how to find tool calls; CALLS_NONE: not at all */
     call_tools *tools;        /* with calls: one more reference is taken */
     bool one_call;            /* generation ends after the first complete call */
+    struct grammar *grammar;  /* what each choice must be, from its first token on; one more
+                                 reference is taken.  NULL: any text */
     int64_t think_budget;     /* reasoning tokens after which think_end is forced; -1 = no limit */
     const int32_t *think_end; /* [n_think_end] copied */
     int n_think_end;
@@ -159,8 +161,9 @@ typedef struct {
 } request_spec;
 
 /* 0 and *out (one reference), or: ERR_LIMIT queue full, ERR_INVALID prompt empty or >= ctx (> ctx
- * with max_tokens 0) or bad ids, ERR_SHUTDOWN draining, ERR_BUSY still loading, ERR_NOMEM can never
- * fit, ERR_DEVICE failed.  clamped (may be NULL) is set to the max_tokens in force if it was cut.
+ * with max_tokens 0) or bad ids, ERR_UNSUPPORTED the grammar costs too much, ERR_SHUTDOWN draining,
+ * ERR_BUSY still loading, ERR_NOMEM can never fit, ERR_DEVICE failed.  clamped (may be NULL) is set
+ * to the max_tokens in force if it was cut.
  */
 int engine_submit(engine *g, const request_spec *spec, request **out, int64_t *clamped, err *e);
 
@@ -204,7 +207,8 @@ typedef struct {
     int n_computed;         /* prompt tokens cached or computed; kept up with spec.progress only */
     int n_generated;        /* over all choices */
     int n_reasoning;
-    bool scheduled;                                                /* first in a step (H13) */
+    int n_draft, n_draft_accepted; /* tokens guessed and computed at once, those that were right */
+    bool scheduled;                /* first in a step (H13) */
     int64_t arrival_us, scheduled_us, first_token_us, finished_us; /* clock_us, 0 = not yet */
 } request_stats;
 request_stats request_usage(const request *r);

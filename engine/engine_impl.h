@@ -5,6 +5,7 @@
 #define QUERN_ENGINE_ENGINE_IMPL_H
 
 #include "config/checkpoint.h"
+#include "engine/constrain.h"
 #include "engine/engine_stats.h"
 #include "engine/model.h"
 #include "engine/ranks.h"
@@ -33,6 +34,7 @@ struct engine {
     bool allow_priority, dump_plan;
     size_t scratch_bytes;
     inbox *in;
+    constrainer *forms; /* NULL without a tokenizer */
     /* Loading thread, then the engine thread. */
     model *m; /* rank 0's share, of ranks */
     runner *run;
@@ -40,10 +42,11 @@ struct engine {
     sched sched;
     step step[STEPS_OPEN]; /* step[n % STEPS_OPEN] is the n-th started */
     uint64_t n_started, n_finished;
-    /* Where guesses of c's next tokens come from: writes up to cap of them, returns how many.  The
-     * step that computes them also draws behind each, and what was drawn stands: wrong guesses cost
-     * rows, never bits.  NULL: none are made. */
+    /* Guesses of c's next tokens beside those of grammars (for tests): writes up to cap of them,
+     * returns how many.  The step that computes guesses also draws behind each, and what was drawn
+     * stands: wrong ones cost rows, never bits.  NULL: none are made. */
     int (*draft)(struct engine *g, choice *c, int32_t *tok /* [cap] */, int cap);
+    bool no_drafts;        /* for tests: none of grammars either */
     request *first, *last; /* requests with a live choice */
     int n_live;            /* of them */
     uint64_t order;        /* arrivals */

@@ -10,9 +10,6 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Beyond this a row more costs more than the chance that all before it were right. */
-enum { MAX_DRAFT = DRAFT_MAX };
-
 /* ---- arriving and ending --------------------------------------------------------------------- */
 
 static void unqueue(engine *g, request *r)
@@ -131,6 +128,13 @@ static void end_request(engine *g, request *r, ending end, int64_t now)
     }
 }
 
+static void fail_choice(engine *g, choice *c, int code, int64_t now)
+{
+    said_reset(&c->said);
+    if (c->out) output_end(c->out, &c->said);
+    end_choice(g, c, NULL, (ending){FINISH_ERROR, -1, -1, code}, now);
+}
+
 /* Cancels and deadlines; both are rare, so the list is walked only when there may be one. */
 static void sweep(engine *g, bool cancels, int64_t now)
 {
@@ -153,6 +157,23 @@ void engine_fail_all(engine *g, request *fresh, int code)
     while (g->first) end_request(g, g->first, (ending){FINISH_ERROR, -1, -1, code}, clock_us());
 }
 
+/* Masks of choices that have none: those that are new, and those whose matcher was away. */
+static void find_masks(engine *g, int64_t now)
+{
+    int rc = 0;
+    for (choice *c; (c = constrain_back(g->forms, &rc));)
+        if (rc) fail_choice(g, c, rc, now);
+    for (request *r = g->last, *before; r && r->fresh; r = before) {
+        before = r->prev;
+        r->fresh = false;
+        if (!r->grammar) continue;
+        int left = r->n_live; /* the last one ended may free r */
+        for (int i = 0; left > 0; i++, left--)
+            if (r->c[i].q.draws && (rc = constrain_next(g->forms, &r->c[i])))
+                fail_choice(g, &r->c[i], rc, now);
+    }
+}
+
 /* ---- one step -------------------------------------------------------------------------------- */
 
 static void mark_scheduled(engine *g, choice *c, int64_t now)
@@ -168,14 +189,19 @@ static void mark_scheduled(engine *g, choice *c, int64_t now)
     request_scheduled(r, hits, now);
 }
 
-/* The token that must come next because the thought has used up its budget (API R5), or -1. */
-static int32_t forced_token(const choice *c)
+/* The token that must come next because the thought has used up its budget (API R5), or -1.  Where
+ * a grammar rules the thought itself, there is no budget. */
+static int32_t forced_token(choice *c)
 {
     const request *r = c->r;
     if (r->think_budget < 0 || c->n_forced == r->n_think_end) return -1;
     bool due =
         c->out && output_in_reasoning(c->out) && output_reasoning_tokens(c->out) >= r->think_budget;
-    return c->n_forced || due ? r->think_end[c->n_forced] : -1;
+    if (!c->n_forced && !due) return -1;
+    int32_t id = r->think_end[c->n_forced];
+    if (!r->grammar || constrain_legal(c, id)) return id;
+    c->n_forced = r->n_think_end;
+    return -1;
 }
 
 /* What each row of logits shall do.  A choice without memory for its row is ended by the caller. */
@@ -193,6 +219,7 @@ static int fill_rows(engine *g, step *t, choice **broken)
             if (choice_reserve(c, 1) ||
                 sampler_fill(&c->smp, o->q, o->pos + 1, answering, key, row))
                 return ERR_NOMEM;
+            if (c->r->grammar && constrain_row(c, o->pos - seq_last(o->q), row)) return ERR_NOMEM;
             row->forced = forced_token(c);
         } else {
             *row = (sample_row){.repetition = 1,
@@ -224,7 +251,9 @@ static ending feed_token(engine *g, choice *c, int n, token_info *t)
     bool late = n > p->s.min_tokens;
     ending end = {FINISH_NONE, -1, -1, 0};
     bool stops_on = n >= p->s.min_tokens;
-    bool is_end = late && !p->s.ignore_eos && sampling_is_end(&g->base, t->id);
+    /* Under a grammar an end token is drawn only where the answer may, or must, end. */
+    bool ends = c->r->grammar || (late && !p->s.ignore_eos);
+    bool is_end = ends && sampling_is_end(&g->base, t->id);
     bool is_stop = late && sample_plan_is_stop_id(p, t->id);
     t->kind = TOK_MARKUP;
     if (is_end || is_stop) {
@@ -236,6 +265,7 @@ static ending feed_token(engine *g, choice *c, int n, token_info *t)
     } else {
         t->kind = TOK_ANSWER;
     }
+    if (end.reason == FINISH_NONE && c->r->grammar && constrain_done(c)) end.reason = FINISH_STOP;
     if (end.reason == FINISH_NONE && n >= c->r->max_tokens) end.reason = FINISH_LENGTH;
     if (end.reason == FINISH_NONE || !c->out || end.stop_index >= 0) return end;
     /* A stop string that could still have grown into a longer one is decided by the end. */
@@ -256,6 +286,15 @@ static void observe_token(engine *g, choice *c, int len, int64_t now)
     c->last_us = now;
     if (len > atomic_load_explicit(&g->stats.n_tokens_max, memory_order_relaxed))
         stats_set(g->stats.n_tokens_max, len);
+}
+
+/* Row drew what was guessed for position pos of c, or something else. */
+static void learn_guess(choice *c, int pos, const sample_row *row)
+{
+    int32_t guess = c->q.gen[pos - c->q.n_prompt];
+    if (guess < 0) return;
+    c->n_confirmed += guess == row->id;
+    constrain_learn(c, 1, guess == row->id);
 }
 
 /* The token at position pos of q is known.  Whatever was computed behind a wrong guess is void. */
@@ -279,12 +318,15 @@ static void take_token(engine *g, choice *c, int pos, const sample_row *row, int
     int n = pos - c->q.n_prompt + 1;
     copy_logprobs(&t, row);
     c->n_forced += row->forced >= 0;
+    learn_guess(c, pos, row);
     settle_token(&c->q, pos, row->id);
     observe_token(g, c, pos + 1, now);
     said_reset(&c->said);
+    int rc = c->r->grammar ? constrain_accept(c, row->id) : 0;
     ending end = feed_token(g, c, n, &t);
-    int rc = sampler_accept(&c->smp, &c->q, pos, t.kind == TOK_ANSWER);
+    if (!rc) rc = sampler_accept(&c->smp, &c->q, pos, t.kind == TOK_ANSWER);
     if (!rc && !said_ok(&c->said)) rc = ERR_NOMEM;
+    if (!rc && c->r->grammar && end.reason == FINISH_NONE) rc = constrain_next(g->forms, c);
     if (rc) end = (ending){FINISH_ERROR, -1, -1, rc};
     if (end.reason != FINISH_NONE) c->q.n_gen = n;
     if (end.reason != FINISH_NONE) end_choice(g, c, &t, end, now);
@@ -398,12 +440,14 @@ static int n_open(const engine *g)
  * no room in the step are gone. */
 static void commit_draws(seq *q, const step *t, int from, int to)
 {
-    const choice *c = q->owner;
+    choice *c = q->owner;
+    c->n_drafted += to - from;
     q->n_gen = t->out[to].pos + 1 - q->n_prompt;
     q->gen[q->n_gen++] = -1 - to;
     q->n_guess += to - from + 1 - q->n_draft;
     q->n_draft = 0;
-    bool blind = sample_plan_is_blind(&c->r->plan) && c->n_forced == c->r->n_think_end;
+    bool blind =
+        sample_plan_is_blind(&c->r->plan) && c->n_forced == c->r->n_think_end && !c->r->grammar;
     q->hold = to > from || q->n_gen >= c->r->max_tokens || !blind;
 }
 
@@ -425,20 +469,26 @@ static void commit_step(engine *g, const step *t)
     g->n_started++;
 }
 
+static int guess_tokens(engine *g, choice *c, int32_t *tok, int cap)
+{
+    if (g->draft) return g->draft(g, c, tok, cap);
+    return c->r->grammar && !g->no_drafts ? constrain_draft(c, tok, cap) : 0;
+}
+
 /* Guesses for those that will miss one token, if nothing else depends on which tokens they are. */
 static void make_drafts(engine *g)
 {
-    int32_t tok[MAX_DRAFT];
+    int32_t tok[DRAFT_MAX];
     for (int i = 0; i < g->sched.n_run; i++) {
         seq *q = g->sched.run[i];
         choice *c = q->owner;
         int64_t room = c->r->max_tokens - q->n_gen - 1;
-        int cap = room < MAX_DRAFT ? (int)room : MAX_DRAFT;
+        int cap = room < DRAFT_MAX ? (int)room : DRAFT_MAX;
         bool ready = q->draws && !q->n_guess && q->n_cached == seq_last(q);
         if (!ready || cap < 1 || !sample_plan_is_blind(&c->r->plan) ||
             c->n_forced < c->r->n_think_end)
             continue;
-        int n = g->draft(g, c, tok, cap);
+        int n = guess_tokens(g, c, tok, cap);
         if (!n || choice_reserve(c, n + 1)) continue;
         memcpy(q->gen + q->n_gen, tok, (size_t)n * sizeof *tok);
         q->n_gen += n;
@@ -449,7 +499,7 @@ static void make_drafts(engine *g)
 static void start_step(engine *g)
 {
     kvpool_tell_time(g->pool, clock_us());
-    if (g->draft) make_drafts(g);
+    make_drafts(g);
     int n = sched_plan(&g->sched);
     if (!n) return;
     int64_t now = clock_us();
@@ -503,26 +553,30 @@ static bool can_overlap(const engine *g)
 }
 
 /* Starts a step where one may be started, then waits for the oldest unless that one was the first.
- */
-static void work(engine *g)
+ * False: there was nothing to do. */
+static bool work(engine *g)
 {
     uint64_t before = g->n_started;
     bool first = n_open(g) == 0;
     if (g->n_live && (first || can_overlap(g))) start_step(g);
-    if (engine_status(g) == ENGINE_FAILED) return;
+    if (engine_status(g) == ENGINE_FAILED) return true;
     bool more = g->n_started > before && n_open(g) < g->run->depth;
     if (n_open(g) && !more) finish_step(g);
+    return !first || g->n_started > before;
 }
 
 void *engine_loop(void *arg)
 {
     engine *g = arg;
+    bool idle = false;
     for (;;) {
         bool failed = engine_status(g) == ENGINE_FAILED;
         publish_gauges(g);
         atomic_store_explicit(&g->beat_us, clock_us(), memory_order_relaxed);
         int places = g->so.max_seqs - g->sched.n_run;
-        inbox_news news = inbox_drain(g->in, g->n_live > 0 || n_open(g) > 0, places);
+        /* With nothing to do but to wait for masks, who makes them wakes us. */
+        bool busy = (g->n_live > 0 && !(idle && constrain_waits(g->forms))) || n_open(g) > 0;
+        inbox_news news = inbox_drain(g->in, busy, places);
         if (news.stop || failed)
             engine_fail_all(g, news.fresh, news.stop ? ERR_SHUTDOWN : ERR_DEVICE);
         while (news.stop && n_open(g))
@@ -531,7 +585,8 @@ void *engine_loop(void *arg)
         if (failed) continue;
         accept_requests(g, news.fresh);
         sweep(g, news.woken, clock_us());
-        if (g->n_live || n_open(g)) work(g);
+        find_masks(g, clock_us());
+        idle = !(g->n_live || n_open(g)) || !work(g);
     }
     publish_gauges(g);
     return NULL;

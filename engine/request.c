@@ -3,6 +3,7 @@
  * Thread: any; engine-side calls say so in request.h. */
 #include "engine/request.h"
 #include "base/clock.h"
+#include "engine/constrain.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -182,6 +183,14 @@ static int request_fill(request *r, const request_env *env, const request_spec *
     return 0;
 }
 
+static int hold_to(request *r, grammar *g, const grammar_vocab *v, err *e)
+{
+    int rc = request_constrain(r, g, v);
+    if (rc != ERR_LIMIT) return rc ? err_set(e, rc, "out of memory") : 0;
+    return err_set(e, ERR_UNSUPPORTED,
+                   "its first token needs more work or nesting than one token may cost");
+}
+
 request *request_new(const request_env *env, const request_spec *spec, int64_t max_tokens, err *e)
 {
     request *r = calloc(1, sizeof *r);
@@ -194,6 +203,7 @@ request *request_new(const request_env *env, const request_spec *spec, int64_t m
     pthread_cond_init(&r->quiet, NULL);
     r->in = env->in;
     inbox_take(r->in);
+    r->fresh = true;
     r->n = r->n_live = spec->n;
     r->n_prompt = spec->n_prompt;
     r->max_tokens = max_tokens;
@@ -206,6 +216,7 @@ request *request_new(const request_env *env, const request_spec *spec, int64_t m
     r->st = (request_stats){.n_prompt = spec->n_prompt, .arrival_us = clock_us()};
     int rc = sample_plan_init(&r->plan, &spec->s, env->base, e);
     if (!rc && (rc = request_fill(r, env, spec))) err_set(e, rc, "out of memory");
+    if (!rc && spec->grammar) rc = hold_to(r, spec->grammar, env->vocab, e);
     if (rc) {
         request_put(r);
         return NULL;
@@ -221,6 +232,7 @@ void request_detach(request *r)
         output_free(c->out);
         c->out = NULL;
         sampler_clear(&c->smp);
+        constrain_end(c);
         free(c->q.gen);
         free(c->q.block);
         c->q.gen = c->q.block = NULL;
@@ -231,6 +243,8 @@ void request_detach(request *r)
     sample_plan_clear(&r->plan);
     call_tools_put(r->tools);
     r->tools = NULL;
+    grammar_release(r->grammar);
+    r->grammar = NULL;
     free(r->think_end);
     r->think_end = NULL;
     free(r->group.block);
@@ -383,7 +397,10 @@ static void count_usage(choice *c, const token_info *t, const ending *end, int64
         st->n_reasoning += n - c->n_reasoned;
         c->n_reasoned = n;
     }
-    if (end && c->r->n_live == 1) st->finished_us = now_us;
+    if (!end) return;
+    st->n_draft += c->n_drafted;
+    st->n_draft_accepted += c->n_confirmed;
+    if (c->r->n_live == 1) st->finished_us = now_us;
 }
 
 /* The notify of a request is called without its lock, and never after request_release returned. */

@@ -5,6 +5,7 @@
 #ifndef QUERN_ENGINE_REQUEST_H
 #define QUERN_ENGINE_REQUEST_H
 
+#include "engine/grammar/gmatch.h"
 #include "engine/sampling.h"
 
 #include <pthread.h>
@@ -49,15 +50,29 @@ inbox_news inbox_drain(inbox *b, bool busy, int places);
 
 /* ---- choice and request ---------------------------------------------------------------------- */
 
-/* One of the n answers; engine thread after submission. */
+typedef struct constrainer constrainer;
+
+/* A choice's side of a grammar (constrain.h). */
 typedef struct {
+    gmatch *match; /* NULL: free, or lent */
+    struct constrain_job *lent;
+    const uint32_t *mask[DRAFT_MAX + 1]; /* [n_mask] of the next token and those behind guesses */
+    int n_mask;
+    uint32_t *both;         /* [DRAFT_MAX + 1][words] masks cut by allowed_token_ids */
+    int n_guessed, n_right; /* guesses computed, those confirmed */
+} held_form;
+
+/* One of the n answers; engine thread after submission. */
+typedef struct choice {
     seq q;
     request *r;
     int index, cap_gen;
-    bool live, counted; /* counted: its prompt went into the counters */
-    int n_forced;       /* tokens of think_end drawn so far */
-    int n_reasoned;     /* reasoning tokens that are in the request's usage */
+    bool live, counted;         /* counted: its prompt went into the counters */
+    int n_forced;               /* tokens of think_end drawn so far */
+    int n_reasoned;             /* reasoning tokens that are in the request's usage */
+    int n_drafted, n_confirmed; /* guesses computed, those that were right */
     sampler smp;
+    held_form form;
     output *out;  /* NULL: no text */
     said said;    /* of the token at hand */
     delta *spare; /* so that an end can always be told */
@@ -75,6 +90,7 @@ struct request {
     char *salt;
     sample_plan plan;
     call_tools *tools;    /* one reference, or NULL */
+    grammar *grammar;     /* one reference, or NULL: any text */
     int64_t think_budget; /* -1 = none */
     int32_t *think_end;   /* [n_think_end] owned */
     int n_think_end;
@@ -86,6 +102,7 @@ struct request {
     /* Engine thread. */
     int n_live;
     bool queued; /* counted in inbox.queued */
+    bool fresh;  /* its first masks are not asked for */
     seq_group group;
     token_info *prompt_lp; /* [n_prompt] until delivered, or NULL */
     request *next, *prev;  /* inbox, then the engine's list */
@@ -102,6 +119,7 @@ typedef struct {
     const sampling_base *base;
     inbox *in;
     int kv_block;
+    const grammar_vocab *vocab; /* with spec.grammar */
 } request_env;
 
 /* Everything allocated, for spec (already checked) with max_tokens in force; two references. */

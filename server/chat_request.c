@@ -169,6 +169,10 @@ static gen *chat_gen(reader *r, params *p, const chat_prompt *prompt, token_list
     g->prompt[0] = *ids;
     *ids = (token_list){0};
     g->think = g->p.parse_reasoning ? prompt->think : THINK_NONE;
+    g->opening = prompt->may_think ? GRAMMAR_THINK_MAY
+                 : prompt->think == THINK_NONE || prompt->think == THINK_MODEL_OPENS
+                     ? GRAMMAR_THINK_NONE
+                     : GRAMMAR_THINK_OPEN;
     g->calls = g->p.calls_off ? CALLS_NONE : prompt->calls;
     if (g->p.echo && prompt->continued.len)
         said_put(&g->continued,

@@ -99,6 +99,10 @@ static gen_fault words_of(int code)
                            "the server is shutting down"};
     case ERR_BUSY:
         return (gen_fault){503, "unavailable_error", "model_loading", "the model is still loading"};
+    case ERR_LIMIT:
+        return (gen_fault){500, "server_error", "grammar_limit",
+                           "the grammar came to a place that needs more work or nesting than one "
+                           "token may cost; a smaller or less ambiguous one avoids that"};
     case ERR_NOMEM:
         return (gen_fault){503, "unavailable_error", "out_of_memory",
                            "not enough KV cache for this request now"};
@@ -159,6 +163,11 @@ static void submit_failed(gen *g, int rc, const err *e)
     if (rc == ERR_INVALID) {
         reply_fail(g->call, 400, "invalid_request_error", "invalid_value", g->format->param_prompt,
                    "%s", e->msg);
+        return;
+    }
+    if (rc == ERR_UNSUPPORTED) {
+        reply_fail(g->call, 400, "invalid_request_error", "grammar_too_complex", g->p.form.field,
+                   "'%s': %s", g->p.form.field, e->msg);
         return;
     }
     gen_fault w = words_of(rc);
@@ -401,25 +410,9 @@ static void list_roomless(const gen *g, reader *r)
             reader_ignore(r, field[i].name, strlen(field[i].name));
 }
 
-void gen_start(gen *g, reader *r)
+static void submit_all(gen *g, reader *r)
 {
-    const engine_info_t *info = engine_info(g->a->eng);
     int64_t smallest = 0;
-    if ((int64_t)g->n_prompt * g->p.n > 128) {
-        reader_fail(r, "unsupported_value", g->p.shown ? "best_of" : "n",
-                    "'%s' times the number of prompts must not be above 128, got %d",
-                    g->p.shown ? "best_of" : "n", g->n_choice);
-        gen_free(g);
-        return;
-    }
-    bool prefill_only = g->p.s.max_tokens == 0;
-    for (int i = 0; i < g->n_prompt; i++)
-        if ((int64_t)g->prompt[i].n > info->ctx ||
-            ((int64_t)g->prompt[i].n == info->ctx && !prefill_only)) {
-            too_long(g, i);
-            gen_free(g);
-            return;
-        }
     char salt[160];
     const char *use_salt = g->p.cache_salt;
     if (g->a->opt->cache_per_key && http_key_hash(g->call)) {
@@ -438,6 +431,7 @@ void gen_start(gen *g, reader *r)
                              .calls = g->calls,
                              .tools = g->tools,
                              .one_call = g->p.one_call,
+                             .grammar = g->grammar,
                              .think_budget = g->p.think_budget,
                              .think_end = g->p.think_end.v,
                              .n_think_end = (int)g->p.think_end.n,
@@ -465,4 +459,66 @@ void gen_start(gen *g, reader *r)
     for (int i = 0; !g->p.stream && i < g->n_choice; i++)
         if (!said_join(&g->choice[i].said, &g->continued)) g->choice[i].said.oom = true;
     http_wait(g->call, &waiter, g);
+}
+
+/* A generation whose grammar is compiled first, and what of the reader is still needed. */
+typedef struct {
+    gen *g;
+    reader r;
+} unformed;
+
+/* On the thread for long work: a grammar may cost seconds. */
+static void form_and_submit(http_call *c, void *arg)
+{
+    unformed *u = arg;
+    gen *g = u->g;
+    if (http_left(c)) {
+        gen_free(g);
+    } else if ((g->grammar = constraint_compile(&g->p.form, g->opening, &u->r))) {
+        submit_all(g, &u->r);
+    } else {
+        gen_free(g);
+    }
+    reader_close(&u->r);
+    free(u);
+}
+
+static void form_later(gen *g, reader *r)
+{
+    unformed *u = malloc(sizeof *u);
+    if (!u) {
+        reply_fail(g->call, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
+        gen_free(g);
+        return;
+    }
+    *u = (unformed){g, *r};
+    r->ignored = (buf){0}; /* gen_new took the rest */
+    http_defer(g->call, form_and_submit, u);
+}
+
+void gen_start(gen *g, reader *r)
+{
+    const engine_info_t *info = engine_info(g->a->eng);
+    if ((int64_t)g->n_prompt * g->p.n > 128) {
+        reader_fail(r, "unsupported_value", g->p.shown ? "best_of" : "n",
+                    "'%s' times the number of prompts must not be above 128, got %d",
+                    g->p.shown ? "best_of" : "n", g->n_choice);
+        gen_free(g);
+        return;
+    }
+    bool prefill_only = g->p.s.max_tokens == 0;
+    for (int i = 0; i < g->n_prompt; i++)
+        if ((int64_t)g->prompt[i].n > info->ctx ||
+            ((int64_t)g->prompt[i].n == info->ctx && !prefill_only)) {
+            too_long(g, i);
+            gen_free(g);
+            return;
+        }
+    if (g->p.form.tools > CHOOSE_NONE || g->p.form.strict || g->p.form.allowed) {
+        reply_not_built(g->call, g->p.form.strict ? "tools[0].function.strict" : "tool_choice");
+        gen_free(g);
+        return;
+    }
+    if (constraint_binds(&g->p.form)) form_later(g, r);
+    else submit_all(g, r);
 }

@@ -72,13 +72,15 @@ struct gen {
     conversation *talk; /* see reader; owned */
     think_mode think;
     call_format calls;
-    call_tools *tools;  /* owned reference */
-    token_list *prompt; /* [n_prompt] token ids */
-    buf *prompt_text;   /* [n_prompt] completions with echo, else NULL */
-    buf *prompt_lp;     /* [n_prompt] prompt_logprobs: items, comma-separated */
-    int64_t *told;      /* [n_prompt] prompt tokens a stream was told of, -1 none yet */
-    int64_t n_cut;      /* prompt tokens left out (G7) */
-    said continued;     /* what answers go on from, shown in front (C6, echo) */
+    call_tools *tools;     /* owned reference */
+    grammar_think opening; /* what the prompt leaves of a thought, to a grammar */
+    grammar *grammar;      /* what p.form means; owned reference, or NULL */
+    token_list *prompt;    /* [n_prompt] token ids */
+    buf *prompt_text;      /* [n_prompt] completions with echo, else NULL */
+    buf *prompt_lp;        /* [n_prompt] prompt_logprobs: items, comma-separated */
+    int64_t *told;         /* [n_prompt] prompt tokens a stream was told of, -1 none yet */
+    int64_t n_cut;         /* prompt tokens left out (G7) */
+    said continued;        /* what answers go on from, shown in front (C6, echo) */
     int n_prompt;
     request **req;  /* [n_prompt], NULL until submitted */
     choice *choice; /* [n_choice] */

@@ -54,7 +54,7 @@ void gen_head(const gen *g, const char *object, buf *out)
 }
 
 typedef struct {
-    int64_t prompt, cached, generated, reasoning;
+    int64_t prompt, cached, generated, reasoning, draft, draft_accepted;
     double queue_us, prompt_us, predicted_us;
 } totals;
 
@@ -67,6 +67,8 @@ static totals total(const gen *g)
         t.cached += u.n_cached;
         t.generated += u.n_generated;
         t.reasoning += u.n_reasoning;
+        t.draft += u.n_draft;
+        t.draft_accepted += u.n_draft_accepted;
         int64_t end = u.finished_us ? u.finished_us : clock_us();
         int64_t first = u.first_token_us ? u.first_token_us : end;
         if (!u.scheduled_us) continue;
@@ -115,6 +117,9 @@ void gen_timings(const gen *g, buf *out)
     buf_printf(out, ",\"timings\":{\"cache_n\":%lld", (long long)t.cached);
     put_rate(out, "prompt", (double)(t.prompt - t.cached), t.prompt_us);
     put_rate(out, "predicted", (double)t.generated, t.predicted_us);
+    if (t.draft)
+        buf_printf(out, ",\"draft_n\":%lld,\"draft_n_accepted\":%lld", (long long)t.draft,
+                   (long long)t.draft_accepted);
     buf_puts(out, ",\"queue_ms\":");
     buf_put_num(out, round(t.queue_us) / 1e3);
     buf_puts(out, "}");

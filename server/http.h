@@ -55,6 +55,12 @@ void http_add_header(http_call *c, const char *name, const char *fmt, ...)
 /* The one reply of a call; takes body's bytes.  type NULL = no Content-Type (204). */
 void http_reply(http_call *c, int status, const char *type, buf *body);
 
+/* From a handler on the prep pool: once it has returned, fn goes on with the call on a thread of
+ * low priority for work that may take seconds, so that other requests need not wait for it. */
+void http_defer(http_call *c, void (*fn)(http_call *c, void *ctx), void *ctx);
+/* The client is known to have left: work for it is for nobody. */
+bool http_left(http_call *c);
+
 /* The connection is closed after this reply. */
 void http_close(http_call *c);
 

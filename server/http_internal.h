@@ -20,6 +20,7 @@ enum {
     WATCH_PERIOD_MS = 200,
     DISCARD_MAX = 1 << 20, /* a refused request's body is read away up to this */
     N_PREP = 2,
+    N_LONG = 2, /* threads for long work */
     N_HTTP = 4
 };
 
@@ -85,7 +86,15 @@ struct http_call {
     atomic_llong out_us; /* last byte handed out or tick given, for keep-alive */
     int64_t ping_us;     /* interval; < 0 off */
     http_call *prep_next;
+    void (*later)(http_call *c, void *ctx); /* http_defer's */
+    void *later_ctx;
 };
+
+/* Calls that wait for a thread, oldest first. */
+typedef struct {
+    pthread_cond_t cv;
+    http_call *head, **tail;
+} call_queue;
 
 struct http_server {
     struct app *app;
@@ -104,11 +113,10 @@ struct http_server {
     pthread_t watch;
     bool watch_on;
 
-    pthread_mutex_t prep_mu; /* guards the queue */
-    pthread_cond_t prep_cv;
-    http_call *prep_head, **prep_tail;
-    bool prep_closed; /* nothing is taken any more */
-    pthread_t prep[N_PREP];
+    pthread_mutex_t prep_mu;   /* guards the queues */
+    call_queue quick, slow;    /* handlers; what they deferred */
+    bool prep_on, prep_closed; /* closed: nothing is taken any more */
+    pthread_t prep[N_PREP + N_LONG];
     int n_prep_on;
 };
 

@@ -335,6 +335,27 @@ static void put_choice(reader *r, const json *c, buf *out)
         buf_puts(out, ",\"parallel_tool_calls\":false");
 }
 
+/* output_config.format, or output_format as it was called before. */
+static void put_format(reader *r, const json *format, const json *older, buf *out)
+{
+    bool both = format && format->type != JSON_NULL && older && older->type != JSON_NULL;
+    const json *f = format && format->type != JSON_NULL ? format : older;
+    const char *name = f == format ? "output_config.format" : "output_format";
+    if (!f || f->type == JSON_NULL) return;
+    if (both) {
+        reader_fail(r, "conflicting_constraints", "output_format",
+                    "'output_config.format' and 'output_format' both constrain the answer: send "
+                    "one of them");
+    } else if (!tr_is(json_get(f, "type"), "json_schema")) {
+        reader_fail(r, "invalid_value", name, "'%s.type' must be json_schema", name);
+    } else {
+        buf_puts(out, ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{"
+                      "\"name\":\"output\"");
+        tr_json(out, "schema", json_get(f, "schema"));
+        buf_puts(out, "}}");
+    }
+}
+
 /* A5: thinking is off unless it is asked for. */
 static void put_thinking(reader *r, const json *body, buf *out)
 {
@@ -344,12 +365,7 @@ static void put_thinking(reader *r, const json *body, buf *out)
     else if (!on) buf_puts(out, ",\"thinking\":{\"type\":\"disabled\"}");
     const json *config = json_get(body, "output_config"), *format = json_get(config, "format");
     tr_json(out, "reasoning_effort", json_get(config, "effort"));
-    if (!format) format = json_get(body, "output_format");
-    if (!tr_is(json_get(format, "type"), "json_schema")) return;
-    buf_puts(out,
-             ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"output\"");
-    tr_json(out, "schema", json_get(format, "schema"));
-    buf_puts(out, "}}");
+    put_format(r, format, json_get(body, "output_format"), out);
 }
 
 static const char *const taken[] = {"system",        "messages",          "tools",
@@ -375,6 +391,14 @@ void messages_translate(reader *r, const json *body, buf *out)
     tr_rest(out, body, taken, (int)(sizeof taken / sizeof *taken));
 }
 
-const char *const messages_names[] = {
-    "max_completion_tokens", "max_tokens",           "stop", "stop_sequences",
-    "reasoning_effort",      "output_config.effort", NULL};
+const char *const messages_names[] = {"max_completion_tokens",
+                                      "max_tokens",
+                                      "stop",
+                                      "stop_sequences",
+                                      "reasoning_effort",
+                                      "output_config.effort",
+                                      "response_format.json_schema",
+                                      "output_config.format",
+                                      "response_format",
+                                      "output_config.format",
+                                      NULL};

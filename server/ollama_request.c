@@ -42,6 +42,8 @@ const char *const ollama_names[] = {"max_completion_tokens",
                                     "options.repeat_penalty",
                                     "repeat_last_n",
                                     "options.repeat_last_n",
+                                    "response_format.json_schema.schema",
+                                    "format",
                                     "response_format",
                                     "format",
                                     "reasoning_effort",
@@ -123,11 +125,13 @@ static void put_think(reader *r, const json *body, buf *out)
     tr_json(out, t->type == JSON_STRING ? "reasoning_effort" : "enable_thinking", t);
 }
 
-static void put_format(const json *body, buf *out)
+static void put_format(reader *r, const json *body, buf *out)
 {
     const json *f = json_get(body, "format");
     if (!f || f->type == JSON_NULL || (f->type == JSON_STRING && !f->len)) return;
-    if (tr_is(f, "json")) {
+    if (f->type == JSON_STRING || f->type == JSON_NUMBER || f->type == JSON_ARRAY) {
+        if (!tr_is(f, "json"))
+            reader_fail(r, "invalid_value", "format", "'format' must be json or a JSON Schema");
         buf_puts(out, ",\"response_format\":{\"type\":\"json_object\"}");
         return;
     }
@@ -148,7 +152,7 @@ static void put_common(reader *r, const json *body, buf *out)
         reader_fail(r, "unsupported_value", "n", "'n' is not supported here");
     put_options(r, body, out);
     put_think(r, body, out);
-    put_format(body, out);
+    put_format(r, body, out);
 }
 
 /* ---- chat ------------------------------------------------------------------------------------ */

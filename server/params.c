@@ -27,7 +27,9 @@ static const char *const known_all[] = {
     "think", "include_reasoning", "separate_reasoning", "reasoning_format", "stream_options",
     "logprobs", "chat_template_kwargs", "tool_choice", "tools", "parallel_tool_calls",
     "response_format", "prompt_logprobs", "truncate_prompt_tokens", "truncation_side",
-    "timings_per_token", "return_progress", "return_tokens_as_token_ids",
+    "timings_per_token", "return_progress", "return_tokens_as_token_ids", "structured_outputs",
+    "guided_json", "guided_regex", "guided_choice", "regex", "json_schema", "structural_tag",
+    "format",
     /* refused, V7 */
     "use_beam_search", "functions", "function_call", "modalities", "audio", "background",
     "conversation", "chat_template", "post_sampling_probs"};
@@ -49,10 +51,7 @@ static const char *const known_text[] = {"content",
                                          "documents",
                                          "add_special_tokens"};
 /* Later stages: 501 unless neutral. */
-static const char *const later[] = {
-    "structured_outputs", "guided_json",    "guided_regex", "guided_choice",
-    "guided_grammar",     "grammar",        "ebnf",         "regex",
-    "json_schema",        "structural_tag", "format"};
+static const char *const later[] = {"guided_grammar", "grammar", "ebnf"};
 /* Without meaning here and never listed. */
 static const char *const inert[] = {"user",
                                     "safety_identifier",
@@ -150,66 +149,15 @@ void read_refused(reader *r)
             refused(r, "modalities", " with audio output");
 }
 
-/* A strict tool holds its arguments to its schema, which needs structured output. */
-static void refuse_strict(reader *r, const json *tools)
+/* T3 to T6 and J1, J2. */
+static void read_form(params *p, reader *r)
 {
-    int i = 0;
-    for (const json *t = tools->child; t && !r->failed; t = t->next, i++) {
-        char param[64];
-        if (!json_is(json_get(json_get(t, "function"), "strict"), JSON_TRUE)) continue;
-        snprintf(param, sizeof param, "tools[%d].function.strict", i);
-        r->failed = true;
-        reply_not_built(r->call, param);
-    }
-}
-
-/* T3.  What must be enforced by a grammar is a later stage. */
-static void read_tools(params *p, reader *r)
-{
-    const json *t = rd_any(r, "tools"), *c = rd_any(r, "tool_choice");
     bool parallel = true;
-    if (r->kind == READ_TEXT || r->failed) return;
-    if (t && t->type != JSON_ARRAY) {
-        reader_fail(r, "invalid_type", "tools", "'tools' must be an array, got %s",
-                    json_type_name(t));
-        return;
-    }
-    bool any = t && t->len, word = json_is(c, JSON_STRING);
-    bool none = word && !strcmp(c->str, "none"), automatic = word && !strcmp(c->str, "auto");
-    if (r->kind == READ_COMPLETIONS) {
-        if (any) reader_ignore(r, "tools", 5);
-        return;
-    }
-    if (c && !word && c->type != JSON_OBJECT)
-        reader_fail(r, "invalid_type", "tool_choice",
-                    "'tool_choice' must be a string or an object, got %s", json_type_name(c));
-    else if (word && !none && !automatic && strcmp(c->str, "required"))
-        reader_fail(r, "invalid_value", "tool_choice",
-                    "'tool_choice' must be 'none', 'auto', 'required' or an object, got '%.64s'",
-                    c->str);
-    else if (c && !none && !automatic && !any)
-        reader_fail(r, "invalid_value", "tool_choice", "'tool_choice' needs 'tools'");
-    else if (c && !none && !automatic) {
-        r->failed = true;
-        reply_not_built(r->call, "tool_choice");
-    }
-    p->calls_off = none && any;
-    if (rd_bool(r, "parallel_tool_calls", &parallel)) p->one_call = !parallel;
-    if (any && !none && !r->failed) refuse_strict(r, t);
-}
-
-/* Structured output: a later stage, refused while not neutral. */
-static void read_later(reader *r)
-{
-    const json *f = rd_any(r, "response_format");
-    if (r->kind == READ_TEXT || r->failed) return;
-    if (f && f->type != JSON_OBJECT) {
-        reader_fail(r, "invalid_type", "response_format",
-                    "'response_format' must be an object, got %s", json_type_name(f));
-    } else if (f && !neutral(f)) {
-        r->failed = true;
-        reply_not_built(r->call, "response_format");
-    }
+    read_tool_choice(&p->form, r);
+    read_constraint(&p->form, r);
+    p->calls_off = p->form.tools == CHOOSE_NONE;
+    if (r->kind == READ_CHAT && rd_bool(r, "parallel_tool_calls", &parallel))
+        p->one_call = !parallel;
 }
 
 /* ---- sampling -------------------------------------------------------------------------------- */
@@ -447,8 +395,7 @@ bool params_read(params *p, reader *r)
     if (r->failed) return false;
     p->s = sampling_default(r->a->eng);
     read_refused(r);
-    read_tools(p, r);
-    read_later(r);
+    read_form(p, r);
     read_numbers(p, r);
     read_limits(p, r);
     read_arrays(p, r);

@@ -41,32 +41,39 @@ void reader_close(reader *r)
     r->body = r->sent = NULL;
 }
 
-/* The dialect's name for our field name[n], or NULL. */
-static const char *other_name(const reader *r, const char *name, size_t n)
+/* The dialect's name for the beginning of path[n], the longest that is one of our names and ends
+ * where a member, an index or a pointer begins; *used: its bytes.  NULL: none. */
+static const char *other_name(const reader *r, const char *path, size_t n, size_t *used)
 {
-    for (const char *const *p = r->names; p && *p; p += 2)
-        if (strlen(p[0]) == n && !memcmp(p[0], name, n)) return p[1];
-    return NULL;
+    const char *best = NULL;
+    *used = 0;
+    for (const char *const *p = r->names; p && *p; p += 2) {
+        size_t k = strlen(p[0]);
+        if (k > n || k <= *used || memcmp(p[0], path, k) != 0) continue;
+        if (k < n && !strchr(".[#", path[k])) continue;
+        best = p[1];
+        *used = k;
+    }
+    return best;
 }
 
-/* Fields are told as the client wrote them: in param up to the first . or [, in the message where
- * they stand in quotes. */
+/* Fields are told as the client wrote them: in param, and in the message where they stand in
+ * quotes. */
 static void fail_renamed(reader *r, const char *code, const char *param, const char *msg)
 {
     buf p = {0}, m = {0};
-    size_t n = param ? strcspn(param, ".[") : 0;
-    const char *to = param ? other_name(r, param, n) : NULL;
-    if (param) buf_printf(&p, "%s%s", to ? to : "", param + (to ? n : 0));
+    size_t n = 0;
+    const char *to = param ? other_name(r, param, strlen(param), &n) : NULL;
+    if (param) buf_printf(&p, "%s%s", to ? to : "", param + n);
     for (const char *s = msg; *s;) {
         const char *end = *s == '\'' ? strchr(s + 1, '\'') : NULL;
-        size_t len = end ? (size_t)(end - s - 1) : 0, head = end ? strcspn(s + 1, ".['") : 0;
-        const char *name = end && head <= len ? other_name(r, s + 1, head) : NULL;
+        const char *name = end ? other_name(r, s + 1, (size_t)(end - s - 1), &n) : NULL;
         if (!name) {
             buf_putc(&m, *s++);
             continue;
         }
         buf_printf(&m, "'%s", name);
-        s += 1 + head;
+        s += 1 + n;
     }
     reply_fail(r->call, 400, "invalid_request_error", code, param ? buf_str(&p) : NULL, "%s",
                buf_str(&m));

@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "engine/engine.h"
 #include "server/app.h"
+#include "server/constraint.h"
 #include "server/http.h"
 #include "server/response_store.h"
 
@@ -75,6 +76,7 @@ typedef struct {
     bool drawn_seed;      /* the seed was random: report it */
     double ping;          /* seconds; 0 = server's, < 0 off */
     int64_t deadline_us;
+    constraint form;   /* what the answer must look like (J1, T3) */
     bool calls_off;    /* tool_choice none: tools are shown to the model, calls are banned */
     bool one_call;     /* parallel_tool_calls: false */
     const char *model; /* the alias that matched */
@@ -102,6 +104,14 @@ const char *read_model(reader *r);
 bool params_think_end(params *p, reader *r, think_mode think);
 /* The reasoning switches of R3-R6 (params_reasoning.c). */
 void read_reasoning_fields(params *p, reader *r);
+/* tool_choice and strict tools (params_grammar.c). */
+void read_tool_choice(constraint *c, reader *r);
+/* The one constraint of the answer, behind read_tool_choice (params_grammar.c). */
+void read_constraint(constraint *c, reader *r);
+/* The grammar of an answer that constraint_binds; NULL: r failed (constraint.c). */
+grammar *constraint_compile(const constraint *c, grammar_think think, reader *r);
+/* May this member of tools be called? */
+bool constraint_allows(const constraint *c, const json *tool);
 /* Fields that would change what the client gets and are refused, never ignored (V7). */
 void read_refused(reader *r);
 /* Top-level names nobody asked for go to r->ignored (V6). */

@@ -74,6 +74,7 @@ typedef struct {
     int tool;         /* which of the tools is at fault, -1: none, it is the body */
     const char *code; /* "unsupported_schema", "invalid_schema", "unsatisfiable_schema",
                          "schema_too_complex", "grammar_too_complex", "invalid_grammar" */
+    char at[200];     /* JSON pointer of the place in a schema; "": the whole, or no one place */
     err e;
 } grammar_error;
 

@@ -53,6 +53,7 @@ int schema_refuse(schema_compiler *c, const char *code, const json *where, const
             : !strcmp(code, "unsupported_schema") ? ERR_UNSUPPORTED
                                                   : ERR_LIMIT;
     c->why->code = code;
+    snprintf(c->why->at, sizeof c->why->at, "%s", path.len ? buf_str(&path) : "");
     err_set(&c->why->e, c->rc, "keyword \"%s\" at #%.200s: %s", keyword,
             path.len ? buf_str(&path) : "", words);
     buf_clear(&path);

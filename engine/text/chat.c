@@ -370,11 +370,13 @@ static bool inside_thought(const buf *text)
     return at && at[sizeof tag - 1 + strspn(at + sizeof tag - 1, " \t\r\n")];
 }
 
-static think_mode reading(const talk *k, const template_output *o, const json *continued)
+static think_mode reading(const talk *k, const template_output *o, const json *continued,
+                          bool *closed)
 {
     if (!k->f->traits.think) return THINK_NONE;
     int tag = continued ? last_tag(continued->str, continued->len) : -1;
     if (tag < 0) tag = last_own_tag(o, !continued);
+    *closed = tag == 0;
     if (tag != 1) return THINK_MODEL_OPENS;
     return inside_thought(&o->text) ? THINK_PROMPT_TEXT : THINK_PROMPT_OPEN;
 }
@@ -385,6 +387,7 @@ static int close_thought(talk *k, chat_prompt *p)
     buf *t = &p->prompt.text;
     buf_puts(t, t->len && t->v[t->len - 1] == '\n' ? "\n</think>\n\n" : "\n\n</think>\n\n");
     p->think = THINK_MODEL_OPENS;
+    p->may_think = false;
     return buf_ok(t) ? 0 : talk_nomem(k);
 }
 
@@ -441,7 +444,9 @@ static int make_prompt(talk *k, chat_prompt *out)
     bool generate = !cont && k->in->add_generation_prompt != 0;
     if ((code = render(k, out, generate))) return code;
     if (cont && (code = cut_at_mark(k, &out->prompt))) return code;
-    out->think = reading(k, &out->prompt, continued);
+    bool closed = false;
+    out->think = reading(k, &out->prompt, continued, &closed);
+    out->may_think = out->think == THINK_MODEL_OPENS && !closed && !cont && !thinking_off(k);
     bool tools = k->in->tools && k->in->tools->len;
     out->calls = !tools ? CALLS_NONE : k->f->traits.xml_calls ? CALLS_XML : CALLS_HERMES;
     if (generate && out->think == THINK_PROMPT_OPEN && thinking_off(k))

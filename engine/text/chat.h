@@ -32,6 +32,7 @@ typedef struct {
 typedef struct {
     template_output prompt;
     think_mode think;       /* how to read the output */
+    bool may_think;         /* the model itself may open a thought: none is open or closed */
     call_format calls;      /* how calls look in it; CALLS_NONE without tools */
     buf ignored;            /* comma-separated names for x-quern-ignored, or empty */
     buf continued;          /* the text that the answer goes on from (C6), or empty */

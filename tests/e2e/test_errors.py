@@ -89,10 +89,7 @@ def test_bad_chat_field(server, fields, code, param):
 
 @pytest.mark.parametrize("fields,param", [
     ({"tools": [{"type": "function", "function": {"name": "f", "strict": True}}]}, "tools[0].function.strict"),
-    ({"response_format": {"type": "json_object"}}, "response_format"),
-    ({"guided_regex": "a+"}, "guided_regex"),
     ({"grammar": "root ::= \"a\""}, "grammar"),
-    ({"structured_outputs": {"choice": ["a"]}}, "structured_outputs"),
     ({"tool_choice": "required", "tools": [{"type": "function", "function": {"name": "f"}}]}, "tool_choice"),
 ])
 def test_later_stage_fields_answer_501(server, fields, param):

@@ -81,7 +81,7 @@ def test_loading_and_fixed_models(client, server):
     ({"options": {"temperature": 9}}, 400, "options.temperature"), ({"options": 5}, 400, "options"), ({"options": {"num_predict": "x"}}, 400, "options.num_predict"),
     ({"options": {"num_ctx": 8}}, 400, "maximum context length is 8"), ({"n": 2}, 400, "n"), ({"think": "huge"}, 400, "think"),
     ({"messages": [{"content": "x"}]}, 400, "messages[0]"), ({"messages": [{"role": "user", "content": "x", "images": ["aa"]}]}, 400, "image"),
-    ({"format": "json"}, 501, "response_format"), ({"messages": [{"role": "user", "content": "hi " * 5000}]}, 400, "maximum context length"),
+    ({"format": "yaml"}, 400, "format"), ({"messages": [{"role": "user", "content": "hi " * 5000}]}, 400, "maximum context length"),
 ])
 def test_errors_have_their_shape(server, body, status, word):
     r = server.post("/api/chat", {"model": "m", "messages": CAPITAL, "stream": False, **body})

@@ -1,0 +1,320 @@
+/* constrain.c - owns the vocabulary as grammars need it, the thread that lays it out and finishes
+ * dear masks, and the jobs of that thread; see constrain.h.
+ * Refuses nothing: a grammar that cannot go on ends its choice.  Thread: see constrain.h. */
+#include "engine/constrain.h"
+
+#include "base/utf8.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+enum {
+    FORCED_BYTES = 192,
+    DRAFT_TRIAL = 16 /* guesses until a choice that seldom confirms them gets no more */
+};
+
+/* A matcher lent to the thread. */
+struct constrain_job {
+    struct constrain_job *next;
+    gmatch *match;
+    choice *c; /* the engine thread's; NULL: it has ended, the matcher goes with the job */
+    int rc;
+};
+typedef struct constrain_job job;
+
+struct constrainer {
+    const sampling_base *base;
+    inbox *in;
+    pthread_t thread;
+    bool started;
+    int n_lent; /* engine thread */
+    pthread_mutex_t mu;
+    pthread_cond_t work, made;
+    /* Under mu. */
+    bool stop, laid_out, running;
+    int rc;
+    err why;
+    grammar_vocab *vocab; /* const once laid out */
+    job *first, *last;    /* oldest first */
+    job *back;            /* finished */
+};
+
+/* ---- the thread ------------------------------------------------------------------------------ */
+
+static void free_jobs(job *j)
+{
+    for (job *next; j; j = next) {
+        next = j->next;
+        gmatch_free(j->match);
+        free(j);
+    }
+}
+
+static void lay_out(constrainer *k)
+{
+    const sampling_base *b = k->base;
+    grammar_vocab *v = NULL;
+    err e = {0};
+    int rc = grammar_vocab_new(b->tok, b->n_vocab, b->end_id, b->n_end, &v, &e);
+    pthread_mutex_lock(&k->mu);
+    k->vocab = v;
+    k->rc = rc;
+    k->why = e;
+    k->laid_out = true;
+    pthread_cond_broadcast(&k->made);
+    pthread_mutex_unlock(&k->mu);
+}
+
+static job *take_job(constrainer *k)
+{
+    pthread_mutex_lock(&k->mu);
+    while (!k->first && !k->stop) pthread_cond_wait(&k->work, &k->mu);
+    job *j = k->stop ? NULL : k->first;
+    if (j && !(k->first = j->next)) k->last = NULL;
+    pthread_mutex_unlock(&k->mu);
+    return j;
+}
+
+static void give_back(constrainer *k, job *j, int rc)
+{
+    pthread_mutex_lock(&k->mu);
+    j->rc = rc;
+    j->next = k->back;
+    k->back = j;
+    pthread_mutex_unlock(&k->mu);
+    inbox_poke(k->in);
+}
+
+static void *constrain_main(void *arg)
+{
+    constrainer *k = arg;
+    setpriority(PRIO_PROCESS, 0, 10); /* of this thread, on Linux */
+    lay_out(k);
+    for (job *j; (j = take_job(k));) give_back(k, j, gmatch_finish(j->match));
+    return NULL;
+}
+
+constrainer *constrainer_new(const sampling_base *b, inbox *in)
+{
+    constrainer *k = calloc(1, sizeof *k);
+    if (!k) return NULL;
+    k->base = b;
+    k->in = in;
+    pthread_mutex_init(&k->mu, NULL);
+    pthread_cond_init(&k->work, NULL);
+    pthread_cond_init(&k->made, NULL);
+    return k;
+}
+
+int constrainer_start(constrainer *k)
+{
+    if (pthread_create(&k->thread, NULL, constrain_main, k)) return ERR_NOMEM;
+    k->started = true;
+    pthread_mutex_lock(&k->mu);
+    k->running = true;
+    pthread_mutex_unlock(&k->mu);
+    return 0;
+}
+
+void constrainer_stop(constrainer *k)
+{
+    if (!k || !k->started) return;
+    pthread_mutex_lock(&k->mu);
+    k->stop = true;
+    pthread_cond_broadcast(&k->work);
+    pthread_mutex_unlock(&k->mu);
+    pthread_join(k->thread, NULL);
+    k->started = false;
+    free_jobs(k->first);
+    free_jobs(k->back);
+    k->first = k->last = k->back = NULL;
+}
+
+void constrainer_free(constrainer *k)
+{
+    if (!k) return;
+    constrainer_stop(k);
+    grammar_vocab_free(k->vocab);
+    pthread_cond_destroy(&k->work);
+    pthread_cond_destroy(&k->made);
+    pthread_mutex_destroy(&k->mu);
+    free(k);
+}
+
+int constrainer_vocab(constrainer *k, const grammar_vocab **v, err *e)
+{
+    pthread_mutex_lock(&k->mu);
+    bool running = k->running;
+    while (running && !k->laid_out) pthread_cond_wait(&k->made, &k->mu);
+    int rc = running ? k->rc : ERR_BUSY;
+    if (rc && e) *e = k->why;
+    *v = k->vocab;
+    pthread_mutex_unlock(&k->mu);
+    return rc;
+}
+
+/* ---- choices --------------------------------------------------------------------------------- */
+
+int request_constrain(request *r, grammar *g, const grammar_vocab *v)
+{
+    const uint32_t *bits;
+    uint64_t id;
+    r->grammar = grammar_ref(g);
+    held_form *first = &r->c[0].form;
+    if (!(first->match = gmatch_new(g, v))) return ERR_NOMEM;
+    /* The start of a grammar costs most; here it costs the engine nothing. */
+    int rc = gmatch_mask(first->match, &bits, &id);
+    if (rc == GM_LATER) rc = gmatch_finish(first->match);
+    for (int i = 1; i < r->n && !rc; i++)
+        if (!(r->c[i].form.match = gmatch_clone(first->match))) rc = ERR_NOMEM;
+    return rc;
+}
+
+static int lend(constrainer *k, choice *c)
+{
+    job *j = calloc(1, sizeof *j);
+    if (!j) return ERR_NOMEM;
+    *j = (job){.match = c->form.match, .c = c};
+    c->form.match = NULL;
+    c->form.lent = j;
+    c->q.hold = true;
+    k->n_lent++;
+    pthread_mutex_lock(&k->mu);
+    if (k->last) k->last->next = j;
+    else k->first = j;
+    k->last = j;
+    pthread_cond_signal(&k->work);
+    pthread_mutex_unlock(&k->mu);
+    return 0;
+}
+
+int constrain_next(constrainer *k, choice *c)
+{
+    held_form *f = &c->form;
+    uint64_t id;
+    f->n_mask = 0;
+    int rc = gmatch_mask(f->match, &f->mask[0], &id);
+    if (rc == GM_LATER) return lend(k, c);
+    f->n_mask = rc == 0;
+    return rc;
+}
+
+choice *constrain_back(constrainer *k, int *rc)
+{
+    while (k && k->n_lent) {
+        pthread_mutex_lock(&k->mu);
+        job *j = k->back;
+        if (j) k->back = j->next;
+        pthread_mutex_unlock(&k->mu);
+        if (!j) return NULL;
+        choice *c = j->c;
+        k->n_lent--;
+        if (c) {
+            c->form.match = j->match;
+            c->form.lent = NULL;
+            c->q.hold = false;
+            *rc = j->rc;
+            if (!*rc) *rc = constrain_next(k, c);
+        } else {
+            gmatch_free(j->match);
+        }
+        free(j);
+        if (c) return c;
+    }
+    return NULL;
+}
+
+bool constrain_waits(const constrainer *k)
+{
+    return k && k->n_lent > 0;
+}
+
+int constrain_accept(choice *c, int32_t id)
+{
+    c->form.n_mask = 0;
+    return gmatch_accept(c->form.match, id);
+}
+
+bool constrain_done(const choice *c)
+{
+    return gmatch_done(c->form.match);
+}
+
+bool constrain_legal(const choice *c, int32_t id)
+{
+    const held_form *f = &c->form;
+    assert(f->n_mask);
+    return f->mask[0][id / 32] >> (id % 32) & 1;
+}
+
+/* The bytes that must follow, as the tokenizer writes them; whole characters only. */
+static int forced_tokens(const choice *c, token_list *out)
+{
+    uint8_t bytes[FORCED_BYTES];
+    int n = gmatch_forced(c->form.match, bytes, sizeof bytes), whole = 0;
+    while (whole < n) {
+        int k = utf8_valid_at((const char *)bytes + whole, (size_t)(n - whole));
+        if (k <= 0) break;
+        whole += k;
+    }
+    if (!whole) return 0;
+    return tokenizer_encode(c->r->plan.base->tok, (const char *)bytes, (size_t)whole, false, NULL,
+                            0, out, NULL);
+}
+
+int constrain_draft(choice *c, int32_t *tok, int cap)
+{
+    held_form *f = &c->form;
+    token_list list = {0};
+    uint64_t id;
+    int n = 0;
+    if (!f->n_mask || (f->n_guessed >= DRAFT_TRIAL && f->n_right * 2 < f->n_guessed)) return 0;
+    if (cap > DRAFT_MAX) cap = DRAFT_MAX;
+    if (forced_tokens(c, &list)) list.n = 0;
+    for (; n < cap && n < (int)list.n && !gmatch_accept(f->match, list.v[n]); n++) {
+        tok[n] = list.v[n];
+        if (!gmatch_mask(f->match, &f->mask[n + 1], &id)) continue;
+        gmatch_rollback(f->match, 1);
+        break;
+    }
+    bool ends = n && gmatch_done(f->match);
+    gmatch_rollback(f->match, n);
+    /* What follows may grow together with the last one. */
+    if (n && n == (int)list.n && !ends) n--;
+    f->n_mask = n + 1;
+    token_list_clear(&list);
+    return n;
+}
+
+void constrain_learn(choice *c, int n, int right)
+{
+    c->form.n_guessed += n;
+    c->form.n_right += right;
+}
+
+int constrain_row(choice *c, int ahead, sample_row *row)
+{
+    held_form *f = &c->form;
+    const sample_plan *p = &c->r->plan;
+    size_t words = ((size_t)p->base->n_vocab + 31) / 32;
+    assert(ahead < f->n_mask); /* never a row of this choice without its mask */
+    row->allow = f->mask[ahead];
+    if (!p->allow) return 0;
+    if (!f->both && !(f->both = malloc((DRAFT_MAX + 1) * words * sizeof *f->both)))
+        return ERR_NOMEM;
+    uint32_t *both = f->both + (size_t)ahead * words, any = 0;
+    for (size_t i = 0; i < words; i++) any |= both[i] = row->allow[i] & p->allow[i];
+    if (any) row->allow = both; /* else the grammar wins (G10) */
+    return 0;
+}
+
+void constrain_end(choice *c)
+{
+    held_form *f = &c->form;
+    if (f->lent) f->lent->c = NULL;
+    gmatch_free(f->match);
+    free(f->both);
+    *f = (held_form){0};
+}
