@@ -183,9 +183,9 @@ static int prepare(engine *g, err *e)
     stats_init(&g->stats, i->ctx);
     stats_set(g->stats.kv_total, i->n_kv_blocks);
     stats_set(g->stats.kv_free, i->n_kv_blocks);
-    if (g->tok && !(g->forms = constrainer_new(&g->base, g->in)))
-        return err_set(e, ERR_NOMEM, "out of memory");
-    return 0;
+    bool ok = !slots_init(&g->slots, i->max_num_seqs) &&
+              (!g->tok || (g->forms = constrainer_new(&g->base, g->in)));
+    return ok ? 0 : err_set(e, ERR_NOMEM, "out of memory");
 }
 
 engine *engine_open(const engine_options *o, err *e)
@@ -335,6 +335,7 @@ void engine_close(engine *g)
     tokenizer_free(g->tok);
     constrainer_free(g->forms);
     vocab_order_clear(&g->vocab);
+    slots_clear(&g->slots);
     pthread_mutex_destroy(&g->order_mu);
     inbox_put(g->in);
     free(g);
@@ -370,6 +371,11 @@ const engine_info_t *engine_info(const engine *g)
 sampling sampling_default(const engine *g)
 {
     return g->defaults;
+}
+
+void engine_slots(engine *g, engine_slot *out)
+{
+    slots_read(&g->slots, out);
 }
 
 void engine_stats(const engine *g, engine_counters *out)

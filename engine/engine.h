@@ -119,6 +119,8 @@ typedef struct {
     int n_stop; /* copied */
     const int32_t *stop_id;
     int n_stop_id; /* copied */
+    const int32_t *end_id;
+    int n_end; /* copied; tokens that end this request beside the model's own */
     const int32_t *bias_id;
     const float *bias;
     int n_bias; /* copied */
@@ -207,11 +209,23 @@ typedef struct {
     int n_computed;         /* prompt tokens cached or computed; kept up with spec.progress only */
     int n_generated;        /* over all choices */
     int n_reasoning;
+    int slot;                      /* of its first choice to run, -1 before */
     int n_draft, n_draft_accepted; /* tokens guessed and computed at once, those that were right */
     bool scheduled;                /* first in a step (H13) */
     int64_t arrival_us, scheduled_us, first_token_us, finished_us; /* clock_us, 0 = not yet */
 } request_stats;
 request_stats request_usage(const request *r);
+
+/* One place of the batch, as a snapshot; pointers of s are NULL. */
+typedef struct {
+    bool busy;
+    uint64_t task; /* which sequence since the start; the rest is 0 while not busy */
+    int n_prompt, n_cached, n_decoded;
+    int64_t n_remain; /* tokens it may still draw */
+    sampling s;
+} engine_slot;
+/* All places, out[engine_info(g)->max_num_seqs]. */
+void engine_slots(engine *g, engine_slot *out);
 
 /* The client is gone: honoured at the next plan, every open choice ends with FINISH_ABORT.  Safe
  * after the end. */

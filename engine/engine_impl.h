@@ -11,6 +11,7 @@
 #include "engine/ranks.h"
 #include "engine/request.h"
 #include "engine/runner.h"
+#include "engine/slots.h"
 #include "engine/step.h"
 
 /* Steps that may be started and not finished: while one runs, the next is planned and started. */
@@ -55,6 +56,7 @@ struct engine {
     bool started;
     /* Any thread. */
     live_stats stats;
+    slots slots;
     _Atomic int state; /* engine_state; fault is written before FAILED */
     char fault[200];
     _Atomic int64_t beat_us;

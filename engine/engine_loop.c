@@ -110,6 +110,7 @@ static void end_choice(engine *g, choice *c, const token_info *t, ending end, in
     if (c->first_us) stats_add(g->stats.predicted_seconds, seconds(c->first_us, now));
     sched_remove(&g->sched, &c->q);
     for (int i = 0; i < STEPS_OPEN; i++) step_forget(&g->step[i], &c->q);
+    slots_leave(&g->slots, c);
     c->live = false;
     request_publish(c, t, &end, now);
     if (--r->n_live == 0) list_remove(g, r);
@@ -186,7 +187,7 @@ static void mark_scheduled(engine *g, choice *c, int64_t now)
     stats_add(g->stats.prefix_queries, (uint64_t)r->n_prompt);
     stats_add(g->stats.prefix_hits, (uint64_t)hits);
     stats_add(g->stats.cached_tokens, (uint64_t)hits);
-    request_scheduled(r, hits, now);
+    request_scheduled(r, c->slot, hits, now);
 }
 
 /* The token that must come next because the thought has used up its budget (API R5), or -1.  Where
@@ -245,7 +246,7 @@ static void copy_logprobs(token_info *t, const sample_row *row)
 
 /* Does the n-th generated token end the choice?  A token that ends it by its id is not part of the
  * text. */
-static ending feed_token(engine *g, choice *c, int n, token_info *t)
+static ending feed_token(choice *c, int n, token_info *t)
 {
     const sample_plan *p = &c->r->plan;
     bool late = n > p->s.min_tokens;
@@ -253,7 +254,7 @@ static ending feed_token(engine *g, choice *c, int n, token_info *t)
     bool stops_on = n >= p->s.min_tokens;
     /* Under a grammar an end token is drawn only where the answer may, or must, end. */
     bool ends = c->r->grammar || (late && !p->s.ignore_eos);
-    bool is_end = ends && sampling_is_end(&g->base, t->id);
+    bool is_end = ends && sample_plan_is_end(p, t->id);
     bool is_stop = late && sample_plan_is_stop_id(p, t->id);
     t->kind = TOK_MARKUP;
     if (is_end || is_stop) {
@@ -323,7 +324,7 @@ static void take_token(engine *g, choice *c, int pos, const sample_row *row, int
     observe_token(g, c, pos + 1, now);
     said_reset(&c->said);
     int rc = c->r->grammar ? constrain_accept(c, row->id) : 0;
-    ending end = feed_token(g, c, n, &t);
+    ending end = feed_token(c, n, &t);
     if (!rc) rc = sampler_accept(&c->smp, &c->q, pos, t.kind == TOK_ANSWER);
     if (!rc && !said_ok(&c->said)) rc = ERR_NOMEM;
     if (!rc && c->r->grammar && end.reason == FINISH_NONE) rc = constrain_next(g->forms, c);
@@ -413,6 +414,7 @@ static void take_results(engine *g, step *t, int64_t now)
 static void publish_gauges(engine *g)
 {
     live_stats *s = &g->stats;
+    slots_refresh(&g->slots);
     stats_set(s->running, g->sched.n_run);
     stats_set(s->waiting, g->sched.n_waiting);
     stats_set(s->deferred, g->sched.n_deferred);
@@ -505,6 +507,7 @@ static void start_step(engine *g)
     int64_t now = clock_us();
     for (int i = 0; i < n; i++) {
         choice *c = g->sched.plan[i]->owner;
+        slots_take(&g->slots, c);
         if (!c->scheduled_us) mark_scheduled(g, c, now);
     }
     step *t = &g->step[g->n_started % STEPS_OPEN];

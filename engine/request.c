@@ -122,6 +122,7 @@ static int choice_init(choice *c, request *r, int index, const request_env *env,
     int blocks = (longest + env->kv_block - 1) / env->kv_block;
     c->r = r;
     c->index = index;
+    c->slot = -1;
     c->live = true;
     c->q = (seq){.prompt = r->prompt,
                  .n_prompt = r->n_prompt,
@@ -213,7 +214,7 @@ request *request_new(const request_env *env, const request_spec *spec, int64_t m
     r->notify_arg = spec->notify_arg;
     r->notify_done_only = spec->notify_done_only;
     r->progress = spec->progress;
-    r->st = (request_stats){.n_prompt = spec->n_prompt, .arrival_us = clock_us()};
+    r->st = (request_stats){.n_prompt = spec->n_prompt, .slot = -1, .arrival_us = clock_us()};
     int rc = sample_plan_init(&r->plan, &spec->s, env->base, e);
     if (!rc && (rc = request_fill(r, env, spec))) err_set(e, rc, "out of memory");
     if (!rc && spec->grammar) rc = hold_to(r, spec->grammar, env->vocab, e);
@@ -428,11 +429,12 @@ int request_publish(choice *c, const token_info *t, const ending *end, int64_t n
     return rc;
 }
 
-void request_scheduled(request *r, int n_cached, int64_t now_us)
+void request_scheduled(request *r, int slot, int n_cached, int64_t now_us)
 {
     pthread_mutex_lock(&r->mu);
     r->st.scheduled = true;
     r->st.scheduled_us = now_us;
+    r->st.slot = slot;
     r->st.n_cached = r->st.n_computed = n_cached;
     pthread_mutex_unlock(&r->mu);
     /* An empty delta wakes a reader that waits for the status line (API H13).  Prompt logprobs are

@@ -68,6 +68,7 @@ typedef struct choice {
     request *r;
     int index, cap_gen;
     bool live, counted;         /* counted: its prompt went into the counters */
+    int slot;                   /* the last place it had, -1 none yet (slots.h) */
     int n_forced;               /* tokens of think_end drawn so far */
     int n_reasoned;             /* reasoning tokens that are in the request's usage */
     int n_drafted, n_confirmed; /* guesses computed, those that were right */
@@ -141,7 +142,7 @@ typedef struct {
  * reader.  Out of memory: an end is still told (as FINISH_ERROR); otherwise ERR_NOMEM. */
 int request_publish(choice *c, const token_info *t, const ending *end, int64_t now_us);
 /* The request is in its first step. */
-void request_scheduled(request *r, int n_cached, int64_t now_us);
+void request_scheduled(request *r, int slot, int n_cached, int64_t now_us);
 /* n tokens of its prompt are computed. */
 void request_computed(request *r, int n, int64_t now_us);
 

@@ -57,18 +57,21 @@ static int bound(const vocab_order *v, const tokenizer *t, const char *s, size_t
 
 /* ---- the plan -------------------------------------------------------------------------------- */
 
-bool sampling_is_end(const sampling_base *b, int32_t id)
+static bool among(const int32_t *v, int n, int32_t id)
 {
-    for (int i = 0; i < b->n_end; i++)
-        if (b->end_id[i] == id) return true;
+    for (int i = 0; i < n; i++)
+        if (v[i] == id) return true;
     return false;
+}
+
+bool sample_plan_is_end(const sample_plan *p, int32_t id)
+{
+    return among(p->base->end_id, p->base->n_end, id) || among(p->end_id, p->s.n_end, id);
 }
 
 bool sample_plan_is_stop_id(const sample_plan *p, int32_t id)
 {
-    for (int i = 0; i < p->s.n_stop_id; i++)
-        if (p->stop_id[i] == id) return true;
-    return false;
+    return among(p->stop_id, p->s.n_stop_id, id);
 }
 
 static int check_ids(const int32_t *id, int n, int n_vocab, const char *what, err *e)
@@ -102,7 +105,8 @@ static int copy_stops(sample_plan *p, const sampling *s, err *e)
     p->stop_text = array(s->n_stop, sizeof *p->stop_text);
     p->stop_len = array(s->n_stop, sizeof *p->stop_len);
     p->stop_id = array(s->n_stop_id, sizeof *p->stop_id);
-    if (!p->stop || !p->stop_text || !p->stop_len || !p->stop_id)
+    p->end_id = array(s->n_end, sizeof *p->end_id);
+    if (!p->stop || !p->stop_text || !p->stop_len || !p->stop_id || !p->end_id)
         return err_set(e, ERR_NOMEM, "out of memory");
     for (int i = 0; i < s->n_stop; i++) {
         int rc = copy_word(&p->stop[i], s->stop[i], s->stop_len[i], "stop", e);
@@ -111,10 +115,13 @@ static int copy_stops(sample_plan *p, const sampling *s, err *e)
         p->stop_len[i] = p->stop[i].n;
     }
     if (s->n_stop_id) memcpy(p->stop_id, s->stop_id, (size_t)s->n_stop_id * sizeof *p->stop_id);
+    if (s->n_end) memcpy(p->end_id, s->end_id, (size_t)s->n_end * sizeof *p->end_id);
     p->s.stop = p->stop_text;
     p->s.stop_len = p->stop_len;
     p->s.stop_id = p->stop_id;
-    return check_ids(s->stop_id, s->n_stop_id, p->base->n_vocab, "stop_token_ids", e);
+    p->s.end_id = p->end_id;
+    int rc = check_ids(s->end_id, s->n_end, p->base->n_vocab, "end tokens", e);
+    return rc ? rc : check_ids(s->stop_id, s->n_stop_id, p->base->n_vocab, "stop_token_ids", e);
 }
 
 typedef struct {
@@ -230,6 +237,7 @@ void sample_plan_clear(sample_plan *p)
     free(p->stop_text);
     free(p->stop_len);
     free(p->stop_id);
+    free(p->end_id);
     free(p->bias_id);
     free(p->bias);
     free(p->allow);
@@ -388,6 +396,7 @@ static int fill_bans(sampler *m, int n_gen, bool answering)
     m->n_ban = 0;
     int rc = 0;
     if (early || p->s.ignore_eos) rc = ban(m, p->base->end_id, p->base->n_end);
+    if (!rc && (early || p->s.ignore_eos)) rc = ban(m, p->end_id, p->s.n_end);
     if (!rc && early) rc = ban(m, p->stop_id, p->s.n_stop_id);
     if (!answering || !p->longest_bad) return rc;
     if (!rc) rc = ban(m, p->holds_bad, p->n_holds_bad);

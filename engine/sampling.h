@@ -43,6 +43,7 @@ typedef struct {
     const char **stop_text;
     size_t *stop_len; /* [s.n_stop] views of stop, as output_options wants */
     int32_t *stop_id; /* [s.n_stop_id] */
+    int32_t *end_id;  /* [s.n_end] */
     int32_t *bias_id; /* [s.n_bias] distinct */
     float *bias;
     uint32_t *allow;  /* [(n_vocab+31)/32] or NULL */
@@ -57,7 +58,8 @@ typedef struct {
 int sample_plan_init(sample_plan *p, const sampling *s, const sampling_base *base, err *e);
 void sample_plan_clear(sample_plan *p);
 bool sample_plan_is_stop_id(const sample_plan *p, int32_t id);
-bool sampling_is_end(const sampling_base *b, int32_t id);
+/* Ends the answer and is no part of it: the model's end tokens and the request's. */
+bool sample_plan_is_end(const sample_plan *p, int32_t id);
 
 typedef struct {
     const sample_plan *plan;

@@ -11,6 +11,8 @@ route_fn api_ollama_version, api_ollama_tags, api_ollama_ps, api_ollama_show, ap
 route_fn api_messages, api_messages_count;                            /* api_messages.c */
 route_fn api_responses, api_responses_count;                          /* api_responses.c */
 route_fn api_response, api_response_delete, api_response_cancel;      /* api_responses_stored.c */
+route_fn api_llama_completion, api_llama_infill;                      /* api_llama.c */
+route_fn api_props, api_slots;                                        /* api_props.c */
 route_fn api_completions;                                             /* api_completions.c */
 route_fn api_models, api_model;                                       /* api_models.c */
 route_fn api_tokenize, api_detokenize, api_apply_template;            /* api_text.c */

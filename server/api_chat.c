@@ -39,21 +39,10 @@ static void put_item(const gen *g, const token_info *t, buf *out)
     buf_puts(out, "]}");
 }
 
-/* The end token is no part of the answer (G12). */
-static bool is_end(const gen *g, const delta *d, int i)
-{
-    if (d->finish != FINISH_STOP || i != d->n_tok - 1 || d->stop_index >= 0) return false;
-    const engine_info_t *info = engine_info(g->a->eng);
-    if (d->stop_id >= 0) return true;
-    for (int k = 0; k < info->n_end; k++)
-        if (info->end_id[k] == d->tok[i].id) return true;
-    return false;
-}
-
 void gen_chat_logprobs(const gen *g, const delta *d, buf *content, buf *reasoning)
 {
     for (int i = 0; i < d->n_tok; i++) {
-        if (is_end(g, d, i)) continue;
+        if (gen_is_end(g, d, i)) continue;
         if (d->tok[i].kind == TOK_ANSWER) put_item(g, &d->tok[i], content);
         else if (d->tok[i].kind == TOK_REASONING && g->p.show_reasoning)
             put_item(g, &d->tok[i], reasoning);

@@ -2,8 +2,7 @@
  * Owns nothing of its own.  Thread: prep, then the call's HTTP thread. */
 #include "server/api.h"
 #include "server/chat_request.h"
-#include "server/gen.h"
-#include "server/reply.h"
+#include "server/raw_request.h"
 
 #include "base/utf8.h"
 
@@ -13,40 +12,6 @@
 #include <string.h>
 
 /* ---- prompt (P1) ----------------------------------------------------------------------------- */
-
-static bool take_text(reader *r, const json *j, const char *param, token_list *out)
-{
-    err e = {0};
-    if (!j->len) {
-        reader_fail(r, "invalid_value", param, "'%s' must not be empty", param);
-        return false;
-    }
-    int rc = tokenizer_encode(engine_info(r->a->eng)->tok, j->str, j->len, true, NULL, 0, out, &e);
-    if (rc) reader_fail(r, "invalid_value", param, "%s", e.msg);
-    return !rc;
-}
-
-static bool take_ids(reader *r, const json *list, const char *param, token_list *out)
-{
-    int n_vocab = engine_info(r->a->eng)->n_vocab;
-    size_t i = 0;
-    if (!list->len) reader_fail(r, "invalid_value", param, "'%s' must not be empty", param);
-    for (const json *j = list->child; j && !r->failed; j = j->next, i++) {
-        int64_t id;
-        char at[64];
-        snprintf(at, sizeof at, "%s[%zu]", param, i);
-        if (!json_int(j, &id))
-            reader_fail(r, "invalid_type", at, "'%s' must be a token id, got %s", at,
-                        json_type_name(j));
-        else if (id < 0 || id >= n_vocab)
-            reader_fail(r, "invalid_value", at,
-                        "'%s' must be a token id between 0 and %d, got %" PRId64, at, n_vocab - 1,
-                        id);
-        else if (!token_list_push(out, (int32_t)id))
-            reader_fail(r, "invalid_value", param, "'%s' is too long", param);
-    }
-    return !r->failed;
-}
 
 /* How many prompts the field holds; 0 after failing.  *lists: each member is a list of ids. */
 static int count_prompts(reader *r, const json *j)
@@ -84,19 +49,43 @@ static int count_prompts(reader *r, const json *j)
     return (int)j->len;
 }
 
+static bool take_prompt(reader *r, const json *j, const char *param, token_list *out)
+{
+    if (!j->len) reader_fail(r, "invalid_value", param, "'%s' must not be empty", param);
+    if (r->failed) return false;
+    return j->type == JSON_STRING ? raw_text(r, param, j->str, j->len, 0, out)
+                                  : raw_ids(r, param, j, false, out);
+}
+
 static bool take_prompts(reader *r, gen *g, const json *j)
 {
-    if (j->type == JSON_STRING) return take_text(r, j, "prompt", &g->prompt[0]);
-    if (j->child->type == JSON_NUMBER) return take_ids(r, j, "prompt", &g->prompt[0]);
+    if (j->type == JSON_STRING || j->child->type == JSON_NUMBER)
+        return take_prompt(r, j, "prompt", &g->prompt[0]);
     int i = 0;
-    for (const json *m = j->child; m; m = m->next, i++) {
+    for (const json *m = j->child; m && !r->failed; m = m->next, i++) {
         char param[32];
         snprintf(param, sizeof param, "prompt[%d]", i);
-        bool ok = m->type == JSON_STRING ? take_text(r, m, param, &g->prompt[i])
-                                         : take_ids(r, m, param, &g->prompt[i]);
-        if (!ok) return false;
+        take_prompt(r, m, param, &g->prompt[i]);
     }
-    return true;
+    return !r->failed;
+}
+
+/* P6: the text between prompt and suffix. */
+static bool take_fim(reader *r, gen *g, const json *prompt, const char *suffix, size_t n)
+{
+    fim_tokens f;
+    token_list *out = &g->prompt[0];
+    if (prompt->type != JSON_STRING)
+        reader_fail(r, "invalid_type", "prompt", "with 'suffix', 'prompt' must be one string");
+    if (g->p.echo)
+        reader_fail(r, "unsupported_value", "echo", "'echo' cannot be combined with 'suffix'");
+    if (g->p.truncate)
+        reader_fail(r, "unsupported_value", "truncate_prompt_tokens",
+                    "'truncate_prompt_tokens' cannot be combined with 'suffix'");
+    return fim_need(r, "suffix", &f) && raw_push(r, out, f.prefix) &&
+           raw_text(r, "prompt", prompt->str, prompt->len, 0, out) && raw_push(r, out, f.suffix) &&
+           raw_text(r, "suffix", suffix, n, 0, out) && raw_push(r, out, f.middle) &&
+           fim_ends(g, &f);
 }
 
 /* ---- logprobs (P4) --------------------------------------------------------------------------- */
@@ -420,11 +409,6 @@ static void read_best_of(reader *r, params *p)
 /* What only this route reads. */
 static void read_route_fields(reader *r, params *p)
 {
-    const char *suffix = "";
-    if (rd_str(r, "suffix", 0, SIZE_MAX, &suffix, NULL) && *suffix) {
-        r->failed = true;
-        reply_not_built(r->call, "suffix");
-    }
     read_best_of(r, p);
     /* The prompt's rows in front need scores, as many tops as the answer's. */
     if (p->echo && p->logprobs && p->s.n_prompt_logprobs < p->s.n_logprobs)
@@ -442,40 +426,40 @@ static void cut_prompts(gen *g)
         g->n_cut += prompt_cut(&g->prompt[i], keep, g->p.truncate_right);
 }
 
+/* Ids of every prompt, and the text that echo shows. */
+static bool fill_prompts(reader *r, gen *g, const json *prompt)
+{
+    const char *suffix = "";
+    size_t n = 0;
+    if (rd_str(r, "suffix", 0, SIZE_MAX, &suffix, &n) && n)
+        return take_fim(r, g, prompt, suffix, n);
+    if (!take_prompts(r, g, prompt)) return false;
+    cut_prompts(g);
+    return !g->p.echo || decode_prompts(r, g);
+}
+
 void api_completions(http_call *c)
 {
     reader r;
     params p = {0};
-    gen *g = NULL;
-    if (!reader_open(&r, c, READ_COMPLETIONS)) goto out;
-    if (!ready_or_fail(&r) || !params_read(&p, &r)) goto out;
-    read_route_fields(&r, &p);
-    const json *prompt = rd_any(&r, "prompt");
-    int n = r.failed ? 0 : count_prompts(&r, prompt);
-    if (!n) goto out;
-    if ((int64_t)n * p.n > 128) {
-        const char *name = p.shown ? "best_of" : "n";
-        reader_fail(&r, "unsupported_value", name,
-                    "'%s' times the number of prompts must not be above 128, got %d", name,
-                    n * p.n);
-        goto out;
+    if (reader_open(&r, c, READ_COMPLETIONS) && ready_or_fail(&r) && params_read(&p, &r)) {
+        read_route_fields(&r, &p);
+        const json *prompt = rd_any(&r, "prompt");
+        int n = r.failed ? 0 : count_prompts(&r, prompt);
+        if ((int64_t)n * p.n > 128) {
+            const char *name = p.shown ? "best_of" : "n";
+            reader_fail(&r, "unsupported_value", name,
+                        "'%s' times the number of prompts must not be above 128, got %d", name,
+                        n * p.n);
+        }
+        gen *g = r.failed ? NULL : gen_new(&r, &p, &completions_shape, n);
+        if (g && fill_prompts(&r, g, prompt)) {
+            gen_start(g, &r);
+        } else {
+            raw_oom(&r);
+            gen_free(g);
+        }
     }
-    g = gen_new(&r, &p, &completions_shape, n);
-    if (!g) {
-        reply_fail(c, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
-        goto out;
-    }
-    g->think = THINK_NONE;
-    bool taken = take_prompts(&r, g, prompt);
-    if (taken) cut_prompts(g);
-    if (!taken || (g->p.echo && !decode_prompts(&r, g))) {
-        if (!r.failed)
-            reply_fail(c, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
-        gen_free(g);
-        goto out;
-    }
-    gen_start(g, &r);
-out:
     params_clear(&p);
     reader_close(&r);
 }

@@ -1,6 +1,6 @@
 /* api_models.c - GET /v1/models and one model (API M1, M2).  Owns nothing.  Any HTTP thread. */
 #include "server/api.h"
-#include "server/app.h"
+#include "server/raw_request.h"
 #include "server/reply.h"
 
 #include <cJSON.h>
@@ -47,8 +47,11 @@ static cJSON *model_of(const app *a, const char *id)
     cJSON *caps = cJSON_AddArrayToObject(m, "capabilities");
     cJSON_AddItemToArray(caps, cJSON_CreateString("completion"));
     cJSON_AddItemToArray(caps, cJSON_CreateString("chat"));
+    cJSON_AddItemToArray(caps, cJSON_CreateString("tools"));
     if (chat_format_traits(info->chat)->think)
         cJSON_AddItemToArray(caps, cJSON_CreateString("thinking"));
+    if (fim_find(info->tok, &(fim_tokens){0}))
+        cJSON_AddItemToArray(caps, cJSON_CreateString("insert"));
     cJSON_AddStringToObject(m, "status",
                             engine_status(a->eng) == ENGINE_LOADING ? "loading" : "loaded");
     return m;

@@ -1,9 +1,8 @@
 /* api_ollama_models.c - Ollama's views of the model that is served (API O1, O7-O10).  Owns nothing.
  * Any HTTP thread. */
 #include "server/api.h"
-#include "server/app.h"
+#include "server/raw_request.h"
 #include "server/reply.h"
-#include "server/request.h"
 
 #include "base/clock.h"
 
@@ -57,6 +56,8 @@ static cJSON *capabilities(const engine_info_t *info)
     cJSON_AddItemToArray(caps, cJSON_CreateString("tools"));
     if (chat_format_traits(info->chat)->think)
         cJSON_AddItemToArray(caps, cJSON_CreateString("thinking"));
+    if (fim_find(info->tok, &(fim_tokens){0}))
+        cJSON_AddItemToArray(caps, cJSON_CreateString("insert"));
     return caps;
 }
 

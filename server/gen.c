@@ -74,6 +74,7 @@ void gen_free(gen *g)
     free(g->prompt_text);
     free(g->prompt_lp);
     free(g->told);
+    free(g->fim_end);
     said_clear(&g->continued);
     free(g->req);
     free(g->choice);

@@ -80,6 +80,7 @@ struct gen {
     buf *prompt_lp;        /* [n_prompt] prompt_logprobs: items, comma-separated */
     int64_t *told;         /* [n_prompt] prompt tokens a stream was told of, -1 none yet */
     int64_t n_cut;         /* prompt tokens left out (G7) */
+    int32_t *fim_end;      /* further end tokens (P6), or NULL; p.s borrows */
     said continued;        /* what answers go on from, shown in front (C6, echo) */
     int n_prompt;
     request **req;  /* [n_prompt], NULL until submitted */
@@ -116,6 +117,8 @@ void gen_progress(const gen *g, int i, int64_t done, buf *out);
 void gen_collect_prompt(gen *g, int i, const delta *d);
 /* ,"prompt_logprobs":[...] of prompt i where asked for */
 void gen_prompt_logprobs(const gen *g, int i, buf *out);
+/* Token i of d ended the answer and is no part of it (G12). */
+bool gen_is_end(const gen *g, const delta *d, int i);
 /* "stop", "length" or "tool_calls"; NULL before the end (G20). */
 const char *gen_finish_word(const choice *c);
 /* ,"finish_reason":...,"stop_reason":... */

@@ -182,6 +182,19 @@ void gen_prompt_logprobs(const gen *g, int i, buf *out)
     if (!buf_ok(&g->prompt_lp[i])) out->oom = true;
 }
 
+bool gen_is_end(const gen *g, const delta *d, int i)
+{
+    if (d->finish != FINISH_STOP || i != d->n_tok - 1 || d->stop_index >= 0) return false;
+    const engine_info_t *info = engine_info(g->a->eng);
+    int32_t id = d->tok[i].id;
+    if (d->stop_id >= 0) return true;
+    for (int k = 0; k < info->n_end; k++)
+        if (info->end_id[k] == id) return true;
+    for (int k = 0; k < g->p.s.n_end; k++)
+        if (g->p.s.end_id[k] == id) return true;
+    return false;
+}
+
 const char *gen_finish_word(const choice *c)
 {
     if (c->finish == FINISH_NONE) return NULL;

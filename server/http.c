@@ -626,3 +626,12 @@ const char *http_header(const http_call *c, const char *name)
 {
     return MHD_lookup_connection_value(c->mhd, MHD_HEADER_KIND, name);
 }
+
+const char *http_query(const http_call *c, const char *name)
+{
+    const char *v = NULL;
+    size_t n = 0;
+    enum MHD_Result found =
+        MHD_lookup_connection_value_n(c->mhd, MHD_GET_ARGUMENT_KIND, name, strlen(name), &v, &n);
+    return found == MHD_NO ? NULL : v ? v : "";
+}

@@ -44,6 +44,8 @@ const char *http_method(const http_call *c);
 const char *http_path(const http_call *c); /* percent-decoded, without query and trailing / */
 const char *http_tail(const http_call *c); /* what a route's final * matched, "" otherwise */
 const char *http_header(const http_call *c, const char *name); /* NULL if absent; 0-terminated */
+/* A member of the query string, decoded; "" without a value, NULL if absent. */
+const char *http_query(const http_call *c, const char *name);
 const char *http_body(const http_call *c, size_t *n);
 const char *http_request_id(const http_call *c);
 uint64_t http_key_hash(const http_call *c);  /* of the API key used, 0 = none */

@@ -38,6 +38,12 @@ static const char *const known_chat[] = {
     "documents", "echo",         "mm_processor_kwargs"};
 static const char *const known_completions[] = {"prompt", "suffix", "echo", "best_of",
                                                 "add_special_tokens"};
+/* llama.cpp's /completion and /infill. */
+static const char *const known_llama[] = {"prompt",      "input_prefix",   "input_suffix",
+                                          "input_extra", "n_probs",        "return_tokens",
+                                          "add_special", "response_fields"};
+/* Known elsewhere, and there without a place in the reply. */
+static const char *const roomless_llama[] = {"logprobs", "stream_options"};
 static const char *const known_text[] = {"content",
                                          "prompt",
                                          "messages",
@@ -105,9 +111,10 @@ void read_unknown(reader *r)
                 return;
             }
         }
-        if (IN(k, known_all)) continue;
+        if (IN(k, known_all) && !(r->kind == READ_LLAMA && IN(k, roomless_llama))) continue;
         if (r->kind == READ_CHAT && IN(k, known_chat)) continue;
         if (r->kind == READ_COMPLETIONS && IN(k, known_completions)) continue;
+        if (r->kind == READ_LLAMA && IN(k, known_llama)) continue;
         if (r->kind == READ_TEXT && IN(k, known_text)) continue;
         if (!neutral(j) || j->type == JSON_NUMBER) reader_ignore(r, k, j->n_key);
     }
@@ -137,8 +144,7 @@ void read_refused(reader *r)
     if (asked(r, "audio")) refused(r, "audio", "");
     if (rd_bool(r, "background", &on) && on) refused(r, "background", "");
     if (asked(r, "conversation")) refused(r, "conversation", "; send the messages");
-    if (asked(r, "chat_template") &&
-        (!r->a->opt->allow_request_template || r->kind == READ_COMPLETIONS))
+    if (asked(r, "chat_template") && (!r->a->opt->allow_request_template || reader_raw(r)))
         refused(r, "chat_template", "; the server allows it with --allow-request-template");
     if (rd_bool(r, "post_sampling_probs", &on) && on) refused(r, "post_sampling_probs", "");
     const json *m = rd_any(r, "modalities");
@@ -176,7 +182,8 @@ static void read_numbers(params *p, reader *r)
     if (rd_num(r, "repeat_penalty", 0.01, 10, &v)) s->repetition = (float)v;
     if (rd_num(r, "repetition_penalty", 0.01, 10, &v)) s->repetition = (float)v;
     if (rd_int(r, "repeat_last_n", -1, engine_info(r->a->eng)->ctx, &i)) s->repeat_last_n = i;
-    if (rd_int(r, "seed", INT64_MIN, INT64_MAX, &i)) {
+    bool seeded = rd_int(r, "seed", INT64_MIN, INT64_MAX, &i);
+    if (seeded && (i != -1 || r->kind != READ_LLAMA)) { /* there, -1 asks for a random one */
         s->seed = (uint64_t)i;
     } else if (!r->failed) {
         uint64_t u = 0;
@@ -194,7 +201,7 @@ static void read_numbers(params *p, reader *r)
 static void read_limits(params *p, reader *r)
 {
     static const char *const name[] = {"n_predict", "max_tokens", "max_completion_tokens"};
-    int64_t v, lo = r->kind == READ_COMPLETIONS || r->zero_tokens ? 0 : 1;
+    int64_t v, lo = reader_raw(r) || r->zero_tokens ? 0 : 1;
     p->s.max_tokens = r->kind == READ_COMPLETIONS ? 16 : -1;
     for (int i = 0; i < 3; i++) {
         const json *j = rd_any(r, name[i]);
@@ -295,12 +302,33 @@ static int32_t *read_ids(reader *r, const char *name, size_t lo, size_t hi, int 
     return v;
 }
 
+/* One token's bias; value false bans it. */
+static void put_bias(params *p, reader *r, const char *param, int64_t id, const json *v)
+{
+    int n_vocab = engine_info(r->a->eng)->n_vocab;
+    bool off = json_is(v, JSON_FALSE) && r->kind == READ_LLAMA;
+    if (id < 0 || id >= n_vocab)
+        reader_fail(r, "invalid_value", param, "'%s' must name a token id between 0 and %d", param,
+                    n_vocab - 1);
+    else if (!json_is(v, JSON_NUMBER) && !off)
+        reader_fail(r, "invalid_type", param, "'%s' must be a number between -100 and 100, got %s",
+                    param, v ? json_type_name(v) : "nothing");
+    else if (!off && !(json_num(v) >= -100 && json_num(v) <= 100))
+        reader_fail(r, "invalid_value", param,
+                    "'%s' must be a number between -100 and 100, got %.64s", param, v->str);
+    if (r->failed) return;
+    p->bias_id[p->s.n_bias] = (int32_t)id;
+    p->bias[p->s.n_bias++] = off ? -100 : (float)json_num(v);
+}
+
+/* An object of id to number; llama.cpp's routes also take a list of [id, number or false]. */
 static void read_bias(params *p, reader *r)
 {
     const json *j = rd_any(r, "logit_bias");
-    int n_vocab = engine_info(r->a->eng)->n_vocab;
+    bool list = json_is(j, JSON_ARRAY) && r->kind == READ_LLAMA;
+    int k = 0;
     if (!j) return;
-    if (j->type != JSON_OBJECT) {
+    if (j->type != JSON_OBJECT && !list) {
         reader_fail(r, "invalid_type", "logit_bias",
                     "'logit_bias' must be an object of token id to number, got %s",
                     json_type_name(j));
@@ -313,29 +341,24 @@ static void read_bias(params *p, reader *r)
     }
     p->bias_id = array_of(r, j->len, sizeof *p->bias_id);
     p->bias = array_of(r, j->len, sizeof *p->bias);
-    int n = 0;
-    for (const json *i = j->child; i && !r->failed; i = i->next) {
+    for (const json *i = j->child; i && !r->failed; i = i->next, k++) {
         char param[80], *end;
+        int64_t id = -1;
+        if (list) {
+            snprintf(param, sizeof param, "logit_bias[%d]", k);
+            if (i->type != JSON_ARRAY || i->len != 2 || !json_int(i->child, &id))
+                reader_fail(r, "invalid_type", param,
+                            "'%s' must be a pair of a token id and a number or false", param);
+            else put_bias(p, r, param, id, i->child->next);
+            continue;
+        }
         snprintf(param, sizeof param, "logit_bias.%.60s", i->key);
-        long long id = strtoll(i->key, &end, 10);
+        id = strtoll(i->key, &end, 10);
         bool digits = i->n_key && i->n_key <= 10 && !*end && i->key[0] >= '0' && i->key[0] <= '9';
-        if (!digits || id < 0 || id >= n_vocab)
-            reader_fail(r, "invalid_value", param, "'%s' must name a token id between 0 and %d",
-                        param, n_vocab - 1);
-        else if (i->type != JSON_NUMBER)
-            reader_fail(r, "invalid_type", param,
-                        "'%s' must be a number between -100 and 100, got %s", param,
-                        json_type_name(i));
-        else if (!(json_num(i) >= -100 && json_num(i) <= 100))
-            reader_fail(r, "invalid_value", param,
-                        "'%s' must be a number between -100 and 100, got %.64s", param, i->str);
-        if (r->failed) return;
-        p->bias_id[n] = (int32_t)id;
-        p->bias[n++] = (float)json_num(i);
+        put_bias(p, r, param, digits ? id : -1, i);
     }
     p->s.bias_id = p->bias_id;
     p->s.bias = p->bias;
-    p->s.n_bias = n;
 }
 
 static void read_bad_words(params *p, reader *r)

@@ -353,7 +353,7 @@ void read_tool_choice(constraint *c, reader *r)
     }
     bool any = tools && tools->len, word = json_is(choice, JSON_STRING);
     bool harmless = word && (!strcmp(choice->str, "none") || !strcmp(choice->str, "auto"));
-    if (r->kind == READ_COMPLETIONS) {
+    if (reader_raw(r)) {
         if (any) reader_ignore(r, "tools", 5);
         return;
     }

@@ -21,6 +21,12 @@ static void read_logprobs(params *p, reader *r)
         }
         return;
     }
+    if (r->kind == READ_LLAMA) {
+        rd_int(r, "n_probs", 0, 20, &v);
+        p->logprobs = v > 0;
+        if (v) p->s.n_logprobs = (int)v;
+        return;
+    }
     rd_bool(r, "logprobs", &p->logprobs);
     bool top = rd_int(r, "top_logprobs", 0, 20, &v);
     if (top && v > 0 && !p->logprobs)
@@ -58,7 +64,7 @@ static void read_stream(params *p, reader *r)
     static const char continuous[] = "stream_options.continuous_usage_stats";
     rd_bool(r, "stream", &p->stream);
     const json *o = rd_any(r, "stream_options");
-    if (!o) return;
+    if (!o || r->kind == READ_LLAMA) return; /* listed */
     if (o->type != JSON_OBJECT) {
         reader_fail(r, "invalid_type", "stream_options",
                     "'stream_options' must be an object, got %s", json_type_name(o));
@@ -84,11 +90,14 @@ static void read_delivery(params *p, reader *r)
     }
     const json *n = rd_any(r, "n");
     if (n && rd_int(r, "n", 1, INT64_MAX, &v)) {
-        if (v > 128) reader_fail(r, "unsupported_value", "n", "'n' above 128 is not supported");
+        int most = r->kind == READ_LLAMA ? 1 : 128;
+        if (v > most)
+            reader_fail(r, "unsupported_value", "n", "'n' above %d is not supported", most);
         else p->n = (int)v;
     }
     rd_bool(r, "echo", &p->echo);
     rd_bool(r, "return_token_ids", &p->return_token_ids);
+    if (r->kind == READ_LLAMA) rd_bool(r, "return_tokens", &p->return_token_ids);
     rd_bool(r, "return_tokens_as_token_ids", &p->ids_as_names);
     rd_bool(r, "timings_per_token", &p->timings_per_token);
     rd_bool(r, "return_progress", &p->return_progress);

@@ -12,7 +12,7 @@
 #include "server/response_store.h"
 
 /* Which route family reads: decides defaults and which fields are known. */
-typedef enum { READ_CHAT, READ_COMPLETIONS, READ_TEXT } read_kind;
+typedef enum { READ_CHAT, READ_COMPLETIONS, READ_LLAMA, READ_TEXT } read_kind;
 
 typedef struct {
     http_call *call;
@@ -33,6 +33,12 @@ typedef struct {
     buf ignored;              /* names for x-quern-ignored */
     int n_ignored;
 } reader;
+
+/* A prompt that no chat template makes. */
+static inline bool reader_raw(const reader *r)
+{
+    return r->kind == READ_COMPLETIONS || r->kind == READ_LLAMA;
+}
 
 /* Parses the call's body; false (reply set) if it is not a JSON object. */
 bool reader_open(reader *r, http_call *c, read_kind kind);

@@ -87,6 +87,12 @@ const char *http_header(const http_call *c, const char *name)
     return NULL;
 }
 
+const char *http_query(const http_call *c, const char *name)
+{
+    (void)c, (void)name;
+    return NULL;
+}
+
 const char *http_body(const http_call *c, size_t *n)
 {
     *n = c->n_body;

@@ -6,6 +6,7 @@ line it prints; it is stopped with SIGTERM and must then leave with exit code 0.
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import ssl
@@ -164,6 +165,26 @@ def wait_for(fn, limit=3.0):
             return True
         time.sleep(0.05)
     return False
+
+
+FIM = ("fim_prefix", "fim_suffix", "fim_middle", "fim_pad", "repo_name", "file_sep")
+
+
+@pytest.fixture(scope="session")
+def fim_server(tmp_path_factory):
+    """The demo model with the tokens that fill in the middle, in the rows its embedding keeps for such; .fim: name to id."""
+    path = tmp_path_factory.mktemp("fim") / "demo"
+    shutil.copytree(DEMO, path, ignore=shutil.ignore_patterns("train"))
+    file = path / "tokenizer.json"
+    tok = json.loads(file.read_text(encoding="utf8"))
+    first = max(t["id"] for t in tok["added_tokens"]) + 1
+    tok["added_tokens"] += [{"id": first + i, "content": f"<|{name}|>", "single_word": False, "lstrip": False, "rstrip": False,
+                             "normalized": False, "special": name.startswith("fim")} for i, name in enumerate(FIM)]
+    file.write_text(json.dumps(tok), encoding="utf8")
+    s = Server(model=str(path))
+    s.fim = {name: first + i for i, name in enumerate(FIM)}
+    yield s
+    assert s.stop() == 0, "".join(s.lines[-40:])
 
 
 def alive(s):

@@ -197,11 +197,6 @@ def test_bad_prompts(server, prompt, param):
     alive(server)
 
 
-@pytest.mark.parametrize("fields,param", [({"suffix": "x"}, "suffix")])
-def test_later_stage_completions_fields(server, fields, param):
-    check(server.complete(**fields), 501, "not_implemented", param)
-
-
 def test_suffix_must_be_a_string(server):
     check(server.complete(suffix=True), 400, "invalid_type", "suffix")
 
