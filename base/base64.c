@@ -35,6 +35,7 @@ bool base64_get(const char *s, size_t n, buf *out)
             int d = k < 4 - pad ? digit_of(s[i + (size_t)k]) : 0;
             if (d < 0) {
                 out->len = start;
+                if (out->v) out->v[start] = 0;
                 return false;
             }
             v = v << 6 | (unsigned)d;

@@ -164,6 +164,7 @@ static void chat_plain(gen *g, buf *out)
     gen_prompt_logprobs(g, 0, out);
     buf_puts(out, ",\"service_tier\":\"default\"");
     gen_timings(g, out);
+    gen_last(g, out);
     buf_putc(out, '}');
 }
 
@@ -313,6 +314,7 @@ static void chat_end(gen *g, buf *out)
     buf_puts(out, ",\"choices\":[],\"usage\":");
     gen_usage(g, out);
     if (g->p.timings_per_token) gen_timings(g, out);
+    gen_last(g, out);
     buf_putc(out, '}');
     sse_end(out);
     sse_done(out);

@@ -285,6 +285,7 @@ static void completions_plain(gen *g, buf *out)
     buf_puts(out, "],\"usage\":");
     gen_usage(g, out);
     gen_timings(g, out);
+    gen_last(g, out);
     buf_putc(out, '}');
 }
 
@@ -359,6 +360,7 @@ static void completions_end(gen *g, buf *out)
     buf_puts(out, ",\"choices\":[],\"usage\":");
     gen_usage(g, out);
     if (g->p.timings_per_token) gen_timings(g, out);
+    gen_last(g, out);
     buf_putc(out, '}');
     sse_end(out);
     sse_done(out);

@@ -31,13 +31,12 @@ static void put_digest(cJSON *o, const engine_info_t *info)
     cJSON_AddStringToObject(o, "digest", s);
 }
 
-static cJSON *details(const engine_info_t *info)
+static cJSON *details(const app *a)
 {
+    const engine_info_t *info = engine_info(a->eng);
     char size[32];
     cJSON *d = cJSON_CreateObject();
-    double b = (double)info->n_params / 1e9;
-    if (b >= 1) snprintf(size, sizeof size, "%.1fB", b);
-    else snprintf(size, sizeof size, "%.2fM", (double)info->n_params / 1e6);
+    app_model_size(a, size);
     cJSON_AddStringToObject(d, "parent_model", "");
     cJSON_AddStringToObject(d, "format", info->gguf ? "gguf" : "safetensors");
     cJSON_AddStringToObject(d, "family", info->arch);
@@ -83,7 +82,7 @@ static void list(http_call *c, bool running)
         put_time(m, "modified_at", a->start_unix);
         cJSON_AddNumberToObject(m, "size", (double)info->weight_bytes);
         put_digest(m, info);
-        cJSON_AddItemToObject(m, "details", details(info));
+        cJSON_AddItemToObject(m, "details", details(a));
         cJSON_AddItemToObject(m, "capabilities", capabilities(info));
         if (running) {
             put_time(m, "expires_at", 253402300799); /* it stays: the last second of year 9999 */
@@ -163,7 +162,7 @@ void api_ollama_show(http_call *c)
                  (double)s.temperature, (double)s.top_p, s.top_k, (double)s.repetition);
         cJSON_AddStringToObject(o, "parameters", text);
         cJSON_AddStringToObject(o, "template", chat_format_text(info->chat));
-        cJSON_AddItemToObject(o, "details", details(info));
+        cJSON_AddItemToObject(o, "details", details(r.a));
         cJSON_AddItemToObject(o, "model_info", model_info(info));
         cJSON_AddItemToObject(o, "capabilities", capabilities(info));
         put_time(o, "modified_at", r.a->start_unix);

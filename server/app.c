@@ -1,6 +1,7 @@
 /* app.c - served names and readiness; see app.h.  Any thread. */
 #include "server/app.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -28,6 +29,13 @@ const char *app_match_model(const app *a, const char *name)
     }
     if (!hit && a->opt->any_model) hit = a->names.v[0];
     return hit;
+}
+
+void app_model_size(const app *a, char out[32])
+{
+    double n = (double)engine_info(a->eng)->n_params;
+    if (n >= 1e9) snprintf(out, 32, "%.1fB", n / 1e9);
+    else snprintf(out, 32, "%.2fM", n / 1e6);
 }
 
 int app_not_ready(const app *a, const char **code, const char **msg)

@@ -30,6 +30,8 @@ typedef struct app {
 /* The alias that a requested name matches (V8), NULL if none.  For a '*' alias or --any-model the
  * requested name itself.  name NULL or "" = the primary. */
 const char *app_match_model(const app *a, const char *name);
+/* The number of parameters as people write it: "7.6B". */
+void app_model_size(const app *a, char out[32]);
 /* 0 and nothing, or the status/code of a refusal while loading, draining or failed. */
 int app_not_ready(const app *a, const char **code, const char **msg);
 

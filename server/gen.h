@@ -108,6 +108,8 @@ void gen_start(gen *g, reader *r);
 void gen_head(const gen *g, const char *object, buf *out); /* {"id":...,"system_fingerprint":... */
 void gen_usage(const gen *g, buf *out);                    /* the usage object */
 void gen_timings(const gen *g, buf *out);                  /* ,"timings":{...} or nothing */
+/* What the route adds to the end of OpenAI's replies, if it does: on /api/v0 LM Studio's (L2). */
+void gen_last(const gen *g, buf *out);
 /* A stream's chunk behind its choices: ,"usage":... by the request's options, ,"timings":... on the
  * last chunk and on all that are asked for. */
 void gen_chunk_tail(const gen *g, bool last, buf *out);

@@ -3,6 +3,7 @@
 #include "server/gen.h"
 
 #include "base/clock.h"
+#include "server/lmstudio.h"
 #include "server/reply.h"
 
 #include <math.h>
@@ -125,12 +126,18 @@ void gen_timings(const gen *g, buf *out)
     buf_puts(out, "}");
 }
 
+void gen_last(const gen *g, buf *out)
+{
+    if (lmstudio_v0(g->call)) lmstudio_put_stats(g, out);
+}
+
 void gen_chunk_tail(const gen *g, bool last, buf *out)
 {
     if (g->p.include_usage) buf_puts(out, ",\"usage\":");
     if (g->p.continuous_usage) gen_usage(g, out);
     else if (g->p.include_usage) buf_puts(out, "null");
     if (last || g->p.timings_per_token) gen_timings(g, out);
+    if (last && !g->p.include_usage) gen_last(g, out);
 }
 
 void gen_progress(const gen *g, int i, int64_t done, buf *out)

@@ -168,6 +168,12 @@ static void read_form(params *p, reader *r)
 
 /* ---- sampling -------------------------------------------------------------------------------- */
 
+/* G4: on llama.cpp's, Ollama's and LM Studio's routes a seed of -1 asks for a random one. */
+static bool minus_one_draws(const reader *r)
+{
+    return r->kind == READ_LLAMA || !strncmp(http_path(r->call), "/api/", 5);
+}
+
 static void read_numbers(params *p, reader *r)
 {
     sampling *s = &p->s;
@@ -183,7 +189,7 @@ static void read_numbers(params *p, reader *r)
     if (rd_num(r, "repetition_penalty", 0.01, 10, &v)) s->repetition = (float)v;
     if (rd_int(r, "repeat_last_n", -1, engine_info(r->a->eng)->ctx, &i)) s->repeat_last_n = i;
     bool seeded = rd_int(r, "seed", INT64_MIN, INT64_MAX, &i);
-    if (seeded && (i != -1 || r->kind != READ_LLAMA)) { /* there, -1 asks for a random one */
+    if (seeded && (i != -1 || !minus_one_draws(r))) {
         s->seed = (uint64_t)i;
     } else if (!r->failed) {
         uint64_t u = 0;
