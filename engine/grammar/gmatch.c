@@ -1,10 +1,28 @@
 /* gmatch.c - one text under one grammar: tokens taken, taken back, foreseen.
  * Owns histories and the masks handed out.  Refuses what gmatch.h says.  Thread: any; all work on
  * the automaton is done under the grammar's lock. */
-#include "engine/grammar/gmatch_impl.h"
+#include "base/clock.h"
+#include "engine/grammar/gmatch.h"
+#include "engine/grammar/masks.h"
 
-/* Derivatives one token, and one mask, may cost. */
-enum { TOKEN_FUEL = 256000, MASK_FUEL = 4000, FINISH = 64 };
+enum {
+    TOKEN_FUEL = 256000,       /* derivatives one token may cost */
+    MASK_FUEL = 4000,          /* and a mask, */
+    MASK_US = 4000,            /* which may also take this long, */
+    FINISH = 64,               /* or so many times as much off the engine's thread */
+    AUTOMATON_BYTES = 32 << 20 /* beyond which it starts anew */
+};
+
+struct gmatch {
+    grammar *g;
+    const grammar_vocab *v;
+    mask_cache *masks;
+    uint32_t epoch;   /* of the configurations in at; those of another are found by replay */
+    VEC(uint32_t) at; /* [tok.n + 1] configuration after i tokens */
+    VEC(int32_t) tok;
+    gmask *held[GM_HELD]; /* handed out, the newest at n_held - 1 modulo GM_HELD */
+    uint32_t n_held;
+};
 
 static uint32_t step_named(gram *g, uint32_t c, uint32_t id)
 {
@@ -38,12 +56,18 @@ static int replay(gmatch *m)
     return g->r.status;
 }
 
+static size_t automaton_bytes(const gmatch *m)
+{
+    return gram_bytes(&m->g->g) + mask_cache_bytes(m->masks);
+}
+
 /* Under the lock: the automaton in working order, the matcher in its epoch. */
 static int enter(gmatch *m)
 {
     gram *g = &m->g->g;
     pthread_mutex_lock(&m->g->lock);
-    if (gram_recover(g) == 0 && gram_bytes(g) > GM_AUTOMATON) gram_restart(g);
+    if (gram_recover(g) == 0 && automaton_bytes(m) > AUTOMATON_BYTES) gram_restart(g);
+    mask_cache_sync(m->masks, g);
     if (!g->r.status && m->epoch != g->epoch) replay(m);
     return g->r.status;
 }
@@ -67,7 +91,10 @@ gmatch *gmatch_new(grammar *g, const grammar_vocab *v)
     m->g = grammar_ref(g);
     m->v = v;
     VEC_PUSH(&rc, m->at, 0);
-    if (!rc) return m;
+    pthread_mutex_lock(&g->lock);
+    m->masks = mask_cache_of(g, v);
+    pthread_mutex_unlock(&g->lock);
+    if (!rc && m->masks) return m;
     gmatch_free(m);
     return NULL;
 }
@@ -91,7 +118,9 @@ gmatch *gmatch_clone(const gmatch *m)
 void gmatch_free(gmatch *m)
 {
     if (!m) return;
-    for (int i = 0; i < GM_HELD; i++) free(m->held[i]);
+    pthread_mutex_lock(&m->g->lock);
+    for (int i = 0; i < GM_HELD; i++) gmask_release(m->held[i]);
+    pthread_mutex_unlock(&m->g->lock);
     free(m->at.p);
     free(m->tok.p);
     grammar_release(m->g);
@@ -169,41 +198,43 @@ bool gmatch_done(gmatch *m)
     return leave(m, !more && !g->r.status);
 }
 
-static int make_mask(gmatch *m, uint64_t fuel, const uint32_t **bits, uint64_t *mask_id)
+/* Under the lock. */
+static int make_mask(gmatch *m, uint32_t times, gmask **out)
 {
-    static _Atomic uint64_t ids = 1;
-    int rc = enter(m);
     gram *g = &m->g->g;
-    if (rc) return leave(m, rc);
-    uint32_t *b = malloc(m->v->words * sizeof *b), any = 0;
-    if (!b) return leave(m, ERR_NOMEM);
-    g->r.fuel = fuel;
-    gmask_plain(g, m->v, here(m), b);
-    for (uint32_t i = 0; i < m->v->words; i++) any |= b[i];
-    rc = g->r.status == ERR_LIMIT && !g->r.fuel ? GM_LATER
-         : g->r.status                          ? g->r.status
-         : any                                  ? 0
-                                                : ERR_INVALID;
-    if (rc) {
-        free(b);
-        return leave(m, rc);
-    }
-    free(m->held[m->n_held % GM_HELD]);
-    *bits = m->held[m->n_held++ % GM_HELD] = b;
-    *mask_id = atomic_fetch_add(&ids, 1);
-    return leave(m, 0);
+    g->r.fuel = (uint64_t)times * MASK_FUEL;
+    m->masks->deadline = clock_us() + (int64_t)times * MASK_US;
+    *out = mask_of(m->masks, g, here(m));
+    if (*out) return 0;
+    if (g->r.status == ERR_LIMIT && !g->r.fuel) return GM_LATER;
+    return g->r.status ? g->r.status : ERR_INVALID;
 }
 
 int gmatch_mask(gmatch *m, const uint32_t **bits, uint64_t *mask_id)
 {
-    return make_mask(m, MASK_FUEL, bits, mask_id);
+    gmask *k;
+    int rc = enter(m);
+    if (!rc) rc = make_mask(m, 1, &k);
+    if (rc) return leave(m, rc);
+    gmask **held = &m->held[m->n_held++ % GM_HELD];
+    gmask_release(*held);
+    *held = k;
+    *bits = k->bits;
+    *mask_id = k->id;
+    return leave(m, 0);
 }
 
+/* In portions that double: what one finds out stays known, and others get the lock in between. */
 int gmatch_finish(gmatch *m)
 {
-    const uint32_t *bits;
-    uint64_t id;
-    int rc = make_mask(m, (uint64_t)FINISH * MASK_FUEL, &bits, &id);
+    int rc = GM_LATER;
+    for (uint32_t times = 1; times <= FINISH && rc == GM_LATER; times *= 2) {
+        gmask *k = NULL;
+        rc = enter(m);
+        if (!rc) rc = make_mask(m, times, &k);
+        gmask_release(k);
+        leave(m, rc);
+    }
     return rc == GM_LATER ? ERR_LIMIT : rc;
 }
 

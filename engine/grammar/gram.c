@@ -300,9 +300,20 @@ static bool add_row(gram *g)
         }
     }
     if (g->r.status) return false;
-    for (uint32_t c = 0; c < g->r.n_cls; c++)
-        g->next[(size_t)(need - 1) * g->r.n_cls + c] = RX_UNKNOWN;
+    memset(g->next + (size_t)(need - 1) * g->r.n_cls, 0, g->r.n_cls * sizeof *g->next);
     return true;
+}
+
+/* Bytes on which every thread is known to die need no step. */
+static void open_row(gram *g, uint32_t id)
+{
+    const config c = g->configs.p[id];
+    uint32_t n_cls = g->r.n_cls, *row = g->next + (size_t)id * n_cls;
+    for (uint32_t i = 0; i < c.n; i++) {
+        const uint32_t *next = g->r.next + (size_t)g->threads.p[c.first + i].state * n_cls;
+        for (uint32_t k = 0; k < n_cls; k++)
+            if (next[k]) row[k] = RX_UNKNOWN;
+    }
 }
 
 static uint32_t intern_config(gram *g, bool accept)
@@ -329,6 +340,7 @@ static uint32_t intern_config(gram *g, bool accept)
     VEC_PUSH(&g->r.status, g->configs, c);
     if (g->r.status) return 0;
     t->n++;
+    open_row(g, g->configs.n - 1);
     return t->slot[j] = g->configs.n - 1;
 }
 
@@ -404,10 +416,16 @@ int gram_restart(gram *g)
 {
     id_table *t[] = {&g->cell_index, &g->config_index, &g->merge_index};
     for (int i = 0; i < 3; i++) {
-        if (t[i]->slot) memset(t[i]->slot, 0, t[i]->cap * sizeof *t[i]->slot);
-        t[i]->n = 0;
+        free(t[i]->slot);
+        *t[i] = (id_table){0};
     }
-    g->cells.n = g->configs.n = g->threads.n = g->merged.n = 0;
+    free(g->next);
+    g->next = NULL;
+    g->next_rows = 0;
+    VEC_FIT(g->cells, 0);
+    VEC_FIT(g->configs, 0);
+    VEC_FIT(g->threads, 0);
+    VEC_FIT(g->merged, 0);
     g->work.n = g->pending.n = g->found.n = 0;
     g->epoch++;
     if (rx_rewind(&g->r)) return g->r.status;

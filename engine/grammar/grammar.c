@@ -150,6 +150,7 @@ void grammar_release(grammar *g)
     if (!g || atomic_fetch_sub(&g->refs, 1) > 1) return;
     pthread_mutex_destroy(&g->lock);
     forget(&g->relaxed);
+    mask_cache_free(g->masks);
     gram_clear(&g->g);
     free(g);
 }

@@ -16,6 +16,9 @@ struct grammar {
     pthread_mutex_t lock;
     gram g;
     relaxed_list relaxed;
+    struct mask_cache *masks; /* one a vocabulary */
 };
+
+void mask_cache_free(struct mask_cache *c);
 
 #endif

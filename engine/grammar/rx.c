@@ -22,34 +22,27 @@ static bool node_equal(const rx_arena *r, const rx_node *x, const rx_node *y)
     return x->a == y->a;
 }
 
-static void rehash(rx_arena *r)
+int rx_reindex(rx_arena *r)
 {
-    uint32_t cap = r->index.cap ? r->index.cap * 2 : 1024;
+    uint32_t cap = 1024;
+    while (cap < r->nodes.n * 4) cap *= 2;
     uint32_t *slot = calloc(cap, sizeof *slot);
-    if (!slot) {
-        r->status = ERR_NOMEM;
-        return;
-    }
+    if (!slot) return r->status = ERR_NOMEM;
     free(r->index.slot);
     r->index.slot = slot;
     r->index.cap = cap;
-    rx_reindex(r);
-}
-
-void rx_reindex(rx_arena *r)
-{
-    memset(r->index.slot, 0, r->index.cap * sizeof *r->index.slot);
     for (uint32_t i = 0; i < r->nodes.n; i++) {
-        uint32_t j = node_hash(r, &r->nodes.p[i]) & (r->index.cap - 1);
-        while (r->index.slot[j]) j = (j + 1) & (r->index.cap - 1);
-        r->index.slot[j] = i + 1;
+        uint32_t j = node_hash(r, &r->nodes.p[i]) & (cap - 1);
+        while (slot[j]) j = (j + 1) & (cap - 1);
+        slot[j] = i + 1;
     }
+    return r->status;
 }
 
 /* For lists the kids are already appended at x.a; they are dropped again when the node exists. */
 rx rx_intern(rx_arena *r, rx_node x)
 {
-    if (r->nodes.n * 2 >= r->index.cap) rehash(r);
+    if (r->nodes.n * 2 >= r->index.cap) rx_reindex(r);
     if (r->nodes.n >= RX_MAX_NODES) r->status = ERR_LIMIT;
     if (r->status) return R_NONE;
     uint32_t mask = r->index.cap - 1, j = node_hash(r, &x) & mask;

@@ -56,7 +56,7 @@ typedef struct {
 
 /* The node equal to x, made if there is none (rx_dfa.c). */
 rx rx_intern(rx_arena *r, rx_node x);
-void rx_reindex(rx_arena *r); /* after nodes were taken away */
+int rx_reindex(rx_arena *r); /* an index of the right size over the nodes there are */
 int rx_init(rx_arena *r);
 void rx_clear(rx_arena *r);
 
@@ -93,7 +93,7 @@ bool rx_match(rx_arena *r, rx e, const char *s, size_t n);
 
 /* The lazy DFA.  rx_freeze fixes the byte classes: no new sets afterwards. */
 int rx_freeze(rx_arena *r);
-/* Back to the nodes there were at the freeze; no states, no memo. */
+/* Back to the nodes there were at the freeze; no states, no memo, the memory given back. */
 int rx_rewind(rx_arena *r);
 size_t rx_bytes(const rx_arena *r); /* memory held */
 uint32_t rx_state_of(rx_arena *r, rx e);

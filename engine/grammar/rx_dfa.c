@@ -3,7 +3,7 @@
  * than MAX_DEPTH (status ERR_LIMIT).  Thread: the arena's. */
 #include "engine/grammar/rx.h"
 
-enum { MAX_DEPTH = 2000, MAX_LIVE_STEPS = 200000 };
+enum { MAX_DEPTH = 2000, MAX_LIVE_STEPS = 200000, FIRST_DEPTH = 40, FIRST_BUDGET = 4000 };
 
 struct rx_memo {
     uint64_t key; /* 0 = free */
@@ -218,16 +218,18 @@ int rx_freeze(rx_arena *r)
 
 int rx_rewind(rx_arena *r)
 {
-    r->nodes.n = r->mark_nodes;
-    r->kids.n = r->mark_kids;
-    r->sets.n = r->mark_sets;
-    r->states.n = r->state_of.n = 0;
+    VEC_FIT(r->nodes, r->mark_nodes);
+    VEC_FIT(r->kids, r->mark_kids);
+    VEC_FIT(r->sets, r->mark_sets);
+    VEC_FIT(r->states, 0);
+    VEC_FIT(r->state_of, 0);
+    free(r->memo);
+    free(r->next);
+    r->memo = NULL;
+    r->next = NULL;
+    r->memo_cap = r->memo_n = r->next_rows = r->depth = 0;
     r->status = 0;
-    r->depth = 0;
-    if (r->memo_cap) memset(r->memo, 0, r->memo_cap * sizeof *r->memo);
-    r->memo_n = 0;
-    rx_reindex(r);
-    return rx_freeze(r);
+    return rx_reindex(r) ? r->status : rx_freeze(r);
 }
 
 size_t rx_bytes(const rx_arena *r)
@@ -236,6 +238,44 @@ size_t rx_bytes(const rx_arena *r)
            r->sets.cap * sizeof(byte_set) + r->memo_cap * sizeof *r->memo +
            r->states.cap * sizeof(rx_state) + r->state_of.cap * sizeof(uint32_t) +
            r->index.cap * sizeof *r->index.slot + (size_t)r->next_rows * r->n_cls * sizeof *r->next;
+}
+
+static void set_all(byte_set *s, uint64_t w)
+{
+    for (int i = 0; i < 4; i++) s->w[i] = w;
+}
+
+/* The bytes e may begin with, without a derivative; some that it may not are left in where finding
+ * out would cost more. */
+static byte_set first_bytes(const rx_arena *r, rx e, uint32_t depth, uint32_t *budget)
+{
+    byte_set s, t;
+    set_all(&s, 0);
+    for (;;) {
+        const rx_node *x = &r->nodes.p[e];
+        if (!*budget || depth > FIRST_DEPTH || x->kind == RX_NOT || x->kind == RX_MOD) {
+            set_all(&s, UINT64_MAX);
+            return s;
+        }
+        --*budget;
+        if (x->kind == RX_CAT || x->kind == RX_REP || x->kind == RX_SET) {
+            t = x->kind == RX_SET ? r->sets.p[x->a] : first_bytes(r, x->a, depth + 1, budget);
+            for (int k = 0; k < 4; k++) s.w[k] |= t.w[k];
+            if (x->kind != RX_CAT || !r->nodes.p[x->a].nullable) return s;
+            e = x->b;
+            continue;
+        }
+        if (x->kind <= RX_EPS) return s;
+        byte_set u;
+        set_all(&u, x->kind == RX_AND ? UINT64_MAX : 0);
+        for (uint32_t i = 0; i < x->b; i++) {
+            t = first_bytes(r, r->kids.p[x->a + i], depth + 1, budget);
+            for (int k = 0; k < 4; k++)
+                u.w[k] = x->kind == RX_AND ? u.w[k] & t.w[k] : u.w[k] | t.w[k];
+        }
+        for (int k = 0; k < 4; k++) s.w[k] |= u.w[k];
+        return s;
+    }
 }
 
 uint32_t rx_state_of(rx_arena *r, rx e)
@@ -256,8 +296,10 @@ uint32_t rx_state_of(rx_arena *r, rx e)
     }
     VEC_PUSH(&r->status, r->states, (rx_state){e, r->nodes.p[e].nullable});
     if (r->status) return 0;
+    uint32_t budget = FIRST_BUDGET;
+    const byte_set first = first_bytes(r, e, 0, &budget);
     for (uint32_t c = 0; c < r->n_cls; c++)
-        r->next[(size_t)s * r->n_cls + c] = e == R_NONE || e == R_EPS ? 0 : RX_UNKNOWN;
+        r->next[(size_t)s * r->n_cls + c] = has(&first, r->rep[c]) ? RX_UNKNOWN : 0;
     return r->state_of.p[e] = s;
 }
 

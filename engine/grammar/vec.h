@@ -36,6 +36,17 @@ static inline void *vec_room(void *p, uint32_t n, uint32_t *cap, size_t size, in
         if ((v).n < (v).cap) (v).p[(v).n++] = (__VA_ARGS__);               \
     } while (0)
 
+/* Cuts to n elements and gives back the rest. */
+#define VEC_FIT(v, keep)                                                   \
+    do {                                                                   \
+        void *fit_ = realloc((v).p, ((size_t)(keep) + 1) * sizeof *(v).p); \
+        if (fit_) {                                                        \
+            (v).p = fit_;                                                  \
+            (v).cap = (keep) + 1;                                          \
+        }                                                                  \
+        (v).n = (keep);                                                    \
+    } while (0)
+
 static inline uint64_t hash_mix(uint64_t h, uint64_t x)
 {
     h = (h ^ x) * 0x9e3779b97f4a7c15ull;

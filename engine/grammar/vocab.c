@@ -2,8 +2,6 @@
  * Owns copies of their bytes.  Refuses more than 2^24 rows.  Thread: the builder's. */
 #include "engine/grammar/vocab_impl.h"
 
-#include <stdatomic.h>
-
 enum { UTF8_BYTES = 256 - 13 }; /* that occur in UTF-8 */
 
 /* Whether a token is text that a grammar can spell. */
@@ -43,7 +41,9 @@ static int build(grammar_vocab *v)
     if (!ids) return ERR_NOMEM;
     for (int32_t id = 0; id < v->rows; id++)
         if (v->at[id + 1] > v->at[id]) ids[n++] = (uint32_t)id;
+    vocab_sort(v, ids, n);
     int rc = trie_build(&v->full, v, ids, n, &v->twins);
+    if (!rc) rc = vocab_slices(v, ids, n);
     free(ids);
     for (uint32_t i = 1; !rc && i < v->full.n; i += v->full.node[i].size_depth >> 8) {
         uint8_t b = v->full.node[i].tok_byte & 255;
@@ -73,8 +73,15 @@ int grammar_vocab_new(const tokenizer *t, int32_t n_rows, const int32_t *end, in
     for (int i = 0; i < n_end && !rc; i++)
         if (end[i] >= 0 && end[i] < n_rows && !vocab_is_end(v, end[i]))
             v->end_ids[v->n_end++] = (uint32_t)end[i];
-    if (!rc) rc = copy_tokens(v, t);
+    if (!rc) rc = pthread_mutex_init(&v->lock, NULL) ? ERR_NOMEM : 0;
+    if (rc) {
+        if (v) free(v->end_ids);
+        free(v);
+        return err_set(e, ERR_NOMEM, "out of memory for the vocabulary");
+    }
+    rc = copy_tokens(v, t);
     if (!rc) rc = build(v);
+    if (!rc) rc = vocab_warm(v);
     if (rc) {
         grammar_vocab_free(v);
         return err_set(e, rc,
@@ -92,6 +99,12 @@ void grammar_vocab_free(grammar_vocab *v)
     free(v->bytes);
     free(v->end_ids);
     free(v->full.node);
+    for (int a = 0; a < N_ALPHABETS; a++) {
+        free(v->rest[a].node);
+        free(v->slice[a]);
+    }
+    vocab_local_clear(v);
+    pthread_mutex_destroy(&v->lock);
     free(v->twins.p);
     free(v);
 }

@@ -13,13 +13,18 @@ static int by_bytes(const void *a, const void *b, void *arg)
     return (x > y) - (x < y);
 }
 
-int trie_build(trie *out, const grammar_vocab *v, uint32_t *ids, uint32_t n, vocab_twin_list *twins)
+void vocab_sort(const grammar_vocab *v, uint32_t *ids, uint32_t n)
+{
+    if (n) qsort_r(ids, n, sizeof *ids, by_bytes, (void *)v);
+}
+
+int trie_build(trie *out, const grammar_vocab *v, const uint32_t *ids, uint32_t n,
+               vocab_twin_list *twins)
 {
     VEC(trie_node) t = {0};
     uint32_t open[VOCAB_MAX_BYTES + 1] = {0}, depth = 0; /* nodes from the root to the last token */
     const uint8_t *last = NULL;
     int rc = 0;
-    if (n) qsort_r(ids, n, sizeof *ids, by_bytes, (void *)v);
     VEC_PUSH(&rc, t, (trie_node){TRIE_NO_TOKEN << 8, 0});
     for (uint32_t i = 0; i <= n && !rc; i++) {
         const uint8_t *s = i < n ? v->bytes + v->at[ids[i]] : NULL;
