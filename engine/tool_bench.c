@@ -34,7 +34,9 @@ typedef struct {
     ranks *ranks;
     backend *be; /* of rank 0, theirs */
     runner *run;
-    int max_tok, max_seq, max_blocks; /* max_blocks: of one sequence */
+    int max_tok, max_seq;
+    int max_blocks, apart; /* of one sequence; between the first of two that decode together */
+    int n_blocks;
     int32_t *tok, *pos, *slot, *start, *ctx_len, *n_prompt, *table, *out_row;
     sample_row *draw[2]; /* [max_seq] of the last step started and of the one before */
     int32_t *next;       /* [max_seq] token to feed next */
@@ -99,7 +101,7 @@ static int open_model(bench *b, const engine_options *o, int64_t ctx, err *e)
     model_plan plan;
     uint64_t available;
     if (!rc) rc = ranks_plan(b->ranks, c, &mo, &plan, &available, e);
-    if (!rc) rc = ranks_load(b->ranks, c, &mo, b->max_seq * b->max_blocks, e);
+    if (!rc) rc = ranks_load(b->ranks, c, &mo, b->n_blocks, e);
     checkpoint_close(c);
     if (!rc && !(b->run = ranks_runner(b->ranks))) rc = err_set(e, ERR_NOMEM, "out of memory");
     if (rc) return rc;
@@ -122,11 +124,16 @@ static int measure_roofs(bench *b, const engine_options *o, err *e)
     return rc;
 }
 
+static int64_t blocks_of(const bench *b, int64_t positions)
+{
+    return (positions + b->be->kv_block - 1) / b->be->kv_block;
+}
+
 static int bench_open(bench *b, const engine_options *o, const bench_options *r, err *e)
 {
-    int64_t ctx = r->decode_ctx + (r->reps > DECODE_REPS ? r->reps : DECODE_REPS) + 1;
+    int64_t together = r->decode_ctx + (r->reps > DECODE_REPS ? r->reps : DECODE_REPS) + 1;
     int prefill = largest(r->prefill, r->n_prefill, 1);
-    if (ctx < prefill) ctx = prefill;
+    int64_t ctx = together > prefill ? together : prefill;
     b->name = o->model_path;
     b->dummy = o->dummy_weights;
     b->max_seq = largest(r->decode, r->n_decode, 1);
@@ -135,11 +142,14 @@ static int bench_open(bench *b, const engine_options *o, const bench_options *r,
     int batched = b->be->device[0] ? DEFAULT_BATCHED_GPU : DEFAULT_BATCHED;
     if (o->max_num_batched_tokens) batched = o->max_num_batched_tokens;
     b->max_tok = batched > b->max_seq ? batched : b->max_seq;
-    int64_t blocks = (ctx + b->be->kv_block - 1) / b->be->kv_block;
+    int64_t blocks = blocks_of(b, ctx);
     if (blocks > INT32_MAX / b->be->kv_block / b->max_seq)
         return err_set(e, ERR_LIMIT, "%d sequences of %lld tokens are too many", b->max_seq,
                        (long long)ctx);
     b->max_blocks = (int)blocks;
+    b->apart = (int)blocks_of(b, together);
+    b->n_blocks = b->max_seq * b->apart;
+    if (b->n_blocks < b->max_blocks) b->n_blocks = b->max_blocks;
     int rc = alloc_step(b, e);
     if (!rc) rc = open_model(b, o, ctx, e);
     if (rc || b->be->exact_f32 || b->be->device[0]) return rc;
@@ -181,7 +191,7 @@ static int start_step(bench *b, int first, int n_seq, int at, int n, bool pendin
                .out_row = b->out_row};
     for (int i = 0; i < n_seq; i++) {
         int32_t *table = b->table + (size_t)i * (size_t)b->max_blocks;
-        for (int j = 0; j < b->max_blocks; j++) table[j] = (first + i) * b->max_blocks + j;
+        for (int j = 0; j < b->max_blocks; j++) table[j] = (first + i) * b->apart + j;
         for (int k = 0; k < n; k++) {
             int row = i * n + k, p = at + k;
             b->tok[row] = pending  ? -1 - row

@@ -1,8 +1,9 @@
 /* gemm.c - large matrix products by cuBLASLt, opened at run time so that the program also starts
  * where there is none.
  * Owns the library's handle, its work space and the algorithms chosen so far: the library is asked
- * once for each class of shapes, and only algorithms that add in one order are taken (no split-K,
- * no atomics), so a product has the same bits every time. Refuses: machines without the library
+ * once for each class of shapes, and only algorithms that add in one order are taken (split-K with
+ * partial sums in the work space that a second kernel adds up, never in place or by atomics), so a
+ * product has the same bits every time. Refuses: machines without the library
  * (the message says what to install).  Thread: the rank's. */
 #include "kernels/cuda/cuda.h"
 
@@ -18,7 +19,9 @@ enum {
     WORK_BYTES = 32 << 20, /* what NVIDIA recommends for Hopper; smaller cards use less of it */
     CHOICES = 16,          /* candidates asked for; the library lists the fastest first */
     CACHE = 1024,          /* classes of shapes: a model has 5 products and 12 classes of rows */
-    ALIGN = 16
+    ALIGN = 16,
+    /* Few rows times a long k (a down projection) are ten times slower without. */
+    IN_ORDER = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE
 };
 
 /* The functions used, by name. */
@@ -111,7 +114,7 @@ static bool ok(cuda_gemm *g, cublasStatus_t s, const char *call)
 static bool describe(cuda_gemm *g)
 {
     const cublasOperation_t t = CUBLAS_OP_T;
-    const uint32_t no_reduction = CUBLASLT_REDUCTION_SCHEME_NONE, align = ALIGN;
+    const uint32_t in_order = IN_ORDER, align = ALIGN;
     const size_t work = WORK_BYTES;
 #define WISH(name, v) \
     ok(g, g->cublasLtMatmulPreferenceSetAttribute(g->wish, name, &(v), sizeof(v)), #name)
@@ -123,7 +126,7 @@ static bool describe(cuda_gemm *g)
               "CUBLASLT_MATMUL_DESC_TRANSA") &&
            ok(g, g->cublasLtMatmulPreferenceCreate(&g->wish), "cublasLtMatmulPreferenceCreate") &&
            WISH(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, work) &&
-           WISH(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, no_reduction) &&
+           WISH(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, in_order) &&
            WISH(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, align) &&
            WISH(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, align) &&
            WISH(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, align) &&
@@ -210,7 +213,7 @@ static bool adds_in_order(cuda_gemm *g, const cublasLtMatmulAlgo_t *a)
         g->cublasLtMatmulAlgoConfigGetAttribute(a, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, &scheme,
                                                 sizeof scheme, &n))
         return false;
-    return parts <= 1 && scheme == CUBLASLT_REDUCTION_SCHEME_NONE;
+    return parts <= 1 ? scheme == CUBLASLT_REDUCTION_SCHEME_NONE : scheme == IN_ORDER;
 }
 
 /* Asks the library; false: latched. */
@@ -230,8 +233,8 @@ static bool ask(cuda_gemm *g, const gemm_class *c, cublasLtMatmulAlgo_t *algo)
         return true;
     }
     char what[120];
-    snprintf(what, sizeof what, "no algorithm without split-K for %d x %d x %d", c->rows, c->n,
-             c->k);
+    snprintf(what, sizeof what, "no algorithm that adds in one order for %d x %d x %d", c->rows,
+             c->n, c->k);
     gpu_fail(g->dev, "cublasLtMatmulAlgoGetHeuristic", what);
     return false;
 }

@@ -198,7 +198,8 @@ void *gpu_malloc(gpu *g, size_t n)
 {
     void *p = NULL;
     if (!n || !use(g)) return NULL;
-    return allocated(g, cudaMalloc(&p, n), p, "cudaMalloc") ? p : NULL;
+    cudaError_t r = cudaMalloc(&p, n); /* before p is passed on */
+    return allocated(g, r, p, "cudaMalloc");
 }
 void gpu_free(gpu *g, void *p)
 {

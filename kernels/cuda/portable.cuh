@@ -38,7 +38,8 @@
  *   cu_st16(p, v)                 16-byte store
  * cp.async (this thread's copies, global to shared; groups end at a commit)
  *   cu_cp_async16/8/4(dst, src)   16, 8, 4 bytes, aligned so
- *   cu_cp_async16_hint(d, s, pol) with an L2 policy
+ *                                 (without an L2 policy: ptxas 13.0 makes an illegal instruction of
+ *                                 one whose shared address has a part that is uniform)
  *   cu_cp_async16_z(d, s, on)     zeros when !on (src is then not read)
  *   cu_cp_commit()                ends a group
  *   cu_cp_wait<N>()               until all but the last N groups are here (for this thread)

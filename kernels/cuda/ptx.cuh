@@ -99,12 +99,6 @@ CU_FN void cu_cp_async16(void *dst, const void *src)
     asm volatile("cp.async.cg.shared.global [%0],[%1],16;" ::"r"(cu_saddr(dst)), "l"(src)
                  : "memory");
 }
-CU_FN void cu_cp_async16_hint(void *dst, const void *src, uint64_t policy)
-{
-    asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0],[%1],16,%2;" ::"r"(cu_saddr(dst)),
-                 "l"(src), "l"(policy)
-                 : "memory");
-}
 CU_FN void cu_cp_async16_z(void *dst, const void *src, bool on)
 {
     asm volatile("cp.async.cg.shared.global [%0],[%1],16,%2;" ::"r"(cu_saddr(dst)), "l"(src),

@@ -331,8 +331,9 @@ static bool fit(backend *be, cuda_sampler *s, call *c, tensor logits, const samp
     if (words < INT32_MAX / 2 && fit_upload(be, c, head_bytes(n) + words * sizeof(int32_t)) &&
         fit_vocab(be, s, logits.cols))
         return true;
-    k_fault(be, "sample", "out of memory for %d rows of %d logits with %zu words of lists", n,
-            logits.cols, words);
+    if (!gpu_error(cuda_of(be)->dev)) /* else that is the reason */
+        k_fault(be, "sample", "out of memory for %d rows of %d logits with %zu words of lists", n,
+                logits.cols, words);
     return false;
 }
 
@@ -348,8 +349,9 @@ void cuda_sampler_queue(backend *be, cuda_sampler *s, tensor logits, sample_row 
     size_t mask_words = ((size_t)p.longest + 31) / 32;
     if (!fit_shared(be, (void **)&s->masks, &s->masks_all, (size_t)p.n_masks * mask_words, 4) ||
         !fit_shared(be, (void **)&s->saved, &s->saved_all, p.n_saved, 4)) {
-        k_fault(be, "sample", "out of memory for %d masks and %zu saved logits", p.n_masks,
-                p.n_saved);
+        if (!gpu_error(cuda_of(be)->dev))
+            k_fault(be, "sample", "out of memory for %d masks and %zu saved logits", p.n_masks,
+                    p.n_saved);
         return;
     }
     c->n = n;

@@ -21,7 +21,6 @@ typedef struct {
     const uint8_t *from;
     char *to; /* first place */
     size_t stride;
-    uint64_t policy;
     int first, n, at;  /* units of the block; the first of the next run */
     int left;          /* of this run */
     bool on;           /* the warp has a group in this slab */
@@ -57,19 +56,17 @@ template <int F> CU_FN void skinny_fetch(const skinny_args &a, skinny_feed *f, i
 #pragma unroll
             for (int i = 0; i < 8; i++, from += 2 * pitch) {
                 int row = i * 2 + (lane >> 4);
-                cu_cp_async16_hint(to + row * 256 + (((lane & 15) ^ (row & 7)) * 16), from,
-                                   f->policy);
+                cu_cp_async16(to + row * 256 + (((lane & 15) ^ (row & 7)) * 16), from);
             }
         } else {
 #pragma unroll
             for (int i = 0; i < LINES; i++)
-                cu_cp_async16_hint(to + i * 512 + lane * 16, f->from + i * 512 + lane * 16,
-                                   f->policy);
+                cu_cp_async16(to + i * 512 + lane * 16, f->from + i * 512 + lane * 16);
 #pragma unroll
             for (int i = 0; i < TAIL; i += 512)
                 if (i + lane * 16 < TAIL)
-                    cu_cp_async16_hint(to + LINES * 512 + i + lane * 16,
-                                       f->from + LINES * 512 + i + lane * 16, f->policy);
+                    cu_cp_async16(to + LINES * 512 + i + lane * 16,
+                                  f->from + LINES * 512 + i + lane * 16);
         }
         f->from += f->stride;
     }
@@ -253,7 +250,6 @@ __global__ void __launch_bounds__(SKINNY_THREADS, 2) skinny_kernel(const skinny_
     skinny_walk k = {};
     k.feed.to = sh.ring;
     k.feed.stride = (size_t)a.groups * REC;
-    k.feed.policy = cu_policy_evict_first();
     k.feed.first = first;
     k.feed.n = n;
     k.feed.end = (unsigned)(places * REC);

@@ -6,6 +6,7 @@
 
 #include "kernels/cuda/linear.h"
 #include "kernels/formats.h"
+#include "tests/cuda/device.h"
 
 #include <check.h>
 #include <math.h>
@@ -131,17 +132,11 @@ static inline backend *open_device(bool invariant)
     err e = {};
     backend_options o = {};
     o.batch_invariant = invariant;
-    o.name = "cuda-emu";
+    o.name = DEVICE;
     backend *be = backend_open(&o, &e);
-    if (!be) {
-        o.name = "cuda";
-        be = backend_open(&o, &e);
-    }
-    if (!be) {
-        printf("skipped: %s\n", e.msg);
-        exit(77);
-    }
-    return be;
+    if (be) return be;
+    printf("skipped: %s\n", e.msg);
+    exit(77);
 }
 
 static inline weight upload(backend *be, const matrix *m, int n, weight_join join)

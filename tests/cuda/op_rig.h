@@ -6,6 +6,7 @@
 
 #include "kernels/cuda/portable.cuh"
 #include "kernels/formats.h"
+#include "tests/cuda/device.h"
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wmissing-field-initializers" /* C's rule: the rest is zero */
 #include "tests/ops_rig.h"
@@ -28,16 +29,13 @@ static inline uint64_t asked_order(void)
 
 static inline backend *open_device(void)
 {
-    static const char *const names[] = {"cuda-emu", "cuda"};
     err e = {};
-    for (const char *name : names) {
-        backend_options o = {};
-        o.name = name;
-        o.batch_invariant = true; /* needs no cuBLASLt */
-        o.scratch_bytes = 1 << 20;
-        backend *be = backend_open(&o, &e);
-        if (be) return be;
-    }
+    backend_options o = {};
+    o.name = DEVICE;
+    o.batch_invariant = true; /* needs no cuBLASLt */
+    o.scratch_bytes = 1 << 20;
+    backend *be = backend_open(&o, &e);
+    if (be) return be;
     printf("skipped: %s\n", e.msg);
     exit(77);
 }

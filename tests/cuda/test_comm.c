@@ -1,9 +1,10 @@
-/* test_comm.c - collectives on device memory, on the emulator: ranks as threads with a backend
+/* test_comm.c - collectives on device memory: ranks as threads with a backend
  * each, on one device and on several; the bits of comm_sum, rows and copies in their places, faults
  * that end everybody's waiting.  And what opening NCCL says where there is none. */
 #include "base/clock.h"
 #include "kernels/backend.h"
 #include "kernels/cuda/comm_device.h"
+#include "tests/cuda/device.h"
 
 #include <check.h>
 #include <pthread.h>
@@ -26,7 +27,7 @@ static void *member_main(void *arg)
 {
     member *m = arg;
     err e = {0};
-    const backend_options bo = {.name = "cuda-emu", .device = m->device};
+    const backend_options bo = {.name = DEVICE, .device = m->device};
     backend *be = backend_open(&bo, &e);
     ck_assert_msg(be != NULL, "%s", e.msg);
     comm *c = cuda_join(be, m->host, &e);
@@ -148,7 +149,8 @@ static void others(comm *c, backend *be)
 
 START_TEST(collectives)
 {
-    for (int spread = 0; spread < 2; spread++) {
+    /* On real devices of their own ranks meet in NCCL. */
+    for (int spread = 0; spread <= EMULATED; spread++) {
         run_ranks(_i, spread, FAR, sums);
         run_ranks(_i, spread, FAR, chains);
         run_ranks(_i, spread, FAR, others);
@@ -234,6 +236,7 @@ END_TEST
 
 int main(void)
 {
+    devices_or_skip(gpu_count);
     Suite *s = suite_create("cuda_comm");
     TCase *t = tcase_create("cuda_comm");
     tcase_set_timeout(t, 120);

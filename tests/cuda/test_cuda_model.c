@@ -1,10 +1,11 @@
-/* test_cuda_model.c - whole models on the CUDA back end (emulated) against the plain f32 one, in
+/* test_cuda_model.c - whole models on the CUDA back end against the plain f32 one, in
  * every format; eager, recorded and overlapped passes by memcmp; the rule of bits in
  * --batch-invariant. */
 #include "base/log.h"
 #include "engine/engine_open.h"
 #include "kernels/cuda/own.h"
 #include "kernels/formats.h"
+#include "tests/cuda/device.h"
 #include "tests/model_rig.h"
 #include "tests/quick.h"
 
@@ -14,9 +15,9 @@ static const char *const tiny[] = {"qwen2-gqa7", "qwen2-untied", "qwen3", "qwen3
                                    "qwen2-tie-differs"};
 enum { N_TINY = sizeof tiny / sizeof *tiny };
 
-static const backend_options plain = {.name = "ref"}, cuda = {.name = "cuda-emu"},
-                             eager = {.name = "cuda-emu", .no_graphs = true},
-                             invariant = {.name = "cuda-emu", .batch_invariant = true};
+static const backend_options plain = {.name = "ref"}, cuda = {.name = DEVICE},
+                             eager = {.name = DEVICE, .no_graphs = true},
+                             invariant = {.name = DEVICE, .batch_invariant = true};
 
 static void pseudo_random(int32_t *tok, int n, int vocab, uint32_t seed)
 {
@@ -29,7 +30,9 @@ static void pseudo_random(int32_t *tok, int n, int vocab, uint32_t seed)
 /* ---- against f32 -----------------------------------------------------------------------------
  * The bound is what rounding alone costs: a third machine is the plain one with the output of every
  * op rounded to bf16.  The back end may be off by twice the worst of that machine's rows, no more
- * (the two round different sums, so their errors are alike in size and not in sign). */
+ * (the two round different sums, so their errors are alike in size and not in sign), on a device,
+ * whose tensor cores cut sums off, by a little more (2.01 was seen on an H100). */
+static const double WORSE = EMULATED ? 2 : 2.5;
 
 static backend_ops plain_ops; /* ref's own, below the rounding */
 static int logit_cols;        /* f32 on every machine: not rounded */
@@ -141,7 +144,7 @@ static void check_agreement(const char *what, rig *got, rig *want, rig *rounded,
     float *y = run(want, tok, n_prompt, n), *x = run(got, tok, n_prompt, n);
     make_rounding(rounded);
     float *z = run(rounded, tok, n_prompt, n);
-    double bound = 2 * worst_row(z, y, n, want->vocab), bad = worst_row(x, y, n, want->vocab);
+    double bound = WORSE * worst_row(z, y, n, want->vocab), bad = worst_row(x, y, n, want->vocab);
     ck_assert_msg(bad <= bound, "%s: logits differ by %g, bound %g", what, bad, bound);
     ck_assert_msg(bound < 0.1, "%s: rounding alone changes logits by %g", what, bound);
     for (int i = 0; i < n; i++) {
@@ -394,6 +397,7 @@ END_TEST
 
 int main(void)
 {
+    devices_or_skip(gpu_count);
     Suite *s = suite_create("models on cuda");
     TCase *t = tcase_create("models on cuda");
     tcase_set_timeout(t, 120);

@@ -1,7 +1,9 @@
-/* test_cuda_tp.c - several ranks on the CUDA back end (emulated): shares of embedding, layers and
+/* test_cuda_tp.c - several ranks on the CUDA back end: shares of embedding, layers and
  * head on device memory, sums in bf16 through the ranks' comm, drawn ids shared between devices. */
 #include "engine/engine_impl.h"
+#include "kernels/cuda/gpu.h"
 #include "tests/client.h"
+#include "tests/cuda/device.h"
 #include "tests/tp_rig.h"
 
 #define DATA "tests/data/models/"
@@ -37,8 +39,7 @@ START_TEST(logits)
     char path[PATH_MAX];
     int32_t tok[N];
     int world = cases[_i].world;
-    const backend_options plain = {.name = "ref"},
-                          cuda = {.name = "cuda-emu", .batch_invariant = true};
+    const backend_options plain = {.name = "ref"}, cuda = {.name = DEVICE, .batch_invariant = true};
     snprintf(path, sizeof path, DATA "%s", cases[_i].name);
     rig r = rig_open(path, &plain, KV_F32, 64), one = rig_open(path, &cuda, KV_BF16, 64),
         g = tp_open(path, &cuda, KV_BF16, 64, world);
@@ -72,7 +73,7 @@ START_TEST(engine_repeats)
     for (int k = 0; k < 2; k++) {
         err e = {0};
         engine_options o = {.model_path = "models/demo",
-                            .device = "cuda-emu",
+                            .device = devices_or_skip(gpu_count) < 2 ? DEVICE ":0" : DEVICE,
                             .kv_dtype = "auto",
                             .tensor_parallel = 2,
                             .max_model_len = 128,
@@ -110,6 +111,7 @@ END_TEST
 
 int main(void)
 {
+    devices_or_skip(gpu_count);
     Suite *s = suite_create("cuda_tp");
     TCase *t = tcase_create("cuda_tp");
     tcase_set_timeout(t, 120);

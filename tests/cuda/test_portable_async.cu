@@ -153,8 +153,7 @@ __global__ void copies_kernel(uint32_t *o, const uint32_t *src)
 {
     CU_DYN_SMEM(uint32_t, s);
     int l = (int)threadIdx.x;
-    uint64_t policy = cu_policy_evict_first();
-    cu_cp_async16_hint(s + l * 4, src + l * 4, policy);
+    cu_cp_async16(s + l * 4, src + l * 4);
     cu_cp_commit();
     cu_cp_async16_z(s + 128 + l * 4, src + l * 4, l & 1);
     cu_cp_async8(s + 256 + l * 2, src + l * 2);

@@ -52,6 +52,8 @@ static stand stand_new(bench *b, heads_of h, int max_tok, int max_seqs, int max_
     s.o = {need(b, rows * (size_t)(h.heads * h.dim) * 2), max_tok, h.heads * h.dim, h.heads * h.dim,
            ACT_BF16};
     s.cs = {need(b, rows * (size_t)h.dim * 4), max_tok, h.dim, h.dim, ACT_F32};
+    bench_noise(b, s.kv.data, s.kv_bytes / 2);
+    bench_noise(b, s.qkv.ptr, rows * (size_t)cols);
     float freq[64];
     for (int i = 0; i < h.dim / 2; i++) freq[i] = powf(1e6f, -2.0f * (float)i / (float)h.dim);
     if (k_upload_vec(b->be, &s.freq, freq, h.dim / 2, &e)) {
@@ -155,10 +157,11 @@ static void prefill(bench *b, heads_of h)
     stand_free(&s);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     bench b = bench_open("attention");
     for (const heads_of &h : models) {
+        if (!bench_wants(argc > 1 ? argv[1] : "", h.name)) continue;
         decode(&b, h);
         prefill(&b, h);
     }

@@ -2,7 +2,8 @@
 """Whole models with made-up weights through `quern bench`, against what the device cannot beat:
 a decode step reads all weights and the context's keys and values once, and multiplies; a prefill multiplies.
 
-usage: tests/gpu/models.py QUERN [--small]     --small: the smallest shape on the emulator, few tokens
+usage: tests/gpu/models.py QUERN [--small] [NAME[:KIND[,KIND]] ...]
+  --small: the smallest shape on the emulator, few tokens;  Qwen2.5-7B:BF16,Q4_K: that model in those types only
 GBS (reads) and TFLOPS (bf16) in the environment say what to count on, as measured by the part "roofs"; else the
 data sheet's.
 Prints a line a run; a model that does not fit is said so.  Exits 1 if a run fails for another reason."""
@@ -15,7 +16,7 @@ MODELS = [(os.path.join(HERE, "configs", "Qwen2.5-7B"), ["BF16", "Q8_0", "Q4_K"]
           (os.path.join(LARGE, "Qwen2.5-72B"), ["Q8_0", "Q4_K"])]
 BITS = {"BF16": 16, "F16": 16, "Q8_0": 8.5, "Q4_K": 4.5, "Q6_K": 6.5625, "Q4_0": 4.5}
 SHEETS = [("H200", 4800, 989), ("H100", 3350, 989), ("A100", 2039, 312), ("4090", 1008, 165), ("B200", 8000, 2250)]
-DECODE, PREFILL, CTX = [1, 8, 32, 64], [512, 2048, 8192], 1024
+DECODE, PREFILL, CTX = [1, 8, 32, 128], [512, 2048, 8192], 1024
 SMALL = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4,
          "num_key_value_heads": 2, "vocab_size": 1024, "max_window_layers": 2}
 
@@ -90,13 +91,25 @@ def check_self():
     assert abs(prefill_floor(c, 8192, 989) * 1e3 - 122) < 2
 
 
+def chosen(words):
+    """MODELS, or what of them the words name."""
+    if not words:
+        return MODELS
+    folders = {os.path.basename(folder): (folder, kinds) for folder, kinds in MODELS}
+    out = []
+    for word in words:
+        name, _, kinds = word.partition(":")
+        out.append((folders[name][0], kinds.split(",") if kinds else folders[name][1]))
+    return out
+
+
 def main():
     check_self()
     quern, small = sys.argv[1], "--small" in sys.argv
     print("\n== whole models, made-up weights")
     if not small:
         ok = [run(quern, folder, kind, DECODE, PREFILL, CTX, ["--device", "cuda"])
-              for folder, kinds in MODELS for kind in kinds]
+              for folder, kinds in chosen(sys.argv[2:]) for kind in kinds]
         return 0 if all(ok) else 1
     with tempfile.TemporaryDirectory() as folder:
         with open(os.path.join(MODELS[0][0], "config.json"), encoding="utf-8") as f:
