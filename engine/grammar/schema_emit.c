@@ -86,15 +86,7 @@ static void collect(object_plan *o)
     schema_compiler *c = o->c;
     for (uint32_t i = 0; i < o->n && !c->rc; i++) {
         const json *s = o->v[i].s, *p, *q;
-        if (o->v[i].kind != M_BASE) {
-            bool needed = o->v[i].kind == M_REQUIRE || o->v[i].kind == M_PROP_NOT;
-            const char *k;
-            size_t k_len;
-            if (!needed && o->v[i].kind != M_FORBID) continue;
-            schema_name(&o->v[i], &k, &k_len);
-            add_name(o, k, k_len, needed);
-            continue;
-        }
+        if (o->v[i].kind != M_BASE) continue;
         p = object_of(c, s, "properties");
         for (q = p ? p->child : NULL; q; q = q->next) add_name(o, q->key, q->n_key, false);
         p = object_of(c, s, "patternProperties");
@@ -102,6 +94,15 @@ static void collect(object_plan *o)
             pattern x = {q, schema_pattern(c, s, "patternProperties", q->key, q->n_key)};
             VEC_PUSH(&c->g->r.status, o->patterns, x);
         }
+    }
+    /* Names that only a condition speaks of stand behind those that `properties` orders. */
+    for (uint32_t i = 0; i < o->n && !c->rc; i++) {
+        bool needed = o->v[i].kind == M_REQUIRE || o->v[i].kind == M_PROP_NOT;
+        const char *k;
+        size_t k_len;
+        if (!needed && o->v[i].kind != M_FORBID) continue;
+        schema_name(&o->v[i], &k, &k_len);
+        add_name(o, k, k_len, needed);
     }
     for (uint32_t i = 0; i < o->n && !c->rc; i++) {
         const json *req = o->v[i].kind == M_BASE ? json_get(o->v[i].s, "required") : NULL;
