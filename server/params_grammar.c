@@ -72,6 +72,7 @@ static void check_value(reader *r, const char *path, grammar_kind kind, const js
                         json_type_name(v));
         break;
     case GRAMMAR_REGEX:
+    case GRAMMAR_GBNF:
         if (v->type != JSON_STRING)
             reader_fail(r, "invalid_type", path, "'%s' must be a string, got %s", path,
                         json_type_name(v));

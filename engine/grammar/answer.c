@@ -4,6 +4,7 @@
  * Owns nothing.  Refuses by code and message.  Thread: one compile, one thread. */
 #include "engine/grammar/answer.h"
 #include "engine/grammar/ecma.h"
+#include "engine/grammar/gbnf.h"
 #include "engine/grammar/schema.h"
 
 enum { SPACE_AFTER_THOUGHT = 4 };
@@ -70,6 +71,7 @@ static int build_body(gram *g, const grammar_spec *s, rx guard, grammar_error *w
     }
     case GRAMMAR_REGEX: return compile_regex(g, s, why, root);
     case GRAMMAR_CHOICE: return compile_choice(g, s, why, root);
+    case GRAMMAR_GBNF: return gbnf_compile(g, s, why, root);
     }
     return err_set(&why->e, ERR_INVALID, "unknown kind of grammar");
 }

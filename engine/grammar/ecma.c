@@ -107,9 +107,14 @@ static int by_lo(const void *a, const void *b)
     return (x->lo > y->lo) - (x->lo < y->lo);
 }
 
+static void set_put(rx_arena *r, code_set *c, uint32_t lo, uint32_t hi)
+{
+    VEC_PUSH(&r->status, *c, (code_range){lo, hi});
+}
+
 static void set_add(parser *p, code_set *c, uint32_t lo, uint32_t hi)
 {
-    VEC_PUSH(&p->r->status, *c, (code_range){lo, hi});
+    set_put(p->r, c, lo, hi);
 }
 
 static void set_sort(code_set *c)
@@ -124,18 +129,42 @@ static void set_sort(code_set *c)
     c->n = k + 1;
 }
 
+/* What c, sorted, has not. */
+static void gaps(rx_arena *r, const code_set *c, code_set *out)
+{
+    uint32_t at = 0;
+    for (uint32_t i = 0; i < c->n; i++) {
+        if (c->p[i].lo > at) set_put(r, out, at, c->p[i].lo - 1);
+        at = c->p[i].hi + 1;
+    }
+    if (at <= MAX_CODE) set_put(r, out, at, MAX_CODE);
+}
+
 static void set_negate(parser *p, code_set *c)
 {
     code_set o = {0};
-    uint32_t at = 0;
     set_sort(c);
-    for (uint32_t i = 0; i < c->n; i++) {
-        if (c->p[i].lo > at) set_add(p, &o, at, c->p[i].lo - 1);
-        at = c->p[i].hi + 1;
-    }
-    if (at <= MAX_CODE) set_add(p, &o, at, MAX_CODE);
+    gaps(p->r, c, &o);
     free(c->p);
     *c = o;
+}
+
+static rx raw_class(rx_arena *r, const code_set *c)
+{
+    rx e = R_NONE;
+    for (uint32_t i = 0; i < c->n; i++) e = rx_alt2(r, e, ecma_utf8(r, c->p[i].lo, c->p[i].hi));
+    return e;
+}
+
+rx ecma_raw_class(rx_arena *r, code_range *v, uint32_t n, bool negated)
+{
+    code_set c = {.p = v, .n = n, .cap = n}, o = {0};
+    set_sort(&c);
+    if (!negated) return raw_class(r, &c);
+    gaps(r, &c, &o);
+    rx e = raw_class(r, &o);
+    free(o.p);
+    return e;
 }
 
 static bool class_escape(parser *p, char k, code_set *c)
@@ -336,9 +365,7 @@ static rx single(parser *p)
     }
     if (!p->why && !p->r->status) {
         if (p->mode == ECMA_JSON) e = ecma_json_class(p->r, c.p, c.n);
-        else
-            for (uint32_t i = 0; i < c.n; i++)
-                e = rx_alt2(p->r, e, ecma_utf8(p->r, c.p[i].lo, c.p[i].hi));
+        else e = raw_class(p->r, &c);
     }
     free(c.p);
     return e;

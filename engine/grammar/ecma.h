@@ -13,6 +13,8 @@ typedef struct {
 
 /* Code points as UTF-8; as they stand in a JSON string, one spelling each. */
 rx ecma_utf8(rx_arena *r, uint32_t lo, uint32_t hi);
+/* Plain text: one character of v[n] (sorted in place), or none of them. */
+rx ecma_raw_class(rx_arena *r, code_range *v, uint32_t n, bool negated);
 rx ecma_json_class(rx_arena *r, const code_range *c, uint32_t n);
 
 typedef enum {

@@ -236,16 +236,42 @@ static bool prune(gram *g, uint32_t root)
 /* ---- the order of rules ---- */
 typedef VEC(uint32_t) id_list;
 
+/* Which nodes match the empty text; NULL without memory. */
+static uint8_t *find_empty(gram *g)
+{
+    uint8_t *empty = calloc(g->nodes.n, 1);
+    bool changed = empty;
+    while (changed) {
+        changed = false;
+        for (uint32_t i = 0; i < g->nodes.n; i++) {
+            const gnode *n = &g->nodes.p[i];
+            uint32_t k = 0;
+            if (empty[i]) continue;
+            if (n->kind == G_TERM) empty[i] = g->r.nodes.p[n->a].nullable;
+            if (n->kind == G_RULE) empty[i] = empty[g->rules.p[n->a]];
+            if (n->kind == G_SEQ) {
+                while (k < n->b && empty[g->kids.p[n->a + k]]) k++;
+                empty[i] = k == n->b;
+            }
+            for (; n->kind == G_ALT && k < n->b; k++) empty[i] |= empty[g->kids.p[n->a + k]];
+            changed |= empty[i];
+        }
+    }
+    return empty;
+}
+
 /* Rules that a node may call before it has eaten a byte. */
-static void left_calls(gram *g, uint32_t node, id_list *st, id_list *out)
+static void left_calls(gram *g, const uint8_t *empty, uint32_t node, id_list *st, id_list *out)
 {
     out->n = st->n = 0;
     VEC_PUSH(&g->r.status, *st, node);
     while (st->n && !g->r.status) {
         gnode x = g->nodes.p[st->p[--st->n]];
         if (x.kind == G_RULE) VEC_PUSH(&g->r.status, *out, x.a);
-        if (x.kind == G_SEQ) /* a later part may follow an empty one: all count, to be safe */
-            VEC_PUSH(&g->r.status, *st, g->kids.p[x.a]);
+        for (uint32_t i = 0; x.kind == G_SEQ && i < x.b; i++) {
+            VEC_PUSH(&g->r.status, *st, g->kids.p[x.a + i]);
+            if (!empty[g->kids.p[x.a + i]]) break;
+        }
         for (uint32_t i = 0; x.kind == G_ALT && i < x.b; i++)
             VEC_PUSH(&g->r.status, *st, g->kids.p[x.a + i]);
     }
@@ -256,10 +282,11 @@ static int rank_rules(gram *g)
     uint32_t n = g->rules.n, head = 0;
     id_list st = {0}, out = {0}, queue = {0};
     uint32_t *calls = calloc(n, sizeof *calls);
-    if (!calls) g->r.status = ERR_NOMEM;
+    uint8_t *empty = find_empty(g);
+    if (!calls || !empty) g->r.status = ERR_NOMEM;
     for (uint32_t i = 0; i < n && !g->r.status; i++) {
         VEC_PUSH(&g->r.status, g->rank, 0);
-        left_calls(g, g->rules.p[i], &st, &out);
+        left_calls(g, empty, g->rules.p[i], &st, &out);
         for (uint32_t j = 0; j < out.n; j++) calls[out.p[j]]++;
     }
     for (uint32_t i = 0; i < n && !g->r.status; i++)
@@ -267,12 +294,13 @@ static int rank_rules(gram *g)
     for (; head < queue.n && !g->r.status; head++) {
         uint32_t i = queue.p[head];
         g->rank.p[i] = head;
-        left_calls(g, g->rules.p[i], &st, &out);
+        left_calls(g, empty, g->rules.p[i], &st, &out);
         for (uint32_t j = 0; j < out.n; j++)
             if (!--calls[out.p[j]]) VEC_PUSH(&g->r.status, queue, out.p[j]);
     }
     bool cycle = !g->r.status && head < n;
     free(calls);
+    free(empty);
     free(st.p);
     free(out.p);
     free(queue.p);

@@ -1,4 +1,5 @@
-/* grammar.h - texts that keep to a JSON Schema, a regular expression or a list of choices.
+/* grammar.h - texts that keep to a JSON Schema, a regular expression, a list of choices or a GBNF
+ * grammar.
  * A grammar is compiled once, exactly or not at all: what cannot be enforced is refused with a
  * code, the keyword and its JSON pointer; nothing is ever left out in silence.  The compiled
  * grammar is a scannerless automaton over bytes that is built while it is used. Refuses what API.md
@@ -8,17 +9,25 @@
 
 #include "base/err.h"
 #include "engine/text/calls.h"
+#include "engine/text/tokenizer.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 
-typedef enum { GRAMMAR_SCHEMA, GRAMMAR_JSON_OBJECT, GRAMMAR_REGEX, GRAMMAR_CHOICE } grammar_kind;
+typedef enum {
+    GRAMMAR_SCHEMA,
+    GRAMMAR_JSON_OBJECT,
+    GRAMMAR_REGEX,
+    GRAMMAR_CHOICE,
+    GRAMMAR_GBNF
+} grammar_kind;
 
 typedef struct {
     grammar_kind kind;
-    const char
-        *text; /* [n] SCHEMA: its JSON; REGEX: the pattern, which the whole text must match */
+    const char *text; /* [n] SCHEMA: its JSON; REGEX: the pattern, which the whole text must match;
+                         GBNF: rules as llama.cpp writes them */
     size_t n;
+    const tokenizer *tok;       /* GBNF: whose tokens it may name; NULL: none */
     const char *const *choices; /* [n_choices] CHOICE */
     size_t n_choices;
     bool free_order; /* keys in any order (objects of at most 64 names), not as the schema has them
