@@ -1,8 +1,6 @@
 /* log.c - owns the two log settings; see log.h.  Any thread after log_init. */
 #include "base/log.h"
 
-#include "base/buf.h"
-
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -24,17 +22,13 @@ bool log_enabled(log_level level)
     return level >= min_level;
 }
 
-void log_at(log_level level, const char *fmt, ...)
+bool log_is_json(void)
 {
-    if (!log_enabled(level)) return;
-    char text[2048];
-    va_list ap;
-    va_start(ap, fmt);
-    int n = vsnprintf(text, sizeof text, fmt, ap);
-    va_end(ap);
-    if (n < 0) return;
-    if ((size_t)n >= sizeof text) n = (int)sizeof text - 1;
+    return as_json;
+}
 
+static void write_line(log_level level, const char *text, size_t n, const buf *members)
+{
     struct timespec ts;
     struct tm tm;
     char stamp[32];
@@ -46,15 +40,35 @@ void log_at(log_level level, const char *fmt, ...)
     if (as_json) {
         buf_printf(&b, "{\"time\":\"%s.%03ldZ\",\"level\":\"%s\",\"msg\":", stamp,
                    ts.tv_nsec / 1000000, level_name[level]);
-        buf_put_json(&b, text, (size_t)n);
+        buf_put_json(&b, text, n);
+        if (members) buf_put(&b, members->v, members->len);
         buf_puts(&b, "}\n");
     } else {
-        if (level == LOG_INFO) buf_printf(&b, "%.*s\n", n, text);
-        else buf_printf(&b, "%s: %.*s\n", level_name[level], n, text);
+        if (level == LOG_INFO) buf_printf(&b, "%.*s\n", (int)n, text);
+        else buf_printf(&b, "%s: %.*s\n", level_name[level], (int)n, text);
     }
     if (buf_ok(&b)) {
         ssize_t w = write(STDERR_FILENO, b.v, b.len);
         (void)w; /* nowhere to report a log that cannot be written */
     }
     buf_clear(&b);
+}
+
+void log_members(log_level level, const char *msg, const buf *members)
+{
+    if (log_enabled(level)) write_line(level, msg, strlen(msg), members);
+}
+
+void log_at(log_level level, const char *fmt, ...)
+{
+    if (!log_enabled(level)) return;
+    char text[2048];
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    if (n < 0) return;
+    if ((size_t)n >= sizeof text) n = (int)sizeof text - 1;
+
+    write_line(level, text, (size_t)n, NULL);
 }

@@ -3,6 +3,8 @@
 #ifndef QUERN_BASE_LOG_H
 #define QUERN_BASE_LOG_H
 
+#include "base/buf.h"
+
 #include <stdbool.h>
 
 typedef enum { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR } log_level;
@@ -11,6 +13,9 @@ typedef enum { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR } log_level;
 void log_init(log_level min, bool json);
 void log_at(log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 bool log_enabled(log_level level);
+bool log_is_json(void);
+/* A line of the JSON format with further members: ,"name":value ... */
+void log_members(log_level level, const char *msg, const buf *members);
 
 #define log_debug(...) log_at(LOG_DEBUG, __VA_ARGS__)
 #define log_info(...) log_at(LOG_INFO, __VA_ARGS__)

@@ -7,7 +7,6 @@
 
 #include "base/dtype.h"
 #include "base/json.h"
-#include "base/log.h"
 #include "config/device.h"
 #include "config/options_table.h"
 
@@ -279,6 +278,13 @@ static int apply_defaults(const setter *s)
     return rc;
 }
 
+static int warn_unknown(const setter *s, const char *shown)
+{
+    char text[NAME_CAP + 48];
+    snprintf(text, sizeof text, "environment: %s names no option", shown);
+    return list_push(s, &s->o->warnings, text, strlen(text));
+}
+
 static int apply_env(const setter *s)
 {
     static const char head[] = "QUERN_";
@@ -297,8 +303,8 @@ static int apply_env(const setter *s)
         } else if (unknown(s, shown, name) == ERR_UNSUPPORTED) {
             rc = ERR_UNSUPPORTED;
         } else { /* the prefix is not ours alone: other programs may use it too */
-            log_warn("environment: %s names no option", shown);
             *s->e = (err){0};
+            rc = warn_unknown(s, shown);
         }
         if (rc) return rc;
     }
@@ -472,6 +478,7 @@ void options_free(options *o)
             free(*(char **)field_of(o, r));
     }
     list_clear(&o->args);
+    list_clear(&o->warnings);
     *o = (options){0};
 }
 

@@ -50,6 +50,7 @@ typedef struct {
     int64_t port, max_conn;
     str_list api_key; /* one a use: a key may hold commas */
     char *api_key_file;
+    int64_t key_max_concurrent, key_rpm, key_tpm; /* of each key; 0 = no limit */
     bool open_metrics;
     str_list allowed_hosts;
     char *cors_origins; /* NULL = the loopback set */
@@ -83,6 +84,7 @@ typedef struct {
     char *prompt;                     /* chat: one question, no terminal */
     bool no_think;                    /* chat */
     str_list args;                    /* positional arguments after the first */
+    str_list warnings;                /* for the log, once its format is known */
     bool help;
 } options;
 

@@ -84,6 +84,12 @@ const option_row option_rows[] = {
      .help = "key that clients must send (may be given more than once); none: open"},
     {"api-key-file", {0}, OPT_STR, AT(api_key_file), .commands = CMD_SERVE, .group = "Server", .arg = "FILE",
      .help = "keys, one a line, optionally 'name:key'; '#' comments; read again on SIGHUP"},
+    {"key-max-concurrent", {0}, OPT_INT, AT(key_max_concurrent), "0", .lo = 0, .hi = 1e6, .commands = CMD_SERVE, .group = "Server", .arg = "N",
+     .help = "requests of one API key at a time; beyond it the answer is 429 (0: no limit)"},
+    {"key-rpm", {0}, OPT_INT, AT(key_rpm), "0", .lo = 0, .hi = MANY, .commands = CMD_SERVE, .group = "Server", .arg = "N",
+     .help = "requests of one API key in any minute (0: no limit)"},
+    {"key-tpm", {0}, OPT_INT, AT(key_tpm), "0", .lo = 0, .hi = MANY, .commands = CMD_SERVE, .group = "Server", .arg = "N",
+     .help = "tokens, of prompts and answers, of one API key in any minute: when they are used up its next request is refused (0: no limit)"},
     {"open-metrics", {0}, OPT_BOOL, AT(open_metrics), .commands = CMD_SERVE, .group = "Server", .help = "/metrics needs no key"},
     {"allowed-hosts", {0}, OPT_LIST, AT(allowed_hosts), .commands = CMD_SERVE, .group = "Server", .arg = "A,B",
      .help = "host names accepted besides local ones; also turns the check on when keys are set"},
@@ -166,9 +172,6 @@ const option_later option_laters[] = {
     {"media-allow", "image, audio and video input"},
     {"media-path", "image, audio and video input"},
     {"embeddings", "embeddings"},
-    {"key-max-concurrent", "limits per key"},
-    {"key-rpm", "limits per key"},
-    {"key-tpm", "limits per key"},
     {"tool-format", "tool calls"},
 };
 const int option_n_laters = sizeof option_laters / sizeof option_laters[0];

@@ -236,12 +236,14 @@ int cmd_serve(const options *o)
     sigaddset(&set, SIGUSR1);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
 
-    gate_options go = {.key = o->api_key.v,
-                       .n_key = o->api_key.n,
-                       .key_file = o->api_key_file,
-                       .allowed_host = o->allowed_hosts.v,
-                       .n_allowed_host = o->allowed_hosts.n,
-                       .cors = o->cors_origins};
+    gate_options go = {
+        .key = o->api_key.v,
+        .n_key = o->api_key.n,
+        .key_file = o->api_key_file,
+        .allowed_host = o->allowed_hosts.v,
+        .n_allowed_host = o->allowed_hosts.n,
+        .cors = o->cors_origins,
+        .limits = {.max_concurrent = o->key_max_concurrent, .rpm = o->key_rpm, .tpm = o->key_tpm}};
     http_options ho = {.host = o->host,
                        .port = (int)o->port,
                        .max_body = o->max_body,

@@ -1,112 +1,34 @@
-/* gate.c - framing, Host, Origin and key checks; see gate.h.  Owns the key digests.
- * Thread: any; the key table is guarded by its lock. */
+/* gate.c - framing, Host, Origin and key checks; see gate.h.  Owns the keys.  Thread: any. */
 #include "server/gate.h"
 
-#include "base/file.h"
 #include "base/utf8.h"
 
 #include <ctype.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/random.h>
 #include <unistd.h>
-#include <xxhash.h>
-
-enum { MAX_KEYS = 4096 };
-
-/* A key is compared as a 256-bit digest so that time does not depend on where it differs. */
-typedef struct {
-    uint64_t d[4];
-} digest;
 
 struct gate {
-    pthread_rwlock_t mu; /* guards key, n_key */
-    digest *key;         /* [n_key] */
-    int n_key;
-    uint64_t secret; /* seed of the digests, random per process */
-    char **fixed;    /* [n_fixed] keys of the command line, owned */
-    int n_fixed;
-    char *key_file;
+    keys *keys;
     char **host; /* [n_host] --allowed-hosts */
     int n_host;
     char own_name[256];
     char *cors; /* NULL = default set */
 };
 
-/* ---- keys ------------------------------------------------------------------------------------ */
-
-static digest digest_of(const gate *g, const char *s, size_t n)
-{
-    digest d;
-    for (uint64_t i = 0; i < 4; i++) d.d[i] = XXH3_64bits_withSeed(s, n, g->secret + i);
-    return d;
-}
-
-static int add_key(const gate *g, digest **v, int *n, const char *s, size_t len, err *e)
-{
-    if (*n >= MAX_KEYS) return err_set(e, ERR_LIMIT, "more than %d API keys", MAX_KEYS);
-    digest *grown = realloc(*v, sizeof **v * (size_t)(*n + 1));
-    if (!grown) return err_set(e, ERR_NOMEM, "out of memory reading the API keys");
-    *v = grown;
-    grown[(*n)++] = digest_of(g, s, len);
-    return 0;
-}
-
-/* One key a line; '#' comments; "name:" in front is for people. */
-static int read_key_file(const gate *g, digest **v, int *n, err *e)
-{
-    buf text = {0};
-    int rc = file_read(g->key_file, 1 << 20, &text, e);
-    if (rc) {
-        buf_clear(&text);
-        return err_prefix(e, "--api-key-file");
-    }
-    int found = 0;
-    for (char *line = text.v, *next; line && *line && !rc; line = next) {
-        next = strchr(line, '\n');
-        if (next) *next++ = 0;
-        char *end = line + strlen(line);
-        while (end > line && isspace((unsigned char)end[-1])) *--end = 0;
-        while (isspace((unsigned char)*line)) line++;
-        if (!*line || *line == '#') continue;
-        char *colon = strchr(line, ':');
-        const char *key = colon ? colon + 1 : line;
-        while (*key == ' ') key++;
-        if (!*key) rc = err_set(e, ERR_INVALID, "--api-key-file: a line holds a name but no key");
-        else rc = add_key(g, v, n, key, strlen(key), e), found++;
-    }
-    if (!rc && !found)
-        rc = err_set(e, ERR_INVALID, "--api-key-file '%s' holds no key", g->key_file);
-    buf_clear(&text);
-    return rc;
-}
+/* ---- opening --------------------------------------------------------------------------------- */
 
 int gate_reload_keys(gate *g, err *e)
 {
-    digest *v = NULL;
-    int n = 0, rc = 0;
-    for (int i = 0; i < g->n_fixed && !rc; i++)
-        rc = add_key(g, &v, &n, g->fixed[i], strlen(g->fixed[i]), e);
-    if (!rc && g->key_file) rc = read_key_file(g, &v, &n, e);
-    if (rc) {
-        free(v);
-        return rc;
-    }
-    pthread_rwlock_wrlock(&g->mu);
-    digest *old = g->key;
-    g->key = v;
-    g->n_key = n;
-    pthread_rwlock_unlock(&g->mu);
-    free(old);
-    return 0;
+    return keys_reload(g->keys, e);
 }
 
 bool gate_has_keys(const gate *g)
 {
-    return g->n_fixed || g->key_file;
+    return keys_any(g->keys);
 }
 
 static char **copy_list(char *const *v, int n)
@@ -131,24 +53,11 @@ gate *gate_new(const gate_options *o, err *e)
 {
     gate *g = calloc(1, sizeof *g);
     if (!g) goto oom;
-    pthread_rwlock_init(&g->mu, NULL);
-    if (getrandom(&g->secret, sizeof g->secret, 0) != sizeof g->secret) {
-        err_set(e, ERR_IO, "the system gives no random bytes");
-        goto fail;
-    }
-    if (!(g->fixed = copy_list(o->key, o->n_key))) goto oom;
-    g->n_fixed = o->n_key;
     if (!(g->host = copy_list(o->allowed_host, o->n_allowed_host))) goto oom;
     g->n_host = o->n_allowed_host;
-    if (o->key_file && !(g->key_file = strdup(o->key_file))) goto oom;
     if (o->cors && !(g->cors = strdup(o->cors))) goto oom;
     if (gethostname(g->own_name, sizeof g->own_name - 1)) g->own_name[0] = 0;
-    for (int i = 0; i < o->n_key; i++)
-        if (!*o->key[i]) {
-            err_set(e, ERR_INVALID, "--api-key must not be empty");
-            goto fail;
-        }
-    if (gate_reload_keys(g, e)) goto fail;
+    if (!(g->keys = keys_new(o->key, o->n_key, o->key_file, &o->limits, e))) goto fail;
     return g;
 oom:
     err_set(e, ERR_NOMEM, "out of memory");
@@ -160,12 +69,9 @@ fail:
 void gate_free(gate *g)
 {
     if (!g) return;
-    free_list(g->fixed, g->n_fixed);
     free_list(g->host, g->n_host);
-    free(g->key_file);
     free(g->cors);
-    free(g->key);
-    pthread_rwlock_destroy(&g->mu);
+    keys_free(g->keys);
     free(g);
 }
 
@@ -176,11 +82,10 @@ const gate_field *gate_find(const gate_request *r, const char *name)
     return NULL;
 }
 
-void gate_key(const gate *g, const gate_request *r, uint64_t *hash, gate_fault *f)
+void gate_key(const gate *g, const gate_request *r, key_ref **key, gate_fault *f)
 {
-    *hash = 0;
+    *key = NULL;
     if (!gate_has_keys(g)) return;
-    bool ok = false;
     for (size_t i = 0; i < r->n_field; i++) {
         const gate_field *h = &r->field[i];
         const char *v = h->value;
@@ -191,25 +96,30 @@ void gate_key(const gate *g, const gate_request *r, uint64_t *hash, gate_fault *
         } else if (strcasecmp(h->name, "x-api-key")) {
             continue;
         }
-        digest d = digest_of(g, v, strlen(v));
-        pthread_rwlock_rdlock((pthread_rwlock_t *)&g->mu);
-        uint64_t hit = 0;
-        for (int k = 0; k < g->n_key; k++) {
-            uint64_t diff = 0;
-            for (int j = 0; j < 4; j++) diff |= d.d[j] ^ g->key[k].d[j];
-            hit |= (uint64_t)(diff == 0);
-        }
-        pthread_rwlock_unlock((pthread_rwlock_t *)&g->mu);
-        if (hit) {
-            ok = true;
-            *hash = d.d[0] | 1;
-        }
+        key_ref *hit = keys_find(g->keys, v, strlen(v));
+        if (hit && *key) key_put(hit);
+        else if (hit) *key = hit;
     }
-    if (ok) return;
+    if (*key) return;
     f->status = 401;
     f->type = "authentication_error";
     f->code = "invalid_api_key";
     snprintf(f->msg, sizeof f->msg, "missing or invalid API key");
+}
+
+void gate_limit(key_ref *key, int64_t now_us, int *retry_s, gate_fault *f)
+{
+    key_refusal why;
+    if (!key || key_enter(key, now_us, &why)) return;
+    *retry_s = why.retry_s;
+    f->status = 429;
+    f->type = "rate_limit_error";
+    f->code = "rate_limit_exceeded";
+    snprintf(f->msg, sizeof f->msg, "this API key has used up its %s of %lld %s; try again later",
+             why.option, (long long)why.limit,
+             !strcmp(why.option, "--key-max-concurrent") ? "requests at a time"
+             : !strcmp(why.option, "--key-rpm")          ? "requests a minute"
+                                                         : "tokens a minute");
 }
 
 /* ---- framing --------------------------------------------------------------------------------- */

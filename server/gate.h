@@ -1,12 +1,11 @@
 /* gate.h - what is checked before a byte of the body is looked at: framing, Host, Origin, key, and
  * the request id (API H2, H3, H6-H10).  Pure functions over a header list: tested without a socket.
- * Thread: gate_config is const after start-up except keys, which gate_reload_keys swaps under its
- * own lock (SIGHUP). */
+ * Thread: const after start-up except the keys, which gate_reload_keys swaps (SIGHUP). */
 #ifndef QUERN_SERVER_GATE_H
 #define QUERN_SERVER_GATE_H
 
 #include "base/buf.h"
-#include "base/err.h"
+#include "server/keys.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -31,6 +30,7 @@ typedef struct {
     char *const *key;
     int n_key;            /* --api-key */
     const char *key_file; /* or NULL */
+    key_limits limits;
     char *const *allowed_host;
     int n_allowed_host;
     const char *cors; /* NULL = default set, "none", "*", or a comma list */
@@ -63,8 +63,10 @@ void gate_frame(const gate_request *r, gate_pass *p, gate_fault *f);
 /* Host and Origin. */
 void gate_host(const gate *g, const gate_request *r, gate_fault *f);
 void gate_origin(const gate *g, const gate_request *r, gate_pass *p, gate_fault *f);
-/* Key; *hash = a hash of the key that matched, 0 when none is configured. */
-void gate_key(const gate *g, const gate_request *r, uint64_t *hash, gate_fault *f);
+/* Key; *key = the one that matched, with a reference, NULL when none is configured. */
+void gate_key(const gate *g, const gate_request *r, key_ref **key, gate_fault *f);
+/* What the key (NULL: none) may do at a time and in a minute; without a fault key_leave is due. */
+void gate_limit(key_ref *key, int64_t now_us, int *retry_s, gate_fault *f);
 /* Content-Type and Content-Encoding of a POST with a body (H3, H5). */
 void gate_media(const gate_request *r, bool any_type, gate_fault *f);
 /* First field of that name (any case) or NULL. */

@@ -150,6 +150,7 @@ static void too_long(gen *g, int prompt)
         "\"param\":\"%s\",\"code\":\"context_length_exceeded\",\"n_prompt_tokens\":%lld,\"n_ctx\":%"
         "lld}}",
         ctx, n, param, n, ctx);
+    http_set_code(g->call, "context_length_exceeded");
     http_reply(g->call, 400, "application/json", &b);
 }
 
@@ -311,6 +312,7 @@ static void stream_error(gen *g, buf *out)
 {
     gen_fault w = words_of(g->error);
     cancel_all(g);
+    http_set_code(g->call, w.code);
     g->format->fail(g, &w, out);
 }
 
@@ -384,8 +386,32 @@ static void on_gone(void *ctx)
     cancel_all(ctx);
 }
 
+/* Prompts are paid for when they are accepted, the rest at the end. */
+static void spend_prompts(const gen *g)
+{
+    http_usage u = {0};
+    for (int i = 0; i < g->n_prompt; i++) u.prompt += (int64_t)g->prompt[i].n;
+    http_spend(g->call, &u);
+}
+
+static void spend_rest(const gen *g)
+{
+    http_usage u = {0};
+    int64_t arrival = http_arrival_us(g->call);
+    for (int i = 0; i < g->n_prompt; i++) {
+        request_stats st = request_usage(g->req[i]);
+        u.cached += st.n_cached;
+        u.generated += st.n_generated;
+        u.reasoning += st.n_reasoning;
+        if (i == 0 && st.scheduled_us) u.queue_us = st.scheduled_us - arrival;
+        if (i == 0 && st.first_token_us) u.first_us = st.first_token_us - arrival;
+    }
+    http_spend(g->call, &u);
+}
+
 static void on_release(void *ctx)
 {
+    spend_rest(ctx);
     gen_free(ctx);
 }
 
@@ -459,6 +485,7 @@ static void submit_all(gen *g, reader *r)
     if (g->n_cut) http_add_header(g->call, "x-quern-truncated", "%lld", (long long)g->n_cut);
     for (int i = 0; !g->p.stream && i < g->n_choice; i++)
         if (!said_join(&g->choice[i].said, &g->continued)) g->choice[i].said.oom = true;
+    spend_prompts(g);
     http_wait(g->call, &waiter, g);
 }
 

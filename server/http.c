@@ -50,7 +50,8 @@ static void *on_target(void *cls, const char *target, struct MHD_Connection *mhd
 
 static void call_free(http_call *c)
 {
-    if (c->waiter) c->waiter->release(c->ctx);
+    if (c->entered) key_leave(c->key);
+    key_put(c->key);
     for (int i = 0; i < c->n_header; i++) free(c->header[i].value);
     buf_clear(&c->body);
     buf_clear(&c->reply);
@@ -59,6 +60,13 @@ static void call_free(http_call *c)
     pthread_mutex_destroy(&c->mu);
     free(c->target);
     free(c);
+}
+
+static const char *ending(const http_call *c, enum MHD_RequestTerminationCode why)
+{
+    if (why == MHD_REQUEST_TERMINATED_COMPLETED_OK) return "done";
+    if (why == MHD_REQUEST_TERMINATED_TIMEOUT_REACHED || c->late) return "timeout";
+    return c->out_cut || why == MHD_REQUEST_TERMINATED_DAEMON_SHUTDOWN ? "cut" : "left";
 }
 
 static void on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
@@ -76,15 +84,14 @@ static void on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
     pthread_mutex_unlock(&s->mu);
     if (c->waiter) {
         if (why != MHD_REQUEST_TERMINATED_COMPLETED_OK) c->waiter->gone(c->ctx);
+        c->waiter->release(c->ctx);
         atomic_fetch_sub(&s->n_active, 1);
     }
-    if (c->status) {
+    int64_t us = clock_us() - c->start_us;
+    if (c->status)
         metrics_http(c->route ? c->route->pattern : "other", c->method, c->status,
-                     (double)(clock_us() - c->start_us) * 1e-6);
-        if (s->opt.trace)
-            log_info("http %s %s -> %d, %lld us, id %s", c->method, c->path, c->status,
-                     (long long)(clock_us() - c->start_us), c->pass.request_id);
-    }
+                     (double)us * 1e-6);
+    http_log(c, us, ending(c, why));
     call_free(c);
 }
 
@@ -249,6 +256,15 @@ static void refuse(gate_fault *f, int status, const char *type, const char *code
     snprintf(f->msg, sizeof f->msg, "%s", msg);
 }
 
+/* H23, for what computes. */
+static void limit_key(http_call *c)
+{
+    int retry_s = 1;
+    gate_limit(c->key, clock_us(), &retry_s, &c->fault);
+    if (c->fault.status) http_add_header(c, "Retry-After", "%d", retry_s);
+    else c->entered = c->key != NULL;
+}
+
 /* Everything that is decided from the headers alone, in the order of H2. */
 static void judge(http_call *c, const gate_request *r)
 {
@@ -271,7 +287,7 @@ static void judge(http_call *c, const gate_request *r)
     if (!strcmp(c->method, "OPTIONS")) return;
     bool open = rt && ((rt->flags & ROUTE_OPEN) ||
                        ((rt->flags & ROUTE_METRICS) && s->app->opt->open_metrics));
-    if (!open) gate_key(s->app->gate, r, &c->key_hash, f);
+    if (!open) gate_key(s->app->gate, r, &c->key, f);
     if (f->status) {
         if (f->status == 401) http_add_header(c, "WWW-Authenticate", "Bearer");
         return;
@@ -298,6 +314,7 @@ static void judge(http_call *c, const gate_request *r)
         refuse(f, 413, "invalid_request_error", "request_too_large",
                "the body is larger than --max-body");
     else *f = (gate_fault){0};
+    if (!f->status && (rt->flags & ROUTE_PREP)) limit_key(c);
 }
 
 static enum MHD_Result send_fault(http_call *c)
@@ -306,6 +323,7 @@ static enum MHD_Result send_fault(http_call *c)
     buf b = {0};
     reply_error(&b, route_dialect(c->path), c->pass.request_id, f->status, f->type, f->code, NULL,
                 f->msg);
+    http_set_code(c, f->code);
     if (f->close) c->close_after = true;
     if (f->status == 503) http_add_header(c, "Retry-After", "1");
     http_reply(c, f->status, "application/json", &b);

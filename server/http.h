@@ -48,8 +48,9 @@ const char *http_header(const http_call *c, const char *name); /* NULL if absent
 const char *http_query(const http_call *c, const char *name);
 const char *http_body(const http_call *c, size_t *n);
 const char *http_request_id(const http_call *c);
-uint64_t http_key_hash(const http_call *c);  /* of the API key used, 0 = none */
-int64_t http_arrival_us(const http_call *c); /* clock_us when the headers were complete */
+uint64_t http_key_hash(const http_call *c);    /* of the API key used, 0 = none */
+const char *http_key_name(const http_call *c); /* its name in logs, NULL = none */
+int64_t http_arrival_us(const http_call *c);   /* clock_us when the headers were complete */
 
 /* Reply headers; names are literals, values are copied.  The first value of a name stays. */
 void http_add_header(http_call *c, const char *name, const char *fmt, ...)
@@ -62,6 +63,15 @@ void http_reply(http_call *c, int status, const char *type, buf *body);
 void http_defer(http_call *c, void (*fn)(http_call *c, void *ctx), void *ctx);
 /* The client is known to have left: work for it is for nobody. */
 bool http_left(http_call *c);
+
+/* What a call used: for the log and for its key's limits.  May be told in parts, which add up. */
+typedef struct {
+    int64_t prompt, cached, generated, reasoning; /* tokens; cached are part of prompt, ... */
+    int64_t queue_us, first_us; /* from arrival to the first step, the first token; 0 = none */
+} http_usage;
+void http_spend(http_call *c, const http_usage *u);
+/* The error code (static text) that the reply carries, for the log. */
+void http_set_code(http_call *c, const char *code);
 
 /* The connection is closed after this reply. */
 void http_close(http_call *c);

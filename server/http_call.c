@@ -2,6 +2,8 @@
  * HTTP library. */
 #include "server/http_internal.h"
 
+#include "base/clock.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,7 +43,11 @@ const char *http_request_id(const http_call *c)
 }
 uint64_t http_key_hash(const http_call *c)
 {
-    return c->key_hash;
+    return c->key ? key_hash(c->key) : 0;
+}
+const char *http_key_name(const http_call *c)
+{
+    return c->key ? key_name(c->key) : NULL;
 }
 int64_t http_arrival_us(const http_call *c)
 {
@@ -101,6 +107,23 @@ void http_stream(http_call *c, const char *type)
     c->status = 200;
     c->type = type;
     c->streaming = true;
+}
+
+void http_spend(http_call *c, const http_usage *u)
+{
+    http_usage *t = &c->usage;
+    t->prompt += u->prompt;
+    t->cached += u->cached;
+    t->generated += u->generated;
+    t->reasoning += u->reasoning;
+    if (u->queue_us) t->queue_us = u->queue_us;
+    if (u->first_us) t->first_us = u->first_us;
+    if (c->key && u->prompt + u->generated) key_spend(c->key, u->prompt + u->generated, clock_us());
+}
+
+void http_set_code(http_call *c, const char *code)
+{
+    c->code = code;
 }
 
 void http_close(http_call *c)

@@ -55,7 +55,10 @@ struct http_call {
     const route *route; /* NULL until matched */
     gate_pass pass;
     gate_fault fault; /* refusal to send once the body was read away; status 0 = none */
-    uint64_t key_hash;
+    key_ref *key;     /* one reference, or NULL */
+    bool entered;     /* key_leave is due */
+    const char *code; /* of an error, static */
+    http_usage usage;
     int64_t start_us, headers_us; /* request line seen, headers complete */
     atomic_llong body_us;         /* last body byte */
     atomic_ullong n_got;          /* body bytes that came, kept or not */
@@ -73,6 +76,7 @@ struct http_call {
     } header[12];
     int n_header;
     bool streaming, close_after;
+    bool late; /* the watchdog ended it; server.mu */
 
     /* waiting and streaming */
     const http_waiter *waiter;
@@ -124,6 +128,8 @@ struct http_server {
 int prep_start(http_server *s, err *e);
 void prep_stop(http_server *s);
 bool prep_push(http_server *s, http_call *c); /* false: shutting down */
+/* http_log.c: the one log line of a call that ended after us; end: done, left, timeout, cut. */
+void http_log(const http_call *c, int64_t us, const char *end);
 /* http_watch.c: time limits, hang-ups, keep-alive ticks. */
 int watch_start(http_server *s, err *e);
 void watch_stop(http_server *s);

@@ -46,8 +46,10 @@ static void watch_call(conn *cn, http_call *c, int64_t now)
     if (ping) atomic_store(&c->out_us, now);
     pthread_mutex_unlock(&c->mu);
     if (phase == CALL_HEADERS && now - c->start_us > CONN_HEADERS_US) {
+        c->late = true;
         hang_up(cn);
     } else if (phase == CALL_BODY && body_late(c, now)) {
+        c->late = true;
         /* The words of a TLS connection belong to the thread that reads it: it just ends. */
         ssize_t w = c->srv->tls ? 0
                                 : send(cn->fd, timeout_reply, sizeof timeout_reply - 1,

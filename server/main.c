@@ -148,6 +148,7 @@ static int run(int i, int argc, char **argv)
                           : !strcmp(o.log_level, "error") ? LOG_ERROR
                                                           : LOG_INFO;
         log_init(level, !strcmp(o.log_format, "json"));
+        for (int k = 0; k < o.warnings.n; k++) log_warn("%s", o.warnings.v[k]);
         code = commands[i].fn(&o);
     }
     options_free(&o);

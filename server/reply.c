@@ -86,6 +86,7 @@ void reply_fail(http_call *c, int status, const char *type, const char *code, co
     va_end(ap);
     reply_error(&b, route_dialect(http_path(c)), http_request_id(c), status, type, code, param,
                 msg);
+    http_set_code(c, code);
     if (status == 503) http_add_header(c, "Retry-After", "%d", 5); /* unless the caller knew */
     http_reply(c, status, "application/json", &b);
 }

@@ -91,11 +91,11 @@ START_TEST(request_ids)
 }
 END_TEST
 
-static gate *open_gate(char **keys, int n_key, const char *file, char **hosts, int n_host,
+static gate *open_gate(char **fixed, int n_key, const char *file, char **hosts, int n_host,
                        const char *cors)
 {
     err e = {0};
-    gate_options o = {.key = keys,
+    gate_options o = {.key = fixed,
                       .n_key = n_key,
                       .key_file = file,
                       .allowed_host = hosts,
@@ -183,14 +183,15 @@ static int key_status(gate *g, const pair *v)
 {
     gate_field f[8];
     gate_fault fault = {0};
-    uint64_t hash;
+    key_ref *key;
     gate_request r = make(f, "GET", "/", "HTTP/1.1", v);
-    gate_key(g, &r, &hash, &fault);
-    ck_assert((hash != 0) == (fault.status == 0 && gate_has_keys(g)));
+    gate_key(g, &r, &key, &fault);
+    ck_assert((key != NULL) == (fault.status == 0 && gate_has_keys(g)));
+    key_put(key);
     return fault.status;
 }
 
-START_TEST(keys)
+START_TEST(key_headers)
 {
     char path[] = "/tmp/quern-keys-XXXXXX", *fixed[] = {"k1"};
     int fd = mkstemp(path);
@@ -278,7 +279,7 @@ int main(void)
     tcase_add_test(t, request_ids);
     tcase_add_test(t, hosts);
     tcase_add_test(t, origins);
-    tcase_add_test(t, keys);
+    tcase_add_test(t, key_headers);
     tcase_add_test(t, paths);
     tcase_add_test(t, media);
     suite_add_tcase(s, t);

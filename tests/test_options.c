@@ -54,7 +54,7 @@ static void teardown(void)
     static const char *const set[] = {"QUERN_PORT",      "QUERN_HOST",
                                       "QUERN_API_KEY",   "QUERN_CONFIG",
                                       "QUERN_MAX_QUEUE", "QUERN_OF_ANOTHER_PROGRAM",
-                                      "QUERN_TLS_CERT"};
+                                      "QUERN_MEDIA_PATH"};
     for (size_t i = 0; i < sizeof set / sizeof set[0]; i++) unsetenv(set[i]);
     unlink(file);
     options_free(&o);
@@ -219,12 +219,12 @@ static const struct {
      "--dummy-type takes BF16, F16, F32 or one of GGUF's block types such as Q8_0 or Q4_K, got "
      "'Q9'"},
     {CMD_INSPECT, "--dummy-weights", ERR_INVALID, "--dummy-weights does nothing in this command"},
-    {CMD_SERVE, "--tls-cert|x", ERR_UNSUPPORTED, "--tls-cert is not supported yet (TLS)"},
+    {CMD_SERVE, "--media-path|x", ERR_UNSUPPORTED,
+     "--media-path is not supported yet (image, audio and video input)"},
     {CMD_SERVE, "--media-allow=x", ERR_UNSUPPORTED,
      "--media-allow is not supported yet (image, audio and video input)"},
     {CMD_SERVE, "--embeddings", ERR_UNSUPPORTED, "--embeddings is not supported yet (embeddings)"},
-    {CMD_SERVE, "--response-store|5", ERR_UNSUPPORTED,
-     "--response-store is not supported yet (the Responses routes)"},
+    {CMD_SERVE, "--tls-cert|x", ERR_INVALID, "--tls-cert and --tls-key need each other"},
     {CMD_SERVE, "--max-body|512M", ERR_INVALID,
      "--max-body 536870912 is more than --max-body-total 268435456"},
     {CMD_SERVE, "--config|/nonexistent/f.json", ERR_NOTFOUND,
@@ -274,9 +274,9 @@ START_TEST(order_of_sources)
     ck_assert_str_eq(e.msg, "QUERN_PORT takes a whole number from 0 to 65535, got 'many'");
     ck_assert_int_eq(parse(CMD_TOKENIZE, ""), 0); /* acts elsewhere */
     unsetenv("QUERN_PORT");
-    setenv("QUERN_TLS_CERT", "x", 1);
+    setenv("QUERN_MEDIA_PATH", "x", 1);
     ck_assert_int_eq(parse(CMD_SERVE, ""), ERR_UNSUPPORTED);
-    ck_assert_str_eq(e.msg, "QUERN_TLS_CERT is not supported yet (TLS)");
+    ck_assert_str_eq(e.msg, "QUERN_MEDIA_PATH is not supported yet (image, audio and video input)");
 }
 END_TEST
 
@@ -293,7 +293,8 @@ static const struct {
     {"{\"host\": {}}", "'host' in the --config file takes text, got 'an object'"},
     {"{\"api_key\": [1]}", "'api_key' in the --config file: every item must be a string"},
     {"{\"no_timings\": 1}", "'no_timings' in the --config file takes true or false, got '1'"},
-    {"{\"tls_key\": \"k\"}", "'tls_key' in the --config file is not supported yet (TLS)"},
+    {"{\"media_path\": \"k\"}",
+     "'media_path' in the --config file is not supported yet (image, audio and video input)"},
     {"{\"a\\nb\": 1}", "unknown option 'a b' in the --config file"},
     {"{\"config\": \"k\"}", "unknown option 'config' in the --config file"},
 };
