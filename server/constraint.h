@@ -21,6 +21,14 @@ typedef struct {
     bool strict;         /* a tool that may be called holds its arguments to its schema (T5) */
 } constraint;
 
+/* Where the answer stands. */
+typedef struct {
+    grammar_think opening; /* what the prompt leaves of a thought */
+    call_format calls;     /* how calls are written; CALLS_NONE: not at all */
+    const json *tools;     /* the request's, NULL: none */
+    bool one_call;         /* generation ends after the first call */
+} answer_place;
+
 /* Whether an answer is held to anything. */
 bool constraint_binds(const constraint *c);
 

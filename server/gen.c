@@ -168,8 +168,9 @@ static void submit_failed(gen *g, int rc, const err *e)
         return;
     }
     if (rc == ERR_UNSUPPORTED) {
-        reply_fail(g->call, 400, "invalid_request_error", "grammar_too_complex", g->p.form.field,
-                   "'%s': %s", g->p.form.field, e->msg);
+        const char *field = g->p.form.field[0] ? g->p.form.field : "tools";
+        reply_fail(g->call, 400, "invalid_request_error", "grammar_too_complex", field, "'%s': %s",
+                   field, e->msg);
         return;
     }
     gen_fault w = words_of(rc);
@@ -500,9 +501,13 @@ static void form_and_submit(http_call *c, void *arg)
 {
     unformed *u = arg;
     gen *g = u->g;
+    const answer_place at = {.opening = g->opening,
+                             .calls = g->calls,
+                             .tools = g->calls == CALLS_NONE ? NULL : json_get(g->body, "tools"),
+                             .one_call = g->p.one_call};
     if (http_left(c)) {
         gen_free(g);
-    } else if ((g->grammar = constraint_compile(&g->p.form, g->opening, &u->r))) {
+    } else if ((g->grammar = constraint_compile(&g->p.form, &at, &u->r))) {
         submit_all(g, &u->r);
     } else {
         gen_free(g);
@@ -542,8 +547,10 @@ void gen_start(gen *g, reader *r)
             gen_free(g);
             return;
         }
-    if (g->p.form.tools > CHOOSE_NONE || g->p.form.strict || g->p.form.allowed) {
-        reply_not_built(g->call, g->p.form.strict ? "tools[0].function.strict" : "tool_choice");
+    tool_choosing must = g->p.form.tools;
+    if ((must == CHOOSE_REQUIRED || must == CHOOSE_NAMED) && g->calls == CALLS_NONE) {
+        reader_fail(r, "unsupported_value", "tool_choice",
+                    "'tool_choice' needs a way to write calls, and the server reads none");
         gen_free(g);
         return;
     }

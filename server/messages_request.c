@@ -401,4 +401,8 @@ const char *const messages_names[] = {"max_completion_tokens",
                                       "output_config.format",
                                       "response_format",
                                       "output_config.format",
+                                      "tools[].function.parameters",
+                                      "tools[].input_schema",
+                                      "tools[].function",
+                                      "tools[]",
                                       NULL};

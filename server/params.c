@@ -164,6 +164,7 @@ static void read_form(params *p, reader *r)
     p->calls_off = p->form.tools == CHOOSE_NONE;
     if (r->kind == READ_CHAT && rd_bool(r, "parallel_tool_calls", &parallel))
         p->one_call = !parallel;
+    if (p->form.tools == CHOOSE_NAMED) p->one_call = true; /* T4: exactly one */
 }
 
 /* ---- sampling -------------------------------------------------------------------------------- */

@@ -259,13 +259,19 @@ void read_constraint(constraint *c, reader *r)
 
 /* ---- tools ----------------------------------------------------------------------------------- */
 
-/* The name of a tool or of a choice of one: {"type": T, T: {"name"}}; NULL if it is neither. */
-static const json *tool_name(const json *t)
+const json *tool_body(const json *t, bool *custom)
 {
     const json *type = json_get(t, "type");
     if (!json_is(type, JSON_STRING)) return NULL;
-    if (strcmp(type->str, "function") != 0 && strcmp(type->str, "custom") != 0) return NULL;
-    const json *name = json_get(json_get(t, type->str), "name");
+    *custom = !strcmp(type->str, "custom");
+    return *custom || !strcmp(type->str, "function") ? json_get(t, type->str) : NULL;
+}
+
+/* The name of a tool or of a choice of one: {"type": T, T: {"name"}}; NULL if it is neither. */
+static const json *tool_name(const json *t)
+{
+    bool custom;
+    const json *name = json_get(tool_body(t, &custom), "name");
     return json_is(name, JSON_STRING) ? name : NULL;
 }
 

@@ -41,20 +41,42 @@ void reader_close(reader *r)
     r->body = r->sent = NULL;
 }
 
-/* The dialect's name for the beginning of path[n], the longest that is one of our names and ends
- * where a member, an index or a pointer begins; *used: its bytes.  NULL: none. */
-static const char *other_name(const reader *r, const char *path, size_t n, size_t *used)
+/* Bytes of path[n] that a name of ours covers: it must end where a member, an index or a pointer
+ * begins; [] stands for any index, which goes to *index.  0: it does not. */
+static size_t covers(const char *name, const char *path, size_t n, size_t *index)
+{
+    size_t k = 0;
+    for (; *name; name++) {
+        if (k == n || path[k] != *name) return 0;
+        k++;
+        if (*name != '[' || name[1] != ']') continue;
+        *index = k;
+        while (k < n && path[k] >= '0' && path[k] <= '9') k++;
+    }
+    return k == n || strchr(".[#", path[k]) ? k : 0;
+}
+
+/* Appends path[n] as the dialect calls it: by the longest of our names that covers its beginning.
+ * False: none does. */
+static bool put_renamed(const reader *r, const char *path, size_t n, buf *out)
 {
     const char *best = NULL;
-    *used = 0;
+    size_t used = 0, index = 0;
     for (const char *const *p = r->names; p && *p; p += 2) {
-        size_t k = strlen(p[0]);
-        if (k > n || k <= *used || memcmp(p[0], path, k) != 0) continue;
-        if (k < n && !strchr(".[#", path[k])) continue;
+        size_t at = 0, k = covers(p[0], path, n, &at);
+        if (k <= used) continue;
         best = p[1];
-        *used = k;
+        used = k;
+        index = at;
     }
-    return best;
+    if (!best) return false;
+    const char *gap = strstr(best, "[]");
+    size_t head = gap ? (size_t)(gap + 1 - best) : strlen(best);
+    buf_put(out, best, head);
+    if (gap) buf_put(out, path + index, strspn(path + index, "0123456789"));
+    buf_puts(out, best + head);
+    buf_put(out, path + used, n - used);
+    return true;
 }
 
 /* Fields are told as the client wrote them: in param, and in the message where they stand in
@@ -62,18 +84,13 @@ static const char *other_name(const reader *r, const char *path, size_t n, size_
 static void fail_renamed(reader *r, const char *code, const char *param, const char *msg)
 {
     buf p = {0}, m = {0};
-    size_t n = 0;
-    const char *to = param ? other_name(r, param, strlen(param), &n) : NULL;
-    if (param) buf_printf(&p, "%s%s", to ? to : "", param + n);
+    if (param && !put_renamed(r, param, strlen(param), &p)) buf_puts(&p, param);
     for (const char *s = msg; *s;) {
         const char *end = *s == '\'' ? strchr(s + 1, '\'') : NULL;
-        const char *name = end ? other_name(r, s + 1, (size_t)(end - s - 1), &n) : NULL;
-        if (!name) {
-            buf_putc(&m, *s++);
-            continue;
-        }
-        buf_printf(&m, "'%s", name);
-        s += 1 + n;
+        buf_putc(&m, *s++);
+        if (!end || !put_renamed(r, s, (size_t)(end - s), &m)) continue;
+        buf_putc(&m, '\'');
+        s = end + 1;
     }
     reply_fail(r->call, 400, "invalid_request_error", code, param ? buf_str(&p) : NULL, "%s",
                buf_str(&m));

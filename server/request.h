@@ -115,7 +115,9 @@ void read_tool_choice(constraint *c, reader *r);
 /* The one constraint of the answer, behind read_tool_choice (params_grammar.c). */
 void read_constraint(constraint *c, reader *r);
 /* The grammar of an answer that constraint_binds; NULL: r failed (constraint.c). */
-grammar *constraint_compile(const constraint *c, grammar_think think, reader *r);
+grammar *constraint_compile(const constraint *c, const answer_place *at, reader *r);
+/* The object that describes a member of tools, NULL if there is none. */
+const json *tool_body(const json *tool, bool *custom);
 /* May this member of tools be called? */
 bool constraint_allows(const constraint *c, const json *tool);
 /* Fields that would change what the client gets and are refused, never ignored (V7). */

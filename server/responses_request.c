@@ -8,9 +8,19 @@
 #include <stdio.h>
 #include <string.h>
 
-const char *const responses_names[] = {
-    "messages",    "input", "max_completion_tokens", "max_output_tokens", "response_format",
-    "text.format", NULL};
+const char *const responses_names[] = {"messages",
+                                       "input",
+                                       "max_completion_tokens",
+                                       "max_output_tokens",
+                                       "response_format",
+                                       "text.format",
+                                       "response_format.json_schema",
+                                       "text.format",
+                                       "tools[].function",
+                                       "tools[]",
+                                       "tools[].custom",
+                                       "tools[]",
+                                       NULL};
 
 /* X3.  Tools the service runs itself do not exist here. */
 static void put_tools(reader *r, const json *tools, buf *out)

@@ -169,16 +169,8 @@ def test_cut_call(server, weather):
     assert kinds == {"call", "text"}
 
 
-@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "get_weather"}}])
-def test_enforced_choice_is_not_built_yet(server, weather, choice):
-    r = ask(server, weather, tool_choice=choice)
-    assert r.status_code == 501 and r.json()["error"]["param"] == "tool_choice"
-
-
 def test_bad_choices(server, weather):
     for fields, param in (({"tool_choice": "always"}, "tool_choice"), ({"tool_choice": 5}, "tool_choice"), ({"tools": {}}, "tools"),
                           ({"tools": [], "tool_choice": "required"}, "tool_choice")):
         r = ask(server, weather, **fields)
         assert r.status_code == 400 and r.json()["error"]["param"] == param, r.text
-    strict = [{"type": "function", "function": {"name": "f", "strict": True}}]
-    assert ask(server, strict).status_code == 501
