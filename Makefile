@@ -146,7 +146,7 @@ $(BUILD)/tests/%: tests/%.c $(LIB)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(BASE) $(INCS) $(CFLAGS) $(LDFLAGS) $< $(LIB) $(LIBS) $(shell pkg-config --libs check) -o $@
 
-$(BUILD)/bench/bench_http $(BUILD)/tests/test_turns: BASE += -I$(BUILD)
+$(BUILD)/bench/bench_http $(BUILD)/tests/test_turns $(BUILD)/fuzz/fuzz_request: BASE += -I$(BUILD)
 $(BUILD)/bench/%: tests/bench/%.c $(LIB)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(BASE) $(INCS) $(CFLAGS) $(LDFLAGS) $< $(LIB) $(LIBS) -o $@

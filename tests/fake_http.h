@@ -20,10 +20,22 @@ struct http_call {
     buf reply, headers;    /* headers: "name: value\n" each */
     const http_waiter *waiter;
     void *waiting;
+    void (*deferred)(http_call *c, void *ctx);
+    void *deferred_ctx;
+    bool left; /* the client hung up */
 };
+
+/* What the handler left to a slower thread. */
+static void fake_call_deferred(http_call *c)
+{
+    void (*fn)(http_call *, void *) = c->deferred;
+    c->deferred = NULL;
+    if (fn) fn(c, c->deferred_ctx);
+}
 
 static void fake_call_clear(http_call *c)
 {
+    fake_call_deferred(c);
     if (c->waiter) c->waiter->release(c->waiting);
     buf_clear(&c->reply);
     buf_clear(&c->headers);
@@ -87,12 +99,6 @@ const char *http_header(const http_call *c, const char *name)
     return NULL;
 }
 
-const char *http_query(const http_call *c, const char *name)
-{
-    (void)c, (void)name;
-    return NULL;
-}
-
 const char *http_body(const http_call *c, size_t *n)
 {
     *n = c->n_body;
@@ -103,6 +109,23 @@ const char *http_request_id(const http_call *c)
 {
     (void)c;
     return "req";
+}
+
+const char *http_query(const http_call *c, const char *name)
+{
+    (void)c, (void)name;
+    return NULL;
+}
+
+void http_defer(http_call *c, void (*fn)(http_call *c, void *ctx), void *ctx)
+{
+    c->deferred = fn;
+    c->deferred_ctx = ctx;
+}
+
+bool http_left(http_call *c)
+{
+    return c->left;
 }
 
 uint64_t http_key_hash(const http_call *c)

@@ -5,6 +5,7 @@ import re
 
 import httpx
 import openai
+import pydantic
 import pytest
 
 from conftest import Server
@@ -180,6 +181,32 @@ def test_no_tool_left_is_no_tools(server):
     for choice in ({"type": "web_search"}, {"type": "function"}, 5):
         r = raw(server, tools=[{"type": "web_search"}], tool_choice=choice)
         assert r.status_code == 400 and r.json()["error"]["param"] == "tool_choice"
+
+
+# ---- text.format (J1, J2) ---------------------------------------------------------------------------
+
+def test_structured_output(client, server):
+    class City(pydantic.BaseModel):
+        name: str
+        size: int
+
+    r = client.responses.parse(model="m", input=CAPITAL, text_format=City, temperature=0, max_output_tokens=300)
+    assert isinstance(r.output_parsed, City) and r.text.format.name == "City" and r.text.format.type == "json_schema"
+    events = stream(server, text={"format": {"type": "json_schema", "name": "c", "schema": {"enum": ["x", "y"]}}})
+    assert json.loads(events[-1]["response"]["output"][-1]["content"][0]["text"]) in ("x", "y")
+    answer = client.responses.create(model="m", input=CAPITAL, text={"format": {"type": "json_object"}}, temperature=0, max_output_tokens=100)
+    assert answer.output_text.startswith("{") and answer.text.format.type == "json_object"
+
+
+@pytest.mark.parametrize("fields,param,code", [
+    ({"text": {"format": {"type": "json_schema"}}}, "text.format.name", "missing_required_parameter"),
+    ({"text": {"format": {"type": "json_schema", "name": "a", "schema": {"properties": {"a": {"type": "objet"}}}}}}, "text.format.schema#/properties/a", "invalid_schema"),
+    ({"text": {"format": {"type": "odd"}}}, "text.format.type", "invalid_value"),
+    ({"text": {"format": {"type": "json_object"}}, "response_format": {"type": "json_object"}}, "text.format", "conflicting_constraints"),
+])
+def test_bad_formats(server, fields, param, code):
+    e = raw(server, **fields).json()["error"]
+    assert (e["param"], e["code"]) == (param, code) and "response_format.json" not in e["message"], e
 
 
 # ---- input ------------------------------------------------------------------------------------------
