@@ -71,10 +71,9 @@ static bool take_prompts(reader *r, gen *g, const json *j)
 }
 
 /* P6: the text between prompt and suffix. */
-static bool take_fim(reader *r, gen *g, const json *prompt, const char *suffix, size_t n)
+static bool take_fim(reader *r, gen *g, const json *prompt, const json *suffix)
 {
     fim_tokens f;
-    token_list *out = &g->prompt[0];
     if (prompt->type != JSON_STRING)
         reader_fail(r, "invalid_type", "prompt", "with 'suffix', 'prompt' must be one string");
     if (g->p.echo)
@@ -82,10 +81,7 @@ static bool take_fim(reader *r, gen *g, const json *prompt, const char *suffix, 
     if (g->p.truncate)
         reader_fail(r, "unsupported_value", "truncate_prompt_tokens",
                     "'truncate_prompt_tokens' cannot be combined with 'suffix'");
-    return fim_need(r, "suffix", &f) && raw_push(r, out, f.prefix) &&
-           raw_text(r, "prompt", prompt->str, prompt->len, 0, out) && raw_push(r, out, f.suffix) &&
-           raw_text(r, "suffix", suffix, n, 0, out) && raw_push(r, out, f.middle) &&
-           fim_ends(g, &f);
+    return fim_prompt(r, prompt, suffix, &f, &g->prompt[0]) && fim_ends(g, &f);
 }
 
 /* ---- logprobs (P4) --------------------------------------------------------------------------- */
@@ -431,10 +427,10 @@ static void cut_prompts(gen *g)
 /* Ids of every prompt, and the text that echo shows. */
 static bool fill_prompts(reader *r, gen *g, const json *prompt)
 {
-    const char *suffix = "";
+    const char *text;
     size_t n = 0;
-    if (rd_str(r, "suffix", 0, SIZE_MAX, &suffix, &n) && n)
-        return take_fim(r, g, prompt, suffix, n);
+    if (rd_str(r, "suffix", 0, SIZE_MAX, &text, &n) && n)
+        return take_fim(r, g, prompt, rd_any(r, "suffix"));
     if (!take_prompts(r, g, prompt)) return false;
     cut_prompts(g);
     return !g->p.echo || decode_prompts(r, g);

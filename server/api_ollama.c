@@ -4,6 +4,7 @@
 #include "server/chat_request.h"
 #include "server/gen.h"
 #include "server/ollama_request.h"
+#include "server/raw_request.h"
 #include "server/reply.h"
 
 #include "base/clock.h"
@@ -16,6 +17,7 @@
 typedef struct {
     buf name, args;
     int call;
+    bool no_context; /* raw prompts cannot be gone on from */
 } ollama_reply;
 
 static void put_now(buf *out)
@@ -50,6 +52,17 @@ static void put_end(const gen *g, buf *out)
                (long long)(u.finished_us - u.arrival_us) * 1000, u.n_prompt,
                (long long)(first - u.scheduled_us) * 1000, u.n_generated,
                (long long)(u.finished_us - first) * 1000);
+}
+
+/* All ids so far, which a later prompt can go on from (O4). */
+static void put_context(const gen *g, const choice *c, buf *out)
+{
+    const ollama_reply *o = g->own;
+    if (o->no_context) return;
+    buf_puts(out, ",\"context\":[");
+    gen_ids(g->prompt[0].v, g->prompt[0].n, out);
+    if (c->ids.len) buf_printf(out, ",%s", c->ids.v);
+    buf_putc(out, ']');
 }
 
 static void put_call(const choice *c, int call, const buf *name, const buf *args, buf *out)
@@ -118,10 +131,8 @@ static void generate_plain(gen *g, buf *out)
     put_texts(g, c, "response", out);
     put_logprobs(&c->logprobs, out);
     put_end(g, out);
-    buf_puts(out, ",\"context\":[");
-    gen_ids(g->prompt[0].v, g->prompt[0].n, out);
-    if (c->ids.len) buf_printf(out, ",%s", c->ids.v);
-    buf_puts(out, "]}");
+    put_context(g, c, out);
+    buf_putc(out, '}');
 }
 
 static void collect(gen *g, choice *c, const delta *d)
@@ -210,10 +221,8 @@ static void generate_end(gen *g, buf *out)
     put_head(g, out);
     buf_puts(out, ",\"response\":\"\"");
     put_end(g, out);
-    buf_puts(out, ",\"context\":[");
-    gen_ids(g->prompt[0].v, g->prompt[0].n, out);
-    if (c->ids.len) buf_printf(out, ",%s", c->ids.v);
-    buf_puts(out, "]}\n");
+    put_context(g, c, out);
+    buf_puts(out, "}\n");
 }
 
 static void line_fail(gen *g, const gen_fault *f, buf *out)
@@ -267,40 +276,109 @@ static const gen_format generate_shape = {.id_prefix = "gen_",
                                           .ping = generate_ping,
                                           .drop = drop};
 
-/* ---- nothing to generate from (O7) ----------------------------------------------------------- */
+/* ---- requests -------------------------------------------------------------------------------- */
 
-static bool only_loads(http_call *c, bool chat)
+/* Nothing to generate from (O7). */
+static void tell_loaded(reader *r, bool chat)
 {
-    reader r;
-    const char *model;
-    bool done = false;
-    if (reader_open(&r, c, READ_CHAT) && ollama_only_loads(r.body, chat)) {
-        done = true;
-        if (ready_or_fail(&r) && (model = read_model(&r))) {
-            buf out = {0};
-            buf_putc(&out, '{');
-            tr_str(&out, "model", model, strlen(model));
-            buf_puts(&out, ",\"created_at\":");
-            put_now(&out);
-            buf_puts(&out, chat ? ",\"message\":{\"role\":\"assistant\",\"content\":\"\"}"
-                                : ",\"response\":\"\"");
-            buf_puts(&out, ",\"done\":true,\"done_reason\":\"load\"}");
-            http_reply(c, 200, "application/json", &out);
+    const char *model = ready_or_fail(r) ? read_model(r) : NULL;
+    if (!model) return;
+    buf out = {0};
+    buf_putc(&out, '{');
+    tr_str(&out, "model", model, strlen(model));
+    buf_puts(&out, ",\"created_at\":");
+    put_now(&out);
+    buf_puts(&out, chat ? ",\"message\":{\"role\":\"assistant\",\"content\":\"\"}"
+                        : ",\"response\":\"\"");
+    buf_puts(&out, ",\"done\":true,\"done_reason\":\"load\"}");
+    http_reply(r->call, 200, "application/json", &out);
+}
+
+/* Room for the prompt's ids behind a context: its oldest messages go, if the request allows (G7).
+ */
+static void cut_context(reader *r, const params *p, token_list *context, size_t n_prompt)
+{
+    const engine_info_t *info = engine_info(r->a->eng);
+    int64_t ctx = r->ctx ? r->ctx : info->ctx, over;
+    int32_t begin = tokenizer_id(info->tok, "<|im_start|>");
+    over = (int64_t)(context->n + n_prompt) - (ctx - (p->s.max_tokens != 0));
+    if (!r->drop_turns || over <= 0) return;
+    int gone = 0;
+    size_t at = 0;
+    for (; at < context->n && ((int64_t)at < over || context->v[at] != begin); at++)
+        gone += context->v[at] == begin;
+    if (at < context->n) prompt_cut(context, (int64_t)(context->n - at), false);
+    else context->n = 0;
+    http_add_header(r->call, "x-quern-truncated", "%d", gone);
+}
+
+/* The ids of an earlier reply in front (O4).  A turn that was ended there ends with its line. */
+static bool put_before(reader *r, const params *p, token_list *ids)
+{
+    const json *list = json_get(r->sent, "context");
+    token_list all = {0};
+    if (!json_is(list, JSON_ARRAY) || !list->len) return true;
+    if (raw_ids(r, "context", list, false, &all)) {
+        if (all.v[all.n - 1] == tokenizer_id(engine_info(r->a->eng)->tok, "<|im_end|>"))
+            raw_text(r, "context", "\n", 1, 1, &all);
+        cut_context(r, p, &all, ids->n);
+        raw_join(r, &all, ids->v, ids->n);
+    }
+    token_list_clear(ids);
+    *ids = all;
+    return !r->failed;
+}
+
+/* O4 without a template. */
+static void serve_raw(reader *r)
+{
+    params p = {0};
+    token_list ids = {0};
+    fim_tokens f;
+    r->kind = READ_COMPLETIONS;
+    if (reader_translate(r, ollama_raw_translate, ollama_names, false) && ready_or_fail(r) &&
+        params_read(&p, r)) {
+        const json *prompt = rd_any(r, "prompt"), *suffix = rd_any(r, "suffix");
+        bool fim = suffix && suffix->len;
+        bool ok = fim ? fim_prompt(r, prompt, suffix, &f, &ids)
+                      : raw_text(r, "prompt", prompt->str, prompt->len, 0, &ids);
+        gen *g = ok ? raw_gen(r, &p, &generate_shape, sizeof(ollama_reply), &ids) : NULL;
+        if (g && fim && !fim_ends(g, &f)) raw_oom(r);
+        if (g && !r->failed && request_fits(r, g)) {
+            ((ollama_reply *)g->own)->no_context = json_is(json_get(r->sent, "raw"), JSON_TRUE);
+            gen_start(g, r);
+        } else {
+            gen_free(g);
         }
     }
-    done |= r.failed;
-    reader_close(&r);
-    return done;
+    token_list_clear(&ids);
+    params_clear(&p);
 }
 
 void api_ollama_chat(http_call *c)
 {
-    if (!only_loads(c, true))
-        chat_run(c, ollama_chat_translate, ollama_names, &chat_shape, sizeof(ollama_reply));
+    reader r;
+    if (!reader_open(&r, c, READ_CHAT)) {
+    } else if (ollama_only_loads(r.body, true)) {
+        tell_loaded(&r, true);
+    } else {
+        chat_serve(&r, ollama_chat_translate, ollama_names, &chat_shape, sizeof(ollama_reply),
+                   NULL);
+    }
+    reader_close(&r);
 }
 
 void api_ollama_generate(http_call *c)
 {
-    if (!only_loads(c, false))
-        chat_run(c, ollama_generate_translate, ollama_names, &generate_shape, sizeof(ollama_reply));
+    reader r;
+    if (!reader_open(&r, c, READ_CHAT)) {
+    } else if (ollama_only_loads(r.body, false)) {
+        tell_loaded(&r, false);
+    } else if (ollama_is_raw(r.body)) {
+        serve_raw(&r);
+    } else {
+        chat_serve(&r, ollama_generate_translate, ollama_names, &generate_shape,
+                   sizeof(ollama_reply), put_before);
+    }
+    reader_close(&r);
 }

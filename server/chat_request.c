@@ -130,13 +130,12 @@ static bool encode_kept(reader *r, void *ctx, token_list *out)
     return chat_request_render(r, x->p, x->prompt) && chat_request_encode(r, x->prompt, out);
 }
 
-/* Body to rendered prompt and its ids; false if r failed. */
-static bool chat_open(reader *r, http_call *c, translator *t, const char *const *names, bool counts,
-                      params *p, chat_prompt *prompt, token_list *ids)
+/* An open body to rendered prompt and its ids; false if r failed. */
+static bool chat_read(reader *r, translator *t, const char *const *names, bool counts, params *p,
+                      chat_prompt *prompt, token_list *ids)
 {
-    bool open = t ? reader_open_as(r, c, t, names, counts) : reader_open(r, c, READ_CHAT);
-    if (!open || !ready_or_fail(r) || !params_read(p, r) || !chat_request_render(r, p, prompt) ||
-        !chat_request_encode(r, prompt, ids))
+    if ((t && !reader_translate(r, t, names, counts)) || !ready_or_fail(r) || !params_read(p, r) ||
+        !chat_request_render(r, p, prompt) || !chat_request_encode(r, prompt, ids))
         return false;
     if (!r->drop_turns) return true;
     int64_t ctx = r->ctx ? r->ctx : engine_info(r->a->eng)->ctx, answer = ctx / 8;
@@ -146,10 +145,10 @@ static bool chat_open(reader *r, http_call *c, translator *t, const char *const 
                      ids);
 }
 
-/* A request's own smaller context bounds prompt and answer together. */
-static bool fit_context(reader *r, gen *g)
+bool request_fits(reader *r, gen *g)
 {
     int64_t left = r->ctx - (int64_t)g->prompt[0].n;
+    if (!r->ctx) return true;
     if (left <= 0)
         reader_fail(
             r, "context_length_exceeded", g->format->param_prompt,
@@ -186,22 +185,28 @@ static gen *chat_gen(reader *r, params *p, const chat_prompt *prompt, token_list
     return NULL;
 }
 
-void chat_run(http_call *c, translator *t, const char *const *names, const gen_format *f,
-              size_t own)
+void chat_serve(reader *r, translator *t, const char *const *names, const gen_format *f, size_t own,
+                chat_before *before)
 {
-    reader r;
     params p = {0};
     chat_prompt prompt = {0};
     token_list ids = {0};
-    if (chat_open(&r, c, t, names, false, &p, &prompt, &ids)) {
-        gen *g = chat_gen(&r, &p, &prompt, &ids, f, own);
-        if (!g) out_of_memory(&r);
-        else if (r.ctx && !fit_context(&r, g)) gen_free(g);
-        else gen_start(g, &r);
+    if (chat_read(r, t, names, false, &p, &prompt, &ids) && (!before || before(r, &p, &ids))) {
+        gen *g = chat_gen(r, &p, &prompt, &ids, f, own);
+        if (!g) out_of_memory(r);
+        else if (!request_fits(r, g)) gen_free(g);
+        else gen_start(g, r);
     }
     token_list_clear(&ids);
     chat_prompt_clear(&prompt);
     params_clear(&p);
+}
+
+void chat_run(http_call *c, translator *t, const char *const *names, const gen_format *f,
+              size_t own)
+{
+    reader r;
+    if (reader_open(&r, c, READ_CHAT)) chat_serve(&r, t, names, f, own, NULL);
     reader_close(&r);
 }
 
@@ -212,7 +217,7 @@ void chat_count(http_call *c, translator *t, const char *const *names, const cha
     params p = {0};
     chat_prompt prompt = {0};
     token_list ids = {0};
-    if (chat_open(&r, c, t, names, true, &p, &prompt, &ids)) {
+    if (reader_open(&r, c, READ_CHAT) && chat_read(&r, t, names, true, &p, &prompt, &ids)) {
         buf out = {0};
         buf_printf(&out, "%s%zu%s", before, ids.n, after);
         http_reply(c, 200, "application/json", &out);

@@ -18,6 +18,13 @@ bool chat_request_encode(reader *r, const chat_prompt *prompt, token_list *out);
  * renders, submits, replies in shape f.  own: bytes of the shape's state (gen.own). */
 void chat_run(http_call *c, translator *t, const char *const *names, const gen_format *f,
               size_t own);
+/* The same on a reader that is open on the dialect's body already; the caller closes it.  before
+ * (may be NULL) puts something in front of the prompt's ids, or fails r. */
+typedef bool chat_before(reader *r, const params *p, token_list *ids);
+void chat_serve(reader *r, translator *t, const char *const *names, const gen_format *f, size_t own,
+                chat_before *before);
+/* A request's own smaller context (r->ctx) bounds prompt and answer together; false: r failed. */
+bool request_fits(reader *r, gen *g);
 /* Replies before N after, N being the tokens of the prompt. */
 void chat_count(http_call *c, translator *t, const char *const *names, const char *before,
                 const char *after);

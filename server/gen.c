@@ -124,7 +124,7 @@ static void too_long(gen *g, int prompt)
     long long ctx = engine_info(g->a->eng)->ctx, n = (long long)g->prompt[prompt].n;
     char param[32];
     buf b = {0};
-    dialect d = route_dialect(http_path(g->call));
+    dialect d = reply_dialect(g->call);
     if (d == DIALECT_ANTHROPIC) {
         reply_fail(g->call, 400, NULL, NULL, NULL,
                    "prompt is too long: %lld tokens > %lld maximum (maximum context length is %lld "

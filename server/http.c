@@ -150,7 +150,7 @@ static void common_headers(http_call *c, struct MHD_Response *r)
 {
     add(r, "server", "quern/" QUERN_VERSION);
     add(r, "x-request-id", c->pass.request_id);
-    if (route_dialect(http_path(c)) == DIALECT_ANTHROPIC) add(r, "request-id", c->pass.request_id);
+    if (reply_dialect(c) == DIALECT_ANTHROPIC) add(r, "request-id", c->pass.request_id);
     if (c->type) add(r, "Content-Type", c->type);
     if (c->pass.origin[0]) {
         add(r, "Access-Control-Allow-Origin", c->pass.origin);
@@ -321,7 +321,7 @@ static enum MHD_Result send_fault(http_call *c)
 {
     const gate_fault *f = &c->fault;
     buf b = {0};
-    reply_error(&b, route_dialect(c->path), c->pass.request_id, f->status, f->type, f->code, NULL,
+    reply_error(&b, reply_dialect(c), c->pass.request_id, f->status, f->type, f->code, NULL,
                 f->msg);
     http_set_code(c, f->code);
     if (f->close) c->close_after = true;

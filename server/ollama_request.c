@@ -1,5 +1,5 @@
 /* ollama_request.c - Ollama's request bodies as the chat body they mean (API O3-O6).  Owns nothing.
- * Refuses what a chat cannot be: thinking of models that do not think, raw prompts with a context.
+ * Refuses thinking of models that do not think, and raw prompts with a system text or a context.
  * Thread: prep. */
 #include "server/ollama_request.h"
 
@@ -66,7 +66,7 @@ static void put_stop(const json *v, buf *out)
 }
 
 /* num_ctx below the served context bounds prompt and answer of this request together. */
-static void put_limit(reader *r, const json *o, buf *out)
+static void put_limit(reader *r, const json *o, bool raw, buf *out)
 {
     const json *v = json_get(o, "num_predict"), *c = json_get(o, "num_ctx");
     int64_t n = -1, ctx = 0;
@@ -77,11 +77,11 @@ static void put_limit(reader *r, const json *o, buf *out)
     if (n < 0) n = -1;
     if (json_int(c, &ctx) && ctx > 0 && ctx < engine_info(r->a->eng)->ctx) r->ctx = (int)ctx;
     else if (c && c->type != JSON_NULL) reader_ignore(r, "options.num_ctx", 15);
-    if (n >= 0) buf_printf(out, ",\"max_completion_tokens\":%lld", (long long)n);
+    if (n >= 0 || raw) buf_printf(out, ",\"max_completion_tokens\":%lld", (long long)n);
     r->zero_tokens = true;
 }
 
-static void put_options(reader *r, const json *body, buf *out)
+static void put_options(reader *r, const json *body, bool raw, buf *out)
 {
     const json *o = json_get(body, "options");
     bool window = false;
@@ -90,7 +90,7 @@ static void put_options(reader *r, const json *body, buf *out)
                     json_type_name(o));
         return;
     }
-    put_limit(r, o, out);
+    put_limit(r, o, raw, out);
     for (const json *v = json_is(o, JSON_OBJECT) ? o->child : NULL; v; v = v->next) {
         int i = 0;
         int64_t seed;
@@ -141,7 +141,18 @@ static void put_format(reader *r, const json *body, buf *out)
     buf_puts(out, "}}");
 }
 
-static void put_common(reader *r, const json *body, buf *out)
+/* A boolean of body, or what its absence means. */
+static bool is_bool(reader *r, const json *body, const char *name, bool absent)
+{
+    const json *j = json_get(body, name);
+    if (!j || j->type == JSON_NULL) return absent;
+    if (!json_is_bool(j))
+        reader_fail(r, "invalid_type", name, "'%s' must be true or false, got %s", name,
+                    json_type_name(j));
+    return j->type == JSON_TRUE;
+}
+
+static void put_common(reader *r, const json *body, bool raw, buf *out)
 {
     const json *stream = json_get(body, "stream"), *n = json_get(body, "n");
     int64_t one;
@@ -150,9 +161,14 @@ static void put_common(reader *r, const json *body, buf *out)
     else buf_puts(out, "true");
     if (n && (!json_int(n, &one) || one != 1))
         reader_fail(r, "unsupported_value", "n", "'n' is not supported here");
-    put_options(r, body, out);
-    put_think(r, body, out);
+    put_options(r, body, raw, out);
     put_format(r, body, out);
+    /* The context never moves on while an answer grows (G5): it ends. */
+    if (json_is(json_get(body, "shift"), JSON_TRUE)) reader_ignore(r, "shift", 5);
+    bool keeps = is_bool(r, body, "truncate", true);
+    r->drop_turns = !raw && keeps; /* G7 */
+    if (!raw) put_think(r, body, out);
+    if (is_bool(r, body, "logprobs", false) && !raw) buf_puts(out, ",\"logprobs\":true");
 }
 
 /* ---- chat ------------------------------------------------------------------------------------ */
@@ -216,37 +232,58 @@ void ollama_chat_translate(reader *r, const json *body, buf *out)
          m = m->next)
         put_message(r, m, i++, out);
     buf_putc(out, ']');
-    put_common(r, body, out);
-    if (json_is(json_get(body, "logprobs"), JSON_TRUE)) buf_puts(out, ",\"logprobs\":true");
+    put_common(r, body, false, out);
     tr_rest(out, body, taken, (int)(sizeof taken / sizeof *taken));
 }
 
 /* ---- generate -------------------------------------------------------------------------------- */
 
+#define TAKEN                                                                                  \
+    "prompt", "system", "images", "format", "options", "think", "stream", "shift", "truncate", \
+        "keep_alive", "template", "suffix", "raw", "context"
+
+static bool has_text(const json *body, const char *name)
+{
+    const json *j = json_get(body, name);
+    return json_is(j, JSON_STRING) && j->len;
+}
+
+static bool has_items(const json *body, const char *name)
+{
+    const json *j = json_get(body, name);
+    return json_is(j, JSON_ARRAY) && j->len;
+}
+
+/* The types of generate's own fields. */
+static void check_generate(reader *r, const json *body)
+{
+    static const struct {
+        const char *name;
+        json_type type;
+        const char *words;
+    } field[] = {{"prompt", JSON_STRING, "a string"},
+                 {"system", JSON_STRING, "a string"},
+                 {"suffix", JSON_STRING, "a string"},
+                 {"context", JSON_ARRAY, "an array of token ids"}};
+    is_bool(r, body, "raw", false);
+    for (size_t i = 0; i < sizeof field / sizeof *field; i++) {
+        const json *j = json_get(body, field[i].name);
+        if (j && j->type != JSON_NULL && j->type != field[i].type)
+            reader_fail(r, "invalid_type", field[i].name, "'%s' must be %s, got %s", field[i].name,
+                        field[i].words, json_type_name(j));
+    }
+    if (has_text(body, "template"))
+        reader_fail(r, "unsupported_value", "template", "'template' is not supported in a request");
+}
+
 /* O4: system and one user turn. */
 void ollama_generate_translate(reader *r, const json *body, buf *out)
 {
-    static const char *const taken[] = {"prompt",   "system", "images", "format",   "options",
-                                        "think",    "stream", "shift",  "truncate", "keep_alive",
-                                        "template", "suffix", "raw",    "context",  "logprobs"};
-    const json *prompt = json_get(body, "prompt"), *system = json_get(body, "system"),
-               *images = json_get(body, "images"), *context = json_get(body, "context"),
-               *own = json_get(body, "template"), *suffix = json_get(body, "suffix");
-    if (prompt && prompt->type != JSON_STRING && prompt->type != JSON_NULL)
-        reader_fail(r, "invalid_type", "prompt", "'prompt' must be a string, got %s",
-                    json_type_name(prompt));
-    if (json_is(own, JSON_STRING) && own->len)
-        reader_fail(r, "unsupported_value", "template", "'template' is not supported in a request");
-    const char *later = json_is(suffix, JSON_STRING) && suffix->len    ? "suffix"
-                        : json_is(context, JSON_ARRAY) && context->len ? "context"
-                        : json_is(json_get(body, "raw"), JSON_TRUE)    ? "raw"
-                                                                       : NULL;
-    if (later && !r->failed) {
-        r->failed = true;
-        reply_not_built(r->call, later);
-    }
+    static const char *const taken[] = {TAKEN, "logprobs"};
+    const json *prompt = json_get(body, "prompt"), *system = json_get(body, "system");
+    check_generate(r, body);
     buf_puts(out, "\"messages\":[");
-    if (json_is(system, JSON_STRING) && system->len) {
+    if (has_text(body, "system")) {
         buf_puts(out, "{\"role\":\"system\"");
         tr_str(out, "content", system->str, system->len);
         buf_puts(out, "},");
@@ -255,12 +292,44 @@ void ollama_generate_translate(reader *r, const json *body, buf *out)
     tr_str(out, "text", json_is(prompt, JSON_STRING) ? prompt->str : "",
            json_is(prompt, JSON_STRING) ? prompt->len : 0);
     buf_putc(out, '}');
-    if (json_is(images, JSON_ARRAY) && images->len)
+    if (has_items(body, "images"))
         buf_puts(out, ",{\"type\":\"image_url\",\"image_url\":{\"url\":\"data:\"}}");
     buf_puts(out, "]}]");
-    put_common(r, body, out);
-    if (json_is(json_get(body, "logprobs"), JSON_TRUE)) buf_puts(out, ",\"logprobs\":true");
+    put_common(r, body, false, out);
     tr_rest(out, body, taken, (int)(sizeof taken / sizeof *taken));
+}
+
+/* Without a template: the prompt as it is, or what belongs between it and a suffix. */
+void ollama_raw_translate(reader *r, const json *body, buf *out)
+{
+    static const char *const taken[] = {TAKEN, "logprobs", "top_logprobs"};
+    const json *top = json_get(body, "top_logprobs"), *think = json_get(body, "think");
+    bool raw = json_is(json_get(body, "raw"), JSON_TRUE);
+    int64_t n = 0;
+    check_generate(r, body);
+    if (raw && (has_text(body, "system") || has_items(body, "context")))
+        reader_fail(r, "unsupported_value", has_items(body, "context") ? "context" : "system",
+                    "a raw prompt takes no system text and no context");
+    if (has_items(body, "images"))
+        reader_fail(r, "unsupported_modality", "images", "a raw prompt takes no images");
+    if (has_text(body, "system")) reader_ignore(r, "system", 6);
+    if (has_items(body, "context")) reader_ignore(r, "context", 7);
+    if (think && think->type != JSON_NULL) reader_ignore(r, "think", 5);
+    tr_json(out, "prompt", json_get(body, "prompt"));
+    tr_json(out, "suffix", json_get(body, "suffix"));
+    put_common(r, body, true, out);
+    if (top && top->type != JSON_NULL && (!json_int(top, &n) || n < 0 || n > 20))
+        reader_fail(r, "invalid_value", "top_logprobs",
+                    "'top_logprobs' must be an integer between 0 and 20");
+    if (json_is(json_get(body, "logprobs"), JSON_TRUE)) buf_printf(out, ",\"logprobs\":%d", (int)n);
+    else if (n > 0)
+        reader_fail(r, "invalid_value", "top_logprobs", "'top_logprobs' needs 'logprobs': true");
+    tr_rest(out, body, taken, (int)(sizeof taken / sizeof *taken));
+}
+
+bool ollama_is_raw(const json *body)
+{
+    return json_is(json_get(body, "raw"), JSON_TRUE) || has_text(body, "suffix");
 }
 
 bool ollama_only_loads(const json *body, bool chat)
@@ -268,5 +337,5 @@ bool ollama_only_loads(const json *body, bool chat)
     const json *j = json_get(body, chat ? "messages" : "prompt");
     bool empty = !j || j->type == JSON_NULL;
     if (json_is(j, JSON_STRING) || json_is(j, JSON_ARRAY)) empty = j->len == 0;
-    return empty;
+    return empty && (chat || !has_text(body, "suffix"));
 }

@@ -95,6 +95,14 @@ bool fim_need(reader *r, const char *param, fim_tokens *f)
     return false;
 }
 
+bool fim_prompt(reader *r, const json *prompt, const json *suffix, fim_tokens *f, token_list *out)
+{
+    return fim_need(r, "suffix", f) && raw_push(r, out, f->prefix) &&
+           (!prompt || raw_text(r, "prompt", prompt->str, prompt->len, 0, out)) &&
+           raw_push(r, out, f->suffix) && raw_text(r, "suffix", suffix->str, suffix->len, 0, out) &&
+           raw_push(r, out, f->middle);
+}
+
 bool fim_ends(gen *g, const fim_tokens *f)
 {
     g->fim_end = malloc(sizeof f->end);

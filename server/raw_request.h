@@ -21,6 +21,8 @@ typedef struct {
 bool fim_find(const tokenizer *t, fim_tokens *f);
 /* The same, refusing the request that asks for it with param. */
 bool fim_need(reader *r, const char *param, fim_tokens *f);
+/* What belongs between two texts, as a prompt (P6).  prompt may be NULL: empty. */
+bool fim_prompt(reader *r, const json *prompt, const json *suffix, fim_tokens *f, token_list *out);
 /* The request ends with those tokens too. */
 bool fim_ends(gen *g, const fim_tokens *f);
 

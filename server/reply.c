@@ -75,6 +75,11 @@ void reply_error(buf *out, dialect d, const char *request_id, int status, const 
     buf_puts(out, "}}");
 }
 
+dialect reply_dialect(const http_call *c)
+{
+    return route_dialect(http_path(c), http_header(c, "anthropic-version") != NULL);
+}
+
 void reply_fail(http_call *c, int status, const char *type, const char *code, const char *param,
                 const char *fmt, ...)
 {
@@ -84,8 +89,7 @@ void reply_fail(http_call *c, int status, const char *type, const char *code, co
     va_start(ap, fmt);
     vsnprintf(msg, sizeof msg, fmt, ap);
     va_end(ap);
-    reply_error(&b, route_dialect(http_path(c)), http_request_id(c), status, type, code, param,
-                msg);
+    reply_error(&b, reply_dialect(c), http_request_id(c), status, type, code, param, msg);
     http_set_code(c, code);
     if (status == 503) http_add_header(c, "Retry-After", "%d", 5); /* unless the caller knew */
     http_reply(c, status, "application/json", &b);

@@ -11,6 +11,8 @@ struct cJSON;
 /* The error body of E1, E2.  param and code may be NULL; request_id is used by some shapes. */
 void reply_error(buf *out, dialect d, const char *request_id, int status, const char *type,
                  const char *code, const char *param, const char *msg);
+/* The dialect of a call, by its path and headers (E1). */
+dialect reply_dialect(const http_call *c);
 /* Sends that error as the call's reply. */
 void reply_fail(http_call *c, int status, const char *type, const char *code, const char *param,
                 const char *fmt, ...) __attribute__((format(printf, 6, 7)));

@@ -126,8 +126,12 @@ const route *route_find(const char *method, const char *path, const char **tail,
     return NULL;
 }
 
-dialect route_dialect(const char *path)
+dialect route_dialect(const char *path, bool anthropic)
 {
+    const char *models = !strncmp(path, "/v1/models", 10) ? path + 10
+                         : !strncmp(path, "/models", 7)   ? path + 7
+                                                          : NULL;
+    if (anthropic && models && (!*models || *models == '/')) return DIALECT_ANTHROPIC;
     if (!strncmp(path, "/v1/messages", 12)) return DIALECT_ANTHROPIC;
     if (!strncmp(path, "/api/v1/", 8)) return DIALECT_LMSTUDIO;
     if (!strncmp(path, "/api/", 5) && strncmp(path, "/api/v0/", 8)) return DIALECT_OLLAMA;

@@ -28,8 +28,9 @@ typedef struct {
 /* The route of method and path; *tail points into path behind the pattern's slash.  If only other
  * methods match, NULL and allow is filled ("GET, HEAD"); if nothing matches allow is "". */
 const route *route_find(const char *method, const char *path, const char **tail, char allow[64]);
-/* Which error shape a path gets (E1). */
-dialect route_dialect(const char *path);
+/* Which error shape a path gets (E1).  anthropic: the call names an Anthropic version, which counts
+ * where the path is several dialects'. */
+dialect route_dialect(const char *path, bool anthropic);
 int route_count(void);
 const route *route_at(int i);
 

@@ -5,10 +5,8 @@
 
 #include <string.h>
 
-bool reader_open_as(reader *r, http_call *c, translator *t, const char *const *names,
-                    bool counts_only)
+bool reader_translate(reader *r, translator *t, const char *const *names, bool counts_only)
 {
-    if (!reader_open(r, c, READ_CHAT)) return false;
     buf text = {0};
     err e = {0};
     r->names = names;
@@ -23,9 +21,9 @@ bool reader_open_as(reader *r, http_call *c, translator *t, const char *const *n
     if (!r->failed && !r->doc) {
         r->failed = true;
         if (e.code && e.code != ERR_NOMEM)
-            reply_fail(c, 400, "invalid_request_error", "invalid_json", NULL,
+            reply_fail(r->call, 400, "invalid_request_error", "invalid_json", NULL,
                        "the request means a body that is too large or too deep: %s", e.msg);
-        else reply_fail(c, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
+        else reply_fail(r->call, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
     }
     buf_clear(&text);
     return !r->failed;

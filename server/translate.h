@@ -10,10 +10,9 @@
  * and that mean the same in both are copied by tr_rest. */
 typedef void translator(reader *r, const json *body, buf *out);
 
-/* Opens r on the translated body.  names: pairs "chat name", "the dialect's name", ended by NULL.
- */
-bool reader_open_as(reader *r, http_call *c, translator *t, const char *const *names,
-                    bool counts_only);
+/* r, open on the dialect's body, goes on on the translated one.  names: pairs "chat name", "the
+ * dialect's name", ended by NULL. */
+bool reader_translate(reader *r, translator *t, const char *const *names, bool counts_only);
 
 /* ,"name": (the comma only after another member). */
 void tr_name(buf *out, const char *name);

@@ -6,9 +6,9 @@
 #include <check.h>
 
 /* Keeps the handlers of the route table out of this binary. */
-dialect route_dialect(const char *path)
+dialect route_dialect(const char *path, bool anthropic)
 {
-    (void)path;
+    (void)path, (void)anthropic;
     return DIALECT_OPENAI;
 }
 

@@ -83,6 +83,12 @@ def test_completion_bias_seed_and_prompts(server):
     assert mixed["tokens_evaluated"] == len(tokens) + len(ids(server, " France")) + 1
 
 
+def test_completion_holds_to_a_schema(server):  # K7, J1
+    schema = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 12}}, "required": ["city"], "additionalProperties": False}
+    r = completion(server, json_schema=schema, n_predict=300).json()
+    assert set(json.loads(r["content"])) == {"city"} and r["stop_type"] == "eos"
+
+
 def test_completion_response_fields(server):
     r = completion(server, response_fields=["content", "timings/prompt_n", "nothing", "generation_settings/seed/x", "truncated"]).json()
     assert set(r) == {"content", "timings/prompt_n", "truncated"}

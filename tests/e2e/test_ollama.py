@@ -97,3 +97,82 @@ def test_any_content_type_and_options_listed(server):
         assert s.headers["content-type"] == "application/x-ndjson"
         lines = [json.loads(line) for line in s.iter_lines()]
     assert sum(len(line.get("logprobs", [])) for line in lines) > 3
+
+
+def test_context_goes_on(client, server):  # O4
+    first = client.generate(model="m", prompt="My name is Anna.", think=False, options=COLD)
+    second = client.generate(model="m", prompt="What is my name?", context=first.context, think=False, options=COLD)
+    assert "Anna" in second.response and "Anna" not in client.generate(model="m", prompt="What is my name?", think=False, options=COLD).response
+    assert second.context[:len(first.context)] == first.context and second.prompt_eval_count > len(first.context)
+    text = server.post("/detokenize", {"tokens": second.context}).json()["content"]
+    assert "<|im_end|>\n<|im_start|>user\nWhat is my name?" in text
+    parts = list(client.generate(model="m", prompt="What is my name?", context=first.context, think=False, options=COLD, stream=True))
+    assert "".join(p.response for p in parts) == second.response and parts[-1].context == second.context
+
+
+def generate(server, **body):
+    return server.post("/api/generate", {"model": "m", "stream": False, "options": {**COLD, "num_predict": 8}, **body})
+
+
+def test_context_that_does_not_fit(server):  # G7
+    turn = server.post("/tokenize", {"content": "<|im_start|>user\n" + "word " * 290 + "<|im_end|>\n"}).json()["tokens"]
+    r = generate(server, prompt="hi", context=turn * 9)
+    assert r.status_code == 200, r.text
+    gone = int(r.headers["x-quern-truncated"])
+    kept = r.json()["context"]
+    assert 0 < gone < 9 and kept[:len(turn)] == turn and kept[len(turn) * (9 - gone)] == turn[0] and r.json()["prompt_eval_count"] < 2048
+    r = generate(server, prompt="hi", context=turn * 9, truncate=False)
+    assert r.status_code == 400 and "maximum context length" in r.json()["error"]
+    for context, word in (([10 ** 7], "context[0]"), (["a"], "context[0]"), ("x", "context")):
+        r = generate(server, prompt="hi", context=context)
+        assert r.status_code == 400 and word in r.json()["error"]
+
+
+def test_truncate_drops_the_oldest_turns(client, server):  # G7, O3
+    old = [{"role": "user", "content": "word " * 200}, {"role": "assistant", "content": "ok " * 200}] * 8
+    body = {"model": "m", "messages": [{"role": "system", "content": "Be brief."}] + old + CAPITAL, "think": False, "options": COLD, "stream": False}
+    r = server.post("/api/chat", body)
+    assert r.status_code == 200 and 0 < int(r.headers["x-quern-truncated"]) < 16 and r.json()["prompt_eval_count"] < 2048
+    r = server.post("/api/chat", {**body, "truncate": False})
+    assert r.status_code == 400 and "maximum context length" in r.json()["error"]
+    r = server.post("/api/chat", {**body, "messages": CAPITAL, "shift": True})
+    assert r.headers["x-quern-ignored"] == "shift" and "x-quern-truncated" not in r.headers
+    assert server.post("/api/chat", {**body, "truncate": "no"}).status_code == 400
+
+
+def test_raw(client, server):  # O4, P5
+    prompt = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    r = client.generate(model="m", prompt=prompt, raw=True, options={**COLD, "seed": -1})
+    same = server.complete(prompt=prompt, temperature=0, max_tokens=-1)
+    assert r.response == same.json()["choices"][0]["text"] and "Paris" in r.response and r.context is None and r.done_reason == "stop"
+    assert r.prompt_eval_count == same.json()["usage"]["prompt_tokens"]
+    parts = list(client.generate(model="m", prompt=prompt, raw=True, options=COLD, stream=True))
+    assert "".join(p.response for p in parts) == r.response and parts[-1].context is None
+    # No parser: a thought stays in the response.
+    r = generate(server, prompt=prompt.replace("<think>\n\n</think>\n\n", ""), raw=True, think=True, logprobs=True, top_logprobs=2)
+    assert r.json()["response"].startswith("<think>") and r.headers["x-quern-ignored"] == "think" and "thinking" not in r.json()
+    assert len(r.json()["logprobs"]) == 8 and len(r.json()["logprobs"][0]["top_logprobs"]) == 2
+    for body, word in (({"system": "x"}, "system"), ({"context": [5]}, "context"), ({"images": ["aa"]}, "images"), ({"raw": 1}, "raw"), ({"suffix": 5}, "suffix"),
+                       ({"template": "x"}, "template"), ({"top_logprobs": 21}, "top_logprobs"), ({"top_logprobs": 1}, "top_logprobs"), ({"logprobs": 3}, "logprobs"),
+                       ({"options": {"num_ctx": 1}}, "maximum context length is 1"), ({"prompt": "hi " * 5000}, "maximum context length")):
+        r = generate(server, **{"prompt": "hi", "raw": True, **body})
+        assert r.status_code == 400 and word in r.json()["error"], (body, r.text)
+
+
+def test_suffix(fim_server, server):  # O4, P6
+    r = ollama.Client(host=fim_server.url).generate(model="m", prompt="def f(x):", suffix="return y", options={**COLD, "num_predict": 5})
+    same = fim_server.complete(prompt="def f(x):", suffix="return y", temperature=0, max_tokens=5).json()
+    assert r.response == same["choices"][0]["text"] and r.prompt_eval_count == same["usage"]["prompt_tokens"]
+    assert "insert" in ollama.Client(host=fim_server.url).show("m").capabilities
+    r = generate(server, prompt="a", suffix="b")
+    assert r.status_code == 400 and "suffix" in r.json()["error"]
+
+
+def test_format(client, server):  # O3, J1
+    schema = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 10}}, "required": ["city"], "additionalProperties": False}
+    r = client.chat(model="m", messages=CAPITAL, format=schema, think=False, options=COLD)
+    assert set(json.loads(r.message.content)) == {"city"}
+    r = client.generate(model="m", prompt=CAPITAL[0]["content"], format=schema, think=False, options=COLD)
+    assert set(json.loads(r.response)) == {"city"}
+    r = generate(server, prompt="x", raw=True, format=schema, options={**COLD, "num_predict": 400})
+    assert set(json.loads(r.json()["response"])) == {"city"}
