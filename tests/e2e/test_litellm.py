@@ -1,0 +1,21 @@
+"""litellm (API 19), which pins an older openai: litellm_client.py runs in a venv of its own and prints a line a case."""
+import os
+import subprocess
+
+import pytest
+
+PYTHON = os.environ.get("QUERN_LITELLM", "build/venv-litellm/bin/python")
+CASES = ["chat", "anthropic", "ollama", "tools chat", "tools anthropic", "tools ollama", "structured", "responses", "thoughts", "errors", "hang up"]
+
+
+@pytest.fixture(scope="module")
+def lines(server):
+    p = subprocess.run([PYTHON, "tests/e2e/litellm_client.py", server.url], capture_output=True, text=True, timeout=120,
+                       env={**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"})
+    assert p.returncode == 0, p.stderr[-2000:]
+    return p.stdout.splitlines()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_case(lines, case):
+    assert f"ok {case}" in lines, "\n".join(lines)
