@@ -89,28 +89,39 @@ static void chat_collect(gen *g, choice *c, const delta *d)
     if (g->p.logprobs) gen_chat_logprobs(g, d, &c->logprobs, &c->logprobs_reasoning);
 }
 
-/* The calls of a choice: every name, then its arguments up to the next (T8, T9). */
-static void put_calls(const choice *c, buf *out)
+static bool is_custom(const gen *g, const char *name, size_t n)
 {
-    buf args = {0};
+    int tool = g->tools ? call_tools_find(g->tools, name, n) : -1;
+    return tool >= 0 && call_tools_is_custom(g->tools, tool);
+}
+
+/* The calls of a choice: every name, then its arguments up to the next (T8, T9, T10). */
+static void put_calls(const gen *g, const choice *c, buf *out)
+{
+    buf args = {0}, input = {0};
     const said *s = &c->said;
     buf_puts(out, ",\"tool_calls\":[");
     for (int i = 0; i < s->n; i++) {
         if (s->piece[i].kind != SAID_CALL) continue;
         int call = s->piece[i].call;
+        bool custom = is_custom(g, said_text(s, i), s->piece[i].n);
         buf_reset(&args);
+        buf_reset(&input);
         said_args(s, i, &args);
-        if (call) buf_putc(out, ',');
-        buf_printf(
-            out, "{\"id\":\"%s\",\"type\":\"function\",\"function\":{\"name\":", c->call_id[call]);
+        if (custom) put_custom_input(buf_str(&args), args.len, &input);
+        const buf *text = custom ? &input : &args;
+        const char *type = custom ? "custom" : "function";
+        buf_printf(out, "%s{\"id\":\"%s\",\"type\":\"%s\",\"%s\":{\"name\":", call ? "," : "",
+                   c->call_id[call], type, type);
         buf_put_json(out, said_text(s, i), s->piece[i].n);
-        buf_puts(out, ",\"arguments\":");
-        buf_put_json(out, buf_str(&args), args.len);
+        buf_printf(out, ",\"%s\":", custom ? "input" : "arguments");
+        buf_put_json(out, buf_str(text), text->len);
         buf_puts(out, "}}");
     }
     buf_putc(out, ']');
-    if (!buf_ok(&args)) out->oom = true;
+    if (!buf_ok(&args) || !buf_ok(&input)) out->oom = true;
     buf_clear(&args);
+    buf_clear(&input);
 }
 
 /* The message of a finished choice.  Its content is null only where there are calls instead. */
@@ -127,7 +138,7 @@ static void put_message(gen *g, const choice *c, buf *out)
         buf_putc(out, ',');
         put_reasoning(g, thought.v, thought.len, out);
     }
-    if (c->n_calls) put_calls(c, out);
+    if (c->n_calls) put_calls(g, c, out);
     buf_putc(out, '}');
     if (!buf_ok(&answer) || !buf_ok(&thought) || !said_ok(&c->said)) out->oom = true;
     buf_clear(&answer);
@@ -247,17 +258,37 @@ static void put_piece(gen *g, const choice *c, const said *s, int i, buf *out)
         buf_puts(out, "\"content\":");
         buf_put_json(out, said_text(s, i), p->n);
     } else if (p->kind == SAID_CALL) {
+        bool custom = is_custom(g, said_text(s, i), p->n);
+        const char *type = custom ? "custom" : "function";
         buf_printf(out,
-                   "\"tool_calls\":[{\"index\":%d,\"id\":\"%s\",\"type\":\"function\","
-                   "\"function\":{\"name\":",
-                   p->call, c->call_id[p->call]);
+                   "\"tool_calls\":[{\"index\":%d,\"id\":\"%s\",\"type\":\"%s\",\"%s\":{\"name\":",
+                   p->call, c->call_id[p->call], type, type);
         buf_put_json(out, said_text(s, i), p->n);
-        buf_puts(out, ",\"arguments\":\"\"}}]");
+        buf_printf(out, ",\"%s\":\"\"}}]", custom ? "input" : "arguments");
     } else {
         buf_printf(out, "\"tool_calls\":[{\"index\":%d,\"function\":{\"arguments\":", p->call);
         buf_put_json(out, said_text(s, i), p->n);
         buf_puts(out, "}}]");
     }
+}
+
+/* The whole input of a custom tool's call, once there is no more of it. */
+static void flush_custom(gen *g, choice *c, const delta *d, bool *sent, buf *out)
+{
+    static const buf none;
+    buf input = {0};
+    int call = c->custom_call - 1;
+    c->custom_call = 0;
+    if (!c->args.len) return;
+    put_custom_input(c->args.v, c->args.len, &input);
+    chunk_begin(g, c, out);
+    buf_printf(out, "\"tool_calls\":[{\"index\":%d,\"custom\":{\"input\":", call);
+    buf_put_json(out, buf_str(&input), input.len);
+    buf_puts(out, "}}]");
+    chunk_close(g, d, &none, &none, sent, out);
+    if (!buf_ok(&input) || !buf_ok(&c->args)) out->oom = true;
+    buf_reset(&c->args);
+    buf_clear(&input);
 }
 
 /* Logprobs go with the text of their kind. */
@@ -266,8 +297,16 @@ static void put_pieces(gen *g, choice *c, const delta *d, buf *lp, buf *lp_thoug
 {
     static const buf none;
     for (int i = 0; i < d->said.n; i++) {
-        said_kind kind = d->said.piece[i].kind;
+        const said_piece *p = &d->said.piece[i];
+        said_kind kind = p->kind;
+        if (kind == SAID_ARGS && c->custom_call) {
+            buf_put(&c->args, said_text(&d->said, i), p->n);
+            continue;
+        }
+        flush_custom(g, c, d, sent, out);
         if (kind == SAID_CALL_END || (kind == SAID_THOUGHT && !g->p.show_reasoning)) continue;
+        if (kind == SAID_CALL && is_custom(g, said_text(&d->said, i), p->n))
+            c->custom_call = p->call + 1;
         buf *mine = kind == SAID_THOUGHT ? lp_thought : lp;
         bool text = kind == SAID_THOUGHT || kind == SAID_ANSWER;
         chunk_begin(g, c, out);
@@ -276,6 +315,7 @@ static void put_pieces(gen *g, choice *c, const delta *d, buf *lp, buf *lp_thoug
                     text && mine == lp_thought ? lp_thought : &none, sent, out);
         if (text) buf_reset(mine);
     }
+    if (d->finish != FINISH_NONE) flush_custom(g, c, d, sent, out);
 }
 
 static void chat_delta(gen *g, choice *c, const delta *d, buf *out)

@@ -119,17 +119,6 @@ static void put_part(const responses_reply *o, const char *s, size_t n, const bu
 
 /* ---- items (X6) ------------------------------------------------------------------------------ */
 
-/* A custom tool was shown to the model as a function with one string (T10). */
-static void put_input(const buf *args, buf *out)
-{
-    const json *root = NULL;
-    json_doc *d = json_parse(buf_str(args), args->len, NULL, &root, NULL);
-    const json *input = json_get(root, "input");
-    if (json_is(input, JSON_STRING)) buf_put(out, input->str, input->len);
-    else buf_put(out, buf_str(args), args->len);
-    json_free(d);
-}
-
 /* The open item; its text and logprobs only once it is done. */
 static void put_item(const gen *g, const char *status, bool done, buf *out)
 {
@@ -223,7 +212,7 @@ static void call_done(gen *g, buf *out)
     responses_reply *o = g->own;
     if (o->custom) {
         buf input = {0};
-        put_input(&o->text, &input);
+        put_custom_input(buf_str(&o->text), o->text.len, &input);
         buf_reset(&o->text);
         buf_put(&o->text, buf_str(&input), input.len);
         item_event(g, "response.custom_tool_call_input.delta", out);

@@ -300,9 +300,7 @@ static void put_tools(reader *r, const json *tools, buf *out)
     for (const json *t = tools->child; t; t = t->next, i++) {
         const json *type = json_get(t, "type"), *schema = json_get(t, "input_schema");
         if (json_is(type, JSON_STRING) && !tr_is(type, "custom")) {
-            char name[32];
-            int len = snprintf(name, sizeof name, "tools[%d]", i);
-            reader_ignore(r, name, (size_t)len);
+            tr_skip_tool(r, i);
             continue;
         }
         buf_printf(out, "%s{\"type\":\"function\",\"function\":{", n++ ? "," : "");

@@ -56,6 +56,16 @@ static size_t covers(const char *name, const char *path, size_t n, size_t *index
     return k == n || strchr(".[#", path[k]) ? k : 0;
 }
 
+/* The place that our tool s[n] has in the client's list. */
+static int client_index(const reader *r, const char *s, size_t n)
+{
+    int left = 0, i = 0;
+    for (size_t k = 0; k < n && left < 512; k++) left = left * 10 + (s[k] - '0');
+    for (; i < 512; i++)
+        if (!(r->left_out[i / 8] >> i % 8 & 1) && !left--) break;
+    return i;
+}
+
 /* Appends path[n] as the dialect calls it: by the longest of our names that covers its beginning.
  * False: none does. */
 static bool put_renamed(const reader *r, const char *path, size_t n, buf *out)
@@ -73,7 +83,7 @@ static bool put_renamed(const reader *r, const char *path, size_t n, buf *out)
     const char *gap = strstr(best, "[]");
     size_t head = gap ? (size_t)(gap + 1 - best) : strlen(best);
     buf_put(out, best, head);
-    if (gap) buf_put(out, path + index, strspn(path + index, "0123456789"));
+    if (gap) buf_put_int(out, client_index(r, path + index, strspn(path + index, "0123456789")));
     buf_puts(out, best + head);
     buf_put(out, path + used, n - used);
     return true;

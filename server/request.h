@@ -19,12 +19,13 @@ typedef struct {
     app *a;
     read_kind kind;
     json_doc *doc;
-    const json *body;         /* object */
-    json_doc *source;         /* what doc was translated from, or NULL (translate.h) */
-    const json *sent;         /* root of source: the body as the client wrote it, or NULL */
-    const json *kept;         /* the messages that truncation left, or NULL (turns.h) */
-    conversation *talk;       /* of dialects that keep it with the reply, or NULL; owned */
-    bool drop_turns;          /* truncation was asked for (G7) */
+    const json *body;     /* object */
+    json_doc *source;     /* what doc was translated from, or NULL (translate.h) */
+    const json *sent;     /* root of source: the body as the client wrote it, or NULL */
+    const json *kept;     /* the messages that truncation left, or NULL (turns.h) */
+    conversation *talk;   /* of dialects that keep it with the reply, or NULL; owned */
+    bool drop_turns;      /* truncation was asked for (G7) */
+    uint8_t left_out[64]; /* bits: which of the client's first 512 tools the translator skipped */
     const char *const *names; /* pairs of our and the dialect's field names, or NULL */
     int ctx;                  /* a smaller context for this request alone; 0 = the server's */
     bool counts_only;         /* the prompt is only counted */

@@ -36,14 +36,14 @@ static void put_tools(reader *r, const json *tools, buf *out)
     for (const json *t = tools->child; t; t = t->next, i++) {
         const json *type = json_get(t, "type"), *strict = json_get(t, "strict");
         bool custom = tr_is(type, "custom");
-        char name[32];
-        int len = snprintf(name, sizeof name, "tools[%d]", i);
         if (!json_is(type, JSON_STRING)) {
+            char name[32];
+            snprintf(name, sizeof name, "tools[%d]", i);
             reader_fail(r, "invalid_type", name, "'%s' must be an object with a type", name);
             return;
         }
         if (!custom && !tr_is(type, "function")) {
-            reader_ignore(r, name, (size_t)len);
+            tr_skip_tool(r, i);
             continue;
         }
         buf_printf(out, "%s{\"type\":\"%s\",\"%s\":{", n++ ? "," : "", type->str, type->str);

@@ -14,6 +14,8 @@ typedef void translator(reader *r, const json *body, buf *out);
  * dialect's name", ended by NULL. */
 bool reader_translate(reader *r, translator *t, const char *const *names, bool counts_only);
 
+/* Tool i of the client's list has no place here: it is listed as ignored, and left out. */
+void tr_skip_tool(reader *r, int i);
 /* ,"name": (the comma only after another member). */
 void tr_name(buf *out, const char *name);
 void tr_json(buf *out, const char *name, const json *value);
@@ -21,6 +23,10 @@ void tr_str(buf *out, const char *name, const char *s, size_t n);
 /* Every member of body that is not in taken[n]. */
 void tr_rest(buf *out, const json *body, const char *const *taken, int n);
 bool tr_is(const json *j, const char *word); /* a string equal to word */
+
+/* What the model wrote for a custom tool's one string (T10), out of its arguments text; of text
+ * that was cut short, as much of the string as there is. */
+void put_custom_input(const char *s, size_t n, buf *out);
 
 /* Arguments text as an object: itself if it is one, else the members that are complete (T9). */
 void put_args_object(const char *s, size_t n, buf *out);

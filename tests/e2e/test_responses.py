@@ -183,6 +183,34 @@ def test_no_tool_left_is_no_tools(server):
         assert r.status_code == 400 and r.json()["error"]["param"] == "tool_choice"
 
 
+@pytest.mark.parametrize("choice,name", [("required", None), ({"type": "function", "name": "g"}, "g"), ({"type": "custom", "name": "k"}, "k"),
+                                         ({"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "g"}, {"type": "web_search"}]}, "g")])
+def test_choices_are_obeyed(client, server, choice, name):
+    """T3, T4 in Responses' flat forms."""
+    tools = [{"type": "web_search"}, {"type": "function", "name": "f", "strict": True, "parameters": {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"], "additionalProperties": False}},
+             {"type": "function", "name": "g", "parameters": {"type": "object", "properties": {"y": {"enum": ["a", "b"]}}, "required": ["y"], "additionalProperties": False}},
+             {"type": "custom", "name": "k"}]
+    r = client.responses.create(model="m", input="go", tools=tools, tool_choice=choice, temperature=0, max_output_tokens=200)
+    calls = [o for o in r.output if o.type != "reasoning"]
+    assert calls and all(o.type in ("function_call", "custom_tool_call") and o.name == (name or o.name) for o in calls)
+    for c in calls:
+        if c.type == "function_call":
+            a = json.loads(c.arguments)
+            assert isinstance(a["x"], int) if c.name == "f" else a["y"] in ("a", "b")
+    events = stream(server, input="go", tools=tools, tool_choice=choice, max_output_tokens=200)
+    assert [o["name"] for o in events[-1]["response"]["output"] if "name" in o] == [c.name for c in calls]
+
+
+def test_errors_of_tools_name_their_place(server):
+    """E3: the index is that of the client's list, whatever was skipped before it."""
+    bad = {"type": "function", "name": "f", "parameters": {"type": "objet"}, "strict": True}
+    for skipped in (0, 1, 9):
+        e = raw(server, tools=[{"type": "web_search"}] * skipped + [bad], tool_choice="required").json()["error"]
+        assert e["param"].startswith(f"tools[{skipped}].parameters") and f"'tools[{skipped}].parameters" in e["message"], e
+    e = server.post("/v1/messages", {"max_tokens": 5, "messages": [{"role": "user", "content": "x"}], "tools": [{"type": "web_search_1", "name": "w"}, {"name": "a b", "input_schema": {}}]}).json()["error"]
+    assert "tools[1].name" in e["message"], e
+
+
 # ---- text.format (J1, J2) ---------------------------------------------------------------------------
 
 def test_structured_output(client, server):

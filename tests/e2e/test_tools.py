@@ -55,6 +55,28 @@ CASES = [
 ]
 
 
+# the text a custom tool's arguments hold, however they are written (T10)
+CUSTOM = [('<tool_call>{"name":"k","arguments":{"input":"a\\n\\u00e9\\"b"}}</tool_call>', 'a\né"b'), ('<tool_call>{"name":"k","arguments":{}}</tool_call>', "{}"),
+          ('<tool_call>{"name":"k","arguments":{"input":"cut \\u00e', "cut "), ('<tool_call>{"name":"k","arguments":{"input":"cut \\', "cut "),
+          ('<tool_call>{"name":"k","arguments":{"input":"', ""), ('<tool_call>{"name":"k","arguments":{"inp', '{"inp')]
+
+
+@pytest.mark.parametrize("text,want", CUSTOM)
+def test_custom_tools(server, text, want):
+    body = {"messages": [{"role": "user", "content": "x"}], "tools": [{"type": "custom", "custom": {"name": "k"}}, TOOLS[1]], "enable_thinking": False,
+            "structured_outputs": {"choice": [text + '<tool_call>{"name":"g"}</tool_call>' if text.endswith("</tool_call>") else text]}}
+    (first, *more) = server.post("/v1/chat/completions", {"model": "m", **body}).json()["choices"][0]["message"]["tool_calls"]
+    assert first["type"] == "custom" and first["custom"] == {"name": "k", "input": want} and "function" not in first
+    assert [c["function"]["name"] for c in more] == (["g"] if text.endswith("</tool_call>") else [])
+    got = {}
+    for e in server.events("/v1/chat/completions", {"model": "m", **body})[:-1]:
+        for t in e["choices"][0]["delta"].get("tool_calls", []):
+            c = got.setdefault(t["index"], {"text": ""})
+            c.update({k: t[k] for k in ("type", "id") if k in t})
+            c["text"] += t.get("custom", {}).get("input", "") + t.get("function", {}).get("arguments", "")
+    assert got[0]["type"] == "custom" and got[0]["text"] == want and len(got) == 1 + len(more)
+
+
 @pytest.fixture(scope="module")
 def tools_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("tools") / "tools.json"
