@@ -532,13 +532,6 @@ static void form_later(gen *g, reader *r)
 void gen_start(gen *g, reader *r)
 {
     const engine_info_t *info = engine_info(g->a->eng);
-    if ((int64_t)g->n_prompt * g->p.n > 128) {
-        reader_fail(r, "unsupported_value", g->p.shown ? "best_of" : "n",
-                    "'%s' times the number of prompts must not be above 128, got %d",
-                    g->p.shown ? "best_of" : "n", g->n_choice);
-        gen_free(g);
-        return;
-    }
     bool prefill_only = g->p.s.max_tokens == 0;
     for (int i = 0; i < g->n_prompt; i++)
         if ((int64_t)g->prompt[i].n > info->ctx ||

@@ -74,6 +74,9 @@ static void put_limit(reader *r, const json *o, bool raw, buf *out)
         tr_json(out, "max_completion_tokens", v); /* the reader names its type */
         return;
     }
+    if (n < -2)
+        reader_fail(r, "invalid_value", "options.num_predict",
+                    "'options.num_predict' must be at least 0, or -1 or -2 for no limit");
     if (n < 0) n = -1;
     if (json_int(c, &ctx) && ctx > 0 && ctx < engine_info(r->a->eng)->ctx) r->ctx = (int)ctx;
     else if (c && c->type != JSON_NULL) reader_ignore(r, "options.num_ctx", 15);

@@ -78,7 +78,7 @@ def test_loading_and_fixed_models(client, server):
 
 
 @pytest.mark.parametrize("body,status,word", [
-    ({"options": {"temperature": 9}}, 400, "options.temperature"), ({"options": 5}, 400, "options"), ({"options": {"num_predict": "x"}}, 400, "options.num_predict"),
+    ({"options": {"temperature": 9}}, 400, "options.temperature"), ({"options": 5}, 400, "options"), ({"options": {"num_predict": "x"}}, 400, "options.num_predict"), ({"options": {"num_predict": -3}}, 400, "options.num_predict"),
     ({"options": {"num_ctx": 8}}, 400, "maximum context length is 8"), ({"n": 2}, 400, "n"), ({"think": "huge"}, 400, "think"),
     ({"messages": [{"content": "x"}]}, 400, "messages[0]"), ({"messages": [{"role": "user", "content": "x", "images": ["aa"]}]}, 400, "image"),
     ({"format": "yaml"}, 400, "format"), ({"messages": [{"role": "user", "content": "hi " * 5000}]}, 400, "maximum context length"),

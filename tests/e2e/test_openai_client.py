@@ -87,3 +87,17 @@ async def test_async(server):
 @pytest.fixture
 def anyio_backend():
     return "asyncio"
+
+
+def test_completions_of_editors_and_scorers(fim_server):
+    """Fields that OpenAI's client knows or passes on (P2, P6, G12, G14, C6)."""
+    c = openai.OpenAI(base_url=fim_server.url + "/v1", api_key="x")
+    r = c.completions.create(model="m", prompt="def f(x):", suffix="return y", max_tokens=4, temperature=0)
+    assert r.usage.prompt_tokens > 5 and r.choices[0].finish_reason in ("stop", "length")
+    r = c.completions.create(model="m", prompt="Once", best_of=4, n=2, max_tokens=4, seed=1, extra_body={"prompt_logprobs": 1})
+    assert [x.index for x in r.choices] == [0, 1] and r.choices[0].prompt_logprobs[0] is None
+    got = list(c.chat.completions.create(model="m", messages=M + [{"role": "assistant", "content": "The"}], stream=True, max_tokens=30, temperature=0,
+               stream_options={"include_usage": True, "continuous_usage_stats": True},
+               extra_body={"continue_final_message": True, "echo": True, "timings_per_token": True, "return_progress": True}))
+    assert got[1].prompt_progress["processed"] >= 0 and all(x.timings["predicted_n"] >= 0 and x.usage.total_tokens > 0 for x in got)
+    assert "".join(x.choices[0].delta.content or "" for x in got if x.choices).startswith("The")
