@@ -20,6 +20,7 @@ route_fn api_completions;                                             /* api_com
 route_fn api_models, api_model;                                       /* api_models.c */
 route_fn api_tokenize, api_detokenize, api_apply_template;            /* api_text.c */
 route_fn api_health, api_ready, api_version, api_root, api_not_built; /* api_status.c */
+route_fn api_openapi;                                                 /* openapi.c */
 route_fn api_metrics;                                                 /* metrics_page.c */
 
 #endif

@@ -141,8 +141,8 @@ static bool is_token(const char *s, size_t n)
     return strlen(s) == n;
 }
 
-static const char *const methods[] = {"GET",     "HEAD",  "POST",  "PUT",    "DELETE",
-                                      "OPTIONS", "PATCH", "TRACE", "CONNECT"};
+static const char *const methods[] = {"GET",     "HEAD",  "POST",  "PUT",     "DELETE",
+                                      "OPTIONS", "PATCH", "TRACE", "CONNECT", "QUERY"};
 
 static void take_request_id(const gate_request *r, gate_pass *p)
 {

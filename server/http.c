@@ -284,7 +284,12 @@ static void judge(http_call *c, const gate_request *r)
     if (!rt || !(rt->flags & ROUTE_ANY_HOST)) gate_host(s->app->gate, r, f);
     if (!f->status) gate_origin(s->app->gate, r, &c->pass, f);
     if (f->status) return;
-    if (!strcmp(c->method, "OPTIONS")) return;
+    if (!strcmp(c->method, "OPTIONS")) {
+        if (!c->pass.is_preflight && allow[0]) http_add_header(c, "Allow", "%s, OPTIONS", allow);
+        else if (!c->pass.is_preflight)
+            refuse(f, 404, "not_found_error", "route_not_found", "no such route");
+        return;
+    }
     bool open = rt && ((rt->flags & ROUTE_OPEN) ||
                        ((rt->flags & ROUTE_METRICS) && s->app->opt->open_metrics));
     if (!open) gate_key(s->app->gate, r, &c->key, f);
@@ -340,8 +345,6 @@ static void preflight(http_call *c)
         http_add_header(c, "Access-Control-Max-Age", "600");
         if (http_header(c, "Access-Control-Request-Private-Network"))
             http_add_header(c, "Access-Control-Allow-Private-Network", "true");
-    } else {
-        http_add_header(c, "Allow", "GET, POST, DELETE, OPTIONS, HEAD");
     }
     http_reply(c, 204, NULL, &none);
 }

@@ -34,6 +34,7 @@ static const route table[] = {
     {"GET", "/ping", api_ready, ROUTE_OPEN | ROUTE_ANY_HOST},
     {"GET", "/metrics", api_metrics, ROUTE_METRICS},
     {"GET", "/version", api_version, 0},
+    {"GET", "/openapi.json", api_openapi, 0},
     {"GET", "/", api_root, ROUTE_OPEN},
     {"GET", "/index.html", api_root, ROUTE_OPEN},
 
@@ -92,7 +93,6 @@ static const route table[] = {
     {"POST", "/v1/reranking", LATER, ROUTE_BODY},
     {"POST", "/v1/score", LATER, ROUTE_BODY},
     {"POST", "/score", LATER, ROUTE_BODY},
-    {"GET", "/openapi.json", LATER, 0},
     {"GET", "/ui/*", LATER, ROUTE_OPEN},
 };
 
@@ -111,8 +111,8 @@ const route *route_find(const char *method, const char *path, const char **tail,
     const char *m = strcmp(method, "HEAD") ? method : "GET";
     size_t n = 0;
     allow[0] = 0;
-    /* An exact pattern beats one with a tail. */
-    for (int pass = 0; pass < 2; pass++)
+    /* A path with a row of its own is not one of those with a tail. */
+    for (int pass = 0; pass < 2 && !allow[0]; pass++)
         for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
             bool wild = strchr(table[i].pattern, '*') != NULL;
             if (wild != (pass == 1) || !path_matches(table[i].pattern, path, tail)) continue;
