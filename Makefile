@@ -170,7 +170,7 @@ cuda-emu: emu-tests ## the CUDA back end on the CPU: its server and tests, in th
 	@TEST_JOBS=$(TEST_JOBS) tests/run-unit.sh $(EMU_TESTS)
 	@set -e; for s in $(EMU_SEEDS); do echo "-- EMU_SEED=$$s"; EMU_SEED=$$s TEST_JOBS=$(TEST_JOBS) tests/run-unit.sh $(EMU_TESTS); done
 
-e2e: $(BIN) $(PLUGINS) ## the served binary driven over HTTP, with the official clients
+e2e: $(BIN) $(PLUGINS) $(BUILD)/bench/bench_masks ## the served binary driven over HTTP, with the official clients
 	@tests/run-e2e.sh $(BIN)
 
 e2e-emu: $(EMU)/quern ## the emulated back end behind the server
@@ -193,7 +193,7 @@ ASAN     = $(SAN) BUILD=$(BUILD)-asan CC="$(CLANG)" LDFLAGS="-fsanitize=address,
   CFLAGS="-O1 -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
 TSAN     = $(SAN) BUILD=$(BUILD)-tsan LDFLAGS="-fsanitize=thread" CFLAGS="-O1 -fsanitize=thread -fno-omit-frame-pointer" \
   TESTS="$(TSAN_TESTS:tests/%.c=$(BUILD)-tsan/tests/%)"
-TSAN_TESTS := $(wildcard $(addprefix tests/test_,comm*.c engine*.c gate.c pool.c rank*.c sample.c tp*.c))
+TSAN_TESTS := $(wildcard $(addprefix tests/test_,comm*.c engine*.c gate.c gmatch*.c pool.c rank*.c sample.c tp*.c))
 asan: ## unit tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(ASAN) unit TESTS="$(patsubst tests/%.c,$(BUILD)-asan/tests/%,$(filter-out %/test_sampling.c,$(wildcard tests/test_*.c)))"
 cuda-emu-asan: ## the emulated kernels under the same

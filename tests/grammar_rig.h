@@ -83,16 +83,16 @@ static inline tokenizer *rig_tokenizer(void)
     if (!from || !mkdtemp(dir)) rig_die("no merges");
     FILE *vocab = rig_create(path[0], sizeof path[0], dir, "vocab.json");
     FILE *merges = rig_create(path[1], sizeof path[1], dir, "merges.txt");
-    FILE *config = rig_create(path[2], sizeof path[2], dir, "tokenizer_config.json");
+    FILE *added_file = rig_create(path[2], sizeof path[2], dir, "tokenizer_config.json");
     rig_write_vocab(vocab, merges, from);
-    fputs("{\"eos_token\":\"<|im_end|>\",\"added_tokens_decoder\":{", config);
+    fputs("{\"eos_token\":\"<|im_end|>\",\"added_tokens_decoder\":{", added_file);
     for (size_t i = 0; i < sizeof added / sizeof *added; i++)
-        fprintf(config, "%s\"%d\":{\"content\":\"%s\",\"special\":%s}", i ? "," : "", added[i].id,
-                added[i].text, i < 3 ? "true" : "false");
-    fputs("}}", config);
+        fprintf(added_file, "%s\"%d\":{\"content\":\"%s\",\"special\":%s}", i ? "," : "",
+                added[i].id, added[i].text, i < 3 ? "true" : "false");
+    fputs("}}", added_file);
     fclose(vocab);
     fclose(merges);
-    fclose(config);
+    fclose(added_file);
     if (pclose(from)) rig_die("xz could not read " RIG_MERGES);
     const tokenizer_source src = {
         .vocab_json = path[0], .merges = path[1], .tokenizer_config = path[2]};

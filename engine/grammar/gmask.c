@@ -49,6 +49,13 @@ void mask_cache_sync(mask_cache *c, const gram *g)
     c->epoch = g->epoch;
 }
 
+void mask_allow(mask_cache *c, gram *g, uint64_t fuel, int64_t us)
+{
+    g->r.fuel = fuel;
+    c->most_us = us;
+    c->walked = 0;
+}
+
 size_t mask_cache_bytes(const mask_cache *c)
 {
     size_t n = c->local_bytes;

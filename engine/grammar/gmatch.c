@@ -1,28 +1,32 @@
 /* gmatch.c - one text under one grammar: tokens taken, taken back, foreseen.
  * Owns histories and the masks handed out.  Refuses what gmatch.h says.  Thread: any; all work on
  * the automaton is done under the grammar's lock. */
-#include "base/clock.h"
 #include "engine/grammar/gmatch.h"
 #include "engine/grammar/masks.h"
 
 enum {
-    TOKEN_FUEL = 256000,       /* derivatives one token may cost */
-    MASK_FUEL = 4000,          /* and a mask, */
-    MASK_US = 4000,            /* which may also take this long, */
-    FINISH = 64,               /* or so many times as much off the engine's thread */
-    AUTOMATON_BYTES = 32 << 20 /* beyond which it starts anew */
+    TOKEN_FUEL = 256000, /* derivatives one token may cost */
+    MASK_FUEL = 10000,   /* and a mask, */
+    MASK_US = 4000,      /* which may also walk this long, */
+    FINISH = 64          /* or so many times as much off the engine's thread */
 };
 
 struct gmatch {
+    struct gmatch *next, *prev; /* of the grammar's */
     grammar *g;
     const grammar_vocab *v;
     mask_cache *masks;
     uint32_t epoch;   /* of the configurations in at; those of another are found by replay */
-    VEC(uint32_t) at; /* [tok.n + 1] configuration after i tokens */
+    VEC(uint32_t) at; /* [tok.n + 1] configuration after i tokens; GRAM_NONE: found by replay */
     VEC(int32_t) tok;
     gmask *held[GM_HELD]; /* handed out, the newest at n_held - 1 modulo GM_HELD */
     uint32_t n_held;
 };
+
+static uint32_t here(const gmatch *m)
+{
+    return m->at.p[m->at.n - 1];
+}
 
 static uint32_t step_named(gram *g, uint32_t c, uint32_t id)
 {
@@ -37,39 +41,90 @@ static uint32_t step_token(gram *g, const grammar_vocab *v, uint32_t c, int32_t 
     if (tok < 0 || tok >= v->rows || !c) return 0;
     if (c == AT_END || (g->configs.p[c].accept && vocab_is_end(v, tok)))
         return vocab_is_end(v, tok) ? AT_END : 0;
+    g->r.fuel = TOKEN_FUEL;
     uint32_t named = step_named(g, c, (uint32_t)tok), from = v->at[tok], to = v->at[tok + 1];
     if (from == to) return named;
     while (from < to && c) c = gram_step(g, c, v->bytes[from++]);
     return gram_union(g, c, named);
 }
 
-/* Walks the history again after the automaton started anew. */
+/* ---- an automaton that starts anew ---- */
+static void set_limits(grammar *gr, size_t bytes)
+{
+    enum { BYTES = 32 << 20 };
+    const gram *g = &gr->g;
+    gr->renew_bytes = bytes * 2 > BYTES ? bytes * 2 : BYTES;
+    gr->renew_nodes = g->r.nodes.n / 2 + RX_MAX_NODES / 2;
+    gr->renew_configs = g->configs.n / 2 + GRAM_MAX_CONFIGS / 2;
+}
+
+static size_t bytes_of(const grammar *gr)
+{
+    size_t n = gram_bytes(&gr->g);
+    for (const mask_cache *c = gr->masks; c; c = c->next) n += mask_cache_bytes(c);
+    return n;
+}
+
+/* Every matcher's newest configurations move over; the older ones are found by replay if tokens are
+ * taken back that far. */
+static void renew(grammar *gr)
+{
+    gram *g = &gr->g;
+    VEC(uint32_t *) ids = {0};
+    const uint32_t epoch = g->epoch;
+    int rc = 0;
+    for (gmatch *m = gr->matchers; m; m = m->next) {
+        if (m->epoch != epoch) continue;
+        for (uint32_t i = m->at.n > GM_HELD ? m->at.n - GM_HELD : 0; i < m->at.n; i++)
+            if (m->at.p[i] != GRAM_NONE && m->at.p[i] != AT_END) VEC_PUSH(&rc, ids, &m->at.p[i]);
+    }
+    bool moved = !rc && !gram_move(g, ids.p, ids.n);
+    if (!moved) gram_restart(g);
+    for (gmatch *m = gr->matchers; m && moved; m = m->next) {
+        if (m->epoch != epoch) continue;
+        for (uint32_t i = 0; i + GM_HELD < m->at.n; i++) m->at.p[i] = GRAM_NONE;
+        m->epoch = g->epoch;
+    }
+    free(ids.p);
+    for (mask_cache *c = gr->masks; c; c = c->next) mask_cache_sync(c, g);
+    set_limits(gr, bytes_of(gr));
+}
+
+/* Finds the configurations that are not known. */
 static int replay(gmatch *m)
 {
     gram *g = &m->g->g;
-    m->at.p[0] = g->start;
-    for (uint32_t i = 0; i < m->tok.n && !g->r.status; i++) {
-        g->r.fuel = TOKEN_FUEL;
+    uint32_t i = m->at.n - 1;
+    if (m->epoch == g->epoch)
+        while (i && m->at.p[i] == GRAM_NONE) i--;
+    else i = 0;
+    if (!i) m->at.p[0] = g->start;
+    for (; i < m->tok.n && !g->r.status; i++)
         m->at.p[i + 1] = step_token(g, m->v, m->at.p[i], m->tok.p[i]);
-    }
     if (!g->r.status) m->epoch = g->epoch;
     return g->r.status;
 }
 
-static size_t automaton_bytes(const gmatch *m)
+/* Under the lock: an automaton in working order and of bearable size, which knows where m is.  What
+ * was only out of fuel goes on where it was. */
+static int ready(gmatch *m)
 {
-    return gram_bytes(&m->g->g) + mask_cache_bytes(m->masks);
+    grammar *gr = m->g;
+    gram *g = &gr->g;
+    if (g->r.status == ERR_LIMIT && !g->r.fuel) g->r.status = 0;
+    if (!gr->renew_bytes) set_limits(gr, 0);
+    if (g->r.status || g->r.nodes.n > gr->renew_nodes || g->configs.n > gr->renew_configs ||
+        bytes_of(gr) > gr->renew_bytes)
+        renew(gr);
+    for (mask_cache *c = gr->masks; c; c = c->next) mask_cache_sync(c, g);
+    if (!g->r.status && (m->epoch != g->epoch || here(m) == GRAM_NONE)) replay(m);
+    return g->r.status;
 }
 
-/* Under the lock: the automaton in working order, the matcher in its epoch. */
 static int enter(gmatch *m)
 {
-    gram *g = &m->g->g;
     pthread_mutex_lock(&m->g->lock);
-    if (gram_recover(g) == 0 && automaton_bytes(m) > AUTOMATON_BYTES) gram_restart(g);
-    mask_cache_sync(m->masks, g);
-    if (!g->r.status && m->epoch != g->epoch) replay(m);
-    return g->r.status;
+    return ready(m);
 }
 
 static int leave(gmatch *m, int rc)
@@ -78,11 +133,13 @@ static int leave(gmatch *m, int rc)
     return rc;
 }
 
-static uint32_t here(const gmatch *m)
+/* Whether a call ended at the size of the automaton, which may be less in a fresh one. */
+static bool too_large(const gram *g)
 {
-    return m->at.p[m->at.n - 1];
+    return g->r.status == ERR_LIMIT && g->r.fuel;
 }
 
+/* ---- matchers ---- */
 gmatch *gmatch_new(grammar *g, const grammar_vocab *v)
 {
     gmatch *m = calloc(1, sizeof *m);
@@ -90,9 +147,12 @@ gmatch *gmatch_new(grammar *g, const grammar_vocab *v)
     if (!m) return NULL;
     m->g = grammar_ref(g);
     m->v = v;
-    VEC_PUSH(&rc, m->at, 0);
+    VEC_PUSH(&rc, m->at, GRAM_NONE);
     pthread_mutex_lock(&g->lock);
     m->masks = mask_cache_of(g, v);
+    m->next = g->matchers;
+    if (m->next) m->next->prev = m;
+    g->matchers = m;
     pthread_mutex_unlock(&g->lock);
     if (!rc && m->masks) return m;
     gmatch_free(m);
@@ -104,12 +164,14 @@ gmatch *gmatch_clone(const gmatch *m)
     gmatch *c = gmatch_new(m->g, m->v);
     int rc = c ? 0 : ERR_NOMEM;
     if (rc) return NULL;
+    pthread_mutex_lock(&m->g->lock);
     c->epoch = m->epoch;
     c->at.p[0] = m->at.p[0];
     for (uint32_t i = 0; i < m->tok.n && !rc; i++) {
-        VEC_PUSH(&rc, c->tok, m->tok.p[i]);
         VEC_PUSH(&rc, c->at, m->at.p[i + 1]);
+        if (!rc) VEC_PUSH(&rc, c->tok, m->tok.p[i]);
     }
+    pthread_mutex_unlock(&m->g->lock);
     if (!rc) return c;
     gmatch_free(c);
     return NULL;
@@ -119,11 +181,14 @@ void gmatch_free(gmatch *m)
 {
     if (!m) return;
     pthread_mutex_lock(&m->g->lock);
+    if (m->prev) m->prev->next = m->next;
+    else m->g->matchers = m->next;
+    if (m->next) m->next->prev = m->prev;
     for (int i = 0; i < GM_HELD; i++) gmask_release(m->held[i]);
     pthread_mutex_unlock(&m->g->lock);
+    grammar_release(m->g);
     free(m->at.p);
     free(m->tok.p);
-    grammar_release(m->g);
     free(m);
 }
 
@@ -131,9 +196,8 @@ int gmatch_accept(gmatch *m, int32_t tok)
 {
     int rc = enter(m);
     gram *g = &m->g->g;
-    if (rc) return leave(m, rc);
-    g->r.fuel = TOKEN_FUEL;
-    uint32_t c = step_token(g, m->v, here(m), tok);
+    uint32_t c = rc ? 0 : step_token(g, m->v, here(m), tok);
+    if (!rc && too_large(g) && !ready(m)) c = step_token(g, m->v, here(m), tok);
     rc = g->r.status ? g->r.status : c ? 0 : ERR_INVALID;
     if (rc) return leave(m, rc);
     VEC_PUSH(&rc, m->at, c);
@@ -150,7 +214,6 @@ int gmatch_prefix(gmatch *m, const int32_t *tok, int n)
     if (rc) return leave(m, rc);
     uint32_t c = here(m);
     for (; i < n; i++) {
-        g->r.fuel = TOKEN_FUEL;
         c = step_token(g, m->v, c, tok[i]);
         if (!c || g->r.status) break;
     }
@@ -160,8 +223,10 @@ int gmatch_prefix(gmatch *m, const int32_t *tok, int n)
 void gmatch_rollback(gmatch *m, int k)
 {
     uint32_t n = k < 0 ? 0 : (uint32_t)k < m->tok.n ? (uint32_t)k : m->tok.n;
+    pthread_mutex_lock(&m->g->lock);
     m->tok.n -= n;
     m->at.n -= n;
+    pthread_mutex_unlock(&m->g->lock);
 }
 
 int gmatch_forced(gmatch *m, uint8_t *out, int cap)
@@ -202,11 +267,10 @@ bool gmatch_done(gmatch *m)
 static int make_mask(gmatch *m, uint32_t times, gmask **out)
 {
     gram *g = &m->g->g;
-    g->r.fuel = (uint64_t)times * MASK_FUEL;
-    m->masks->deadline = clock_us() + (int64_t)times * MASK_US;
+    mask_allow(m->masks, g, (uint64_t)times * MASK_FUEL, (int64_t)times * MASK_US);
     *out = mask_of(m->masks, g, here(m));
     if (*out) return 0;
-    if (g->r.status == ERR_LIMIT && !g->r.fuel) return GM_LATER;
+    if (g->r.status == ERR_LIMIT) return GM_LATER; /* perhaps it fits a fresh automaton */
     return g->r.status ? g->r.status : ERR_INVALID;
 }
 

@@ -59,7 +59,7 @@ static bool cell_equal(const cell *a, const cell *b)
            a->parent == b->parent && a->seen == b->seen;
 }
 
-static uint32_t push_cell(gram *g, cell c)
+uint32_t gram_push_cell(gram *g, cell c)
 {
     id_table *t = &g->cell_index;
     if (c.node != g->merge) c.depth = g->cells.p[c.parent].depth + 1;
@@ -82,7 +82,7 @@ static uint32_t moved(gram *g, const cell *c, uint32_t phase, uint32_t index, ui
     d.pos = phase | index << 2;
     d.count = count;
     d.seen = seen;
-    return push_cell(g, d);
+    return gram_push_cell(g, d);
 }
 
 /* ---- objects ---- */
@@ -217,7 +217,7 @@ static void resume(gram *g, uint32_t k, bool *accept)
     case G_SEQ: {
         uint32_t rest =
             c.pos + 1 < n.b
-                ? push_cell(g, (cell){.node = c.node, .pos = c.pos + 1, .parent = c.parent})
+                ? gram_push_cell(g, (cell){.node = c.node, .pos = c.pos + 1, .parent = c.parent})
                 : c.parent;
         go(g, g->kids.p[n.a + c.pos], rest);
         break;
@@ -237,20 +237,20 @@ static void enter(gram *g, uint32_t node, uint32_t k)
         if (g->r.nodes.p[n.a].nullable) go(g, RESUME, k);
         break;
     case G_SEQ:
-        go(g, g->kids.p[n.a], push_cell(g, (cell){.node = node, .pos = 1, .parent = k}));
+        go(g, g->kids.p[n.a], gram_push_cell(g, (cell){.node = node, .pos = 1, .parent = k}));
         break;
     case G_ALT:
         for (uint32_t i = 0; i < n.b; i++) go(g, g->kids.p[n.a + i], k);
         break;
     case G_RULE: VEC_PUSH(&g->r.status, g->pending, (todo){n.a, k}); break;
     case G_OBJ: {
-        uint32_t frame = push_cell(g, (cell){.node = node, .pos = AT_OPEN, .parent = k});
+        uint32_t frame = gram_push_cell(g, (cell){.node = node, .pos = AT_OPEN, .parent = k});
         if (g->objects.p[n.a].xml) go(g, RESUME, frame);
         else term(g, g->open_obj, frame);
         break;
     }
     case G_ARR:
-        term(g, g->open_arr, push_cell(g, (cell){.node = node, .pos = AT_OPEN, .parent = k}));
+        term(g, g->open_arr, gram_push_cell(g, (cell){.node = node, .pos = AT_OPEN, .parent = k}));
         break;
     default: break;
     }
@@ -290,7 +290,7 @@ static bool add_row(gram *g)
     uint32_t need = g->configs.n + 1;
     if (need > GRAM_MAX_CONFIGS) g->r.status = ERR_LIMIT;
     if (need > g->next_rows && !g->r.status) {
-        uint32_t rows = g->next_rows ? g->next_rows * 2 : 64;
+        uint32_t rows = g->next_rows ? g->next_rows * 2 : 16;
         uint32_t *t = realloc(g->next, (size_t)rows * g->r.n_cls * sizeof *t);
         if (t) {
             g->next = t;
@@ -358,8 +358,7 @@ static void rehash_merges(gram *g, id_table *t)
             put(t, merge_hash(g->merged.p + g->cells.p[i].pos, g->cells.p[i].count), i);
 }
 
-/* One stack for all the callers merged[a..]. */
-static uint32_t merge_callers(gram *g, uint32_t a)
+uint32_t gram_merge_callers(gram *g, uint32_t a)
 {
     id_table *t = &g->merge_index;
     uint32_t *v = g->merged.p + a, n = 0, depth = 0;
@@ -381,7 +380,7 @@ static uint32_t merge_callers(gram *g, uint32_t a)
     }
     for (uint32_t i = 0; i < n; i++)
         if (g->cells.p[v[i]].depth > depth) depth = g->cells.p[v[i]].depth;
-    uint32_t k = push_cell(g, (cell){.node = g->merge, .pos = a, .count = n, .depth = depth});
+    uint32_t k = gram_push_cell(g, (cell){.node = g->merge, .pos = a, .count = n, .depth = depth});
     if (g->r.status) return 0;
     t->n++;
     return t->slot[j] = k;
@@ -407,7 +406,7 @@ static uint32_t closure(gram *g)
             else p[keep++] = p[i];
         }
         g->pending.n = keep;
-        if (!g->r.status) go(g, g->rules.p[rule], merge_callers(g, a));
+        if (!g->r.status) go(g, g->rules.p[rule], gram_merge_callers(g, a));
     }
     return g->r.status ? 0 : intern_config(g, accept);
 }
@@ -435,12 +434,6 @@ int gram_restart(gram *g)
     go(g, g->root, 0);
     g->start = closure(g);
     return g->r.status;
-}
-
-int gram_recover(gram *g)
-{
-    if (g->r.status == ERR_LIMIT && !g->r.fuel) g->r.status = 0;
-    return g->r.status ? gram_restart(g) : 0;
 }
 
 static uint32_t step_slow(gram *g, uint32_t c, uint8_t b)

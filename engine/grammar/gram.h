@@ -104,11 +104,11 @@ bool gram_never(const gram *g, uint32_t node); /* plainly matches nothing */
  * root matches nothing, ERR_UNSUPPORTED on left recursion, else the arena's status. */
 int gram_finish(gram *g, uint32_t root);
 
-/* After a call that ended with a status: whatever was only out of fuel goes on where it was, all
- * else starts anew. */
-int gram_recover(gram *g);
 /* Forgets all configurations and what was derived for them: the automaton starts anew. */
 int gram_restart(gram *g);
+/* The same, but configurations *ids[n] are known to the new automaton: their ids are rewritten
+ * (gram_move.c).  0, or ERR_* and none of them is known. */
+int gram_move(gram *g, uint32_t *const *ids, uint32_t n);
 /* The configuration after a byte, 0 if dead. */
 uint32_t gram_step(gram *g, uint32_t c, uint8_t byte);
 /* What may follow once the terminal above a stack has ended. */
@@ -116,6 +116,9 @@ uint32_t gram_after(gram *g, uint32_t stack);
 /* The configuration of these threads, and the one of two together. */
 uint32_t gram_of_threads(gram *g, const thread *t, uint32_t n, bool accept);
 uint32_t gram_union(gram *g, uint32_t a, uint32_t b);
+/* A stack with one more frame; one stack for all of merged[from..]. */
+uint32_t gram_push_cell(gram *g, cell c);
+uint32_t gram_merge_callers(gram *g, uint32_t from);
 /* Memory the automaton holds. */
 size_t gram_bytes(const gram *g);
 

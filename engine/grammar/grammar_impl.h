@@ -17,6 +17,9 @@ struct grammar {
     gram g;
     relaxed_list relaxed;
     struct mask_cache *masks; /* one a vocabulary */
+    struct gmatch *matchers;  /* all there are */
+    size_t renew_bytes;       /* beyond which the automaton starts anew; 0: as at the beginning */
+    uint32_t renew_nodes, renew_configs;
 };
 
 void mask_cache_free(struct mask_cache *c);

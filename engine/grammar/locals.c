@@ -13,7 +13,10 @@ enum {
 
 bool mask_in_time(mask_cache *c, rx_arena *r)
 {
-    if (++c->walked % LOOK || clock_us() < c->deadline) return true;
+    if (++c->walked % LOOK) return true;
+    int64_t now = clock_us();
+    if (c->walked == LOOK) c->deadline = now + c->most_us;
+    if (now < c->deadline) return true;
     r->status = ERR_LIMIT;
     r->fuel = 0;
     return false;

@@ -57,8 +57,8 @@ typedef struct mask_cache {
     uint16_t class_size[256];
     letter_list *letters[N_ALPHABETS][UTF8_STATES];
     size_t local_bytes;
-    int64_t deadline; /* clock_us when a mask has taken too long */
-    uint32_t walked;  /* nodes since the clock was looked at */
+    int64_t most_us, deadline; /* a mask may take; when that is over: known once it was looked at */
+    uint32_t walked;           /* nodes of the mask being made */
 } mask_cache;
 
 /* The grammar's cache for v, made if there is none; NULL without memory. */
@@ -67,6 +67,8 @@ size_t mask_cache_bytes(const mask_cache *c);
 /* Forgets what an older automaton said. */
 void mask_cache_sync(mask_cache *c, const gram *g);
 
+/* For the next mask: derivatives and microseconds it may cost. */
+void mask_allow(mask_cache *c, gram *g, uint64_t fuel, int64_t us);
 /* The mask of a configuration (or AT_END) with a reference for the caller; NULL when the arena's
  * status says why, or without a single token when it does not. */
 gmask *mask_of(mask_cache *c, gram *g, uint32_t config);

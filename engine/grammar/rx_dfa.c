@@ -17,7 +17,7 @@ static bool has(const byte_set *s, uint8_t b)
 
 static bool memo_grow(rx_arena *r)
 {
-    uint32_t cap = r->memo_cap ? r->memo_cap * 2 : 4096;
+    uint32_t cap = r->memo_cap ? r->memo_cap * 2 : 256;
     struct rx_memo *m = calloc(cap, sizeof *m);
     if (!m) {
         r->status = ERR_NOMEM;
@@ -285,7 +285,7 @@ uint32_t rx_state_of(rx_arena *r, rx e)
     if (r->state_of.p[e] != RX_UNKNOWN) return r->state_of.p[e];
     uint32_t s = r->states.n;
     if (s >= r->next_rows) {
-        uint32_t rows = r->next_rows ? r->next_rows * 2 : 128;
+        uint32_t rows = r->next_rows ? r->next_rows * 2 : 32;
         uint32_t *t = realloc(r->next, (size_t)rows * r->n_cls * sizeof *t);
         if (!t) {
             r->status = ERR_NOMEM;

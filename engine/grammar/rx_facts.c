@@ -63,9 +63,27 @@ static rx_fact make_fact(const mask_cache *c, const rx_arena *r, const rx_node *
     return f;
 }
 
+static bool room_for_all(mask_cache *c, rx_arena *r)
+{
+    uint32_t n = r->nodes.n;
+    if (n > c->facts.cap) {
+        uint32_t cap = n + n / 2;
+        rx_fact *p = realloc(c->facts.p, cap * sizeof *p);
+        if (!p) {
+            r->status = ERR_NOMEM;
+            return false;
+        }
+        c->facts.p = p;
+        c->facts.cap = cap;
+    }
+    memset(c->facts.p + c->facts.n, 0, (n - c->facts.n) * sizeof *c->facts.p);
+    c->facts.n = n;
+    return true;
+}
+
 const rx_fact *rx_facts(mask_cache *c, rx_arena *r, rx e)
 {
-    while (c->facts.n < r->nodes.n && !r->status) VEC_PUSH(&r->status, c->facts, (rx_fact){0});
+    if (c->facts.n < r->nodes.n && !room_for_all(c, r)) return NULL;
     c->pending.n = 0;
     VEC_PUSH(&r->status, c->pending, e);
     while (c->pending.n && !r->status) {

@@ -12,10 +12,9 @@ static int warm(const grammar_vocab *v, const grammar_answer *a, const char *tex
     if (rc) return rc;
     mask_cache *c = mask_cache_of(g, v);
     uint32_t at = g->g.start;
-    if (c) c->deadline = INT64_MAX;
-    else rc = ERR_NOMEM;
+    if (!c) rc = ERR_NOMEM;
     for (; !rc; text++) {
-        g->g.r.fuel = UINT64_MAX;
+        mask_allow(c, &g->g, UINT64_MAX, INT32_MAX);
         gmask_release(mask_of(c, &g->g, at));
         if (!*text) break;
         at = gram_step(&g->g, at, (uint8_t)*text);
