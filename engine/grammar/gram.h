@@ -63,6 +63,7 @@ typedef struct {
     rx_arena r;
     bool free_order; /* of the objects made now */
     uint64_t units;  /* what a compile may still cost: one a schema that is looked at */
+    uint32_t ticks;  /* the clock is read every 64th */
     double deadline; /* of the thread's CPU time, behind the units */
     VEC(gnode) nodes;
     VEC(uint32_t) kids;

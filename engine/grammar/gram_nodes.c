@@ -4,6 +4,7 @@
 #include "engine/grammar/gram.h"
 #include "engine/grammar/ecma.h"
 
+#include <pthread.h>
 #include <time.h>
 
 enum { WS_MAX = 20, DIGITS = 30 };
@@ -110,7 +111,7 @@ double gram_cpu_seconds(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-int gram_init(gram *g)
+static int make_prelude(gram *g)
 {
     memset(g, 0, sizeof *g);
     rx_arena *r = &g->r;
@@ -129,6 +130,30 @@ int gram_init(gram *g)
     g->never = gram_term(g, R_NONE);
     g->any = gram_any(g, R_ALL, NULL);
     return r->status;
+}
+
+/* What every grammar begins with is made once. */
+static gram prelude;
+
+static void make_prelude_once(void)
+{
+    make_prelude(&prelude);
+}
+
+int gram_init(gram *g)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, make_prelude_once);
+    if (prelude.r.status) return make_prelude(g); /* there was no memory then */
+    *g = prelude;
+    rx_copy(&g->r, &prelude.r);
+    VEC_COPY(&g->r.status, g->nodes, prelude.nodes);
+    VEC_COPY(&g->r.status, g->kids, prelude.kids);
+    VEC_COPY(&g->r.status, g->props, prelude.props);
+    VEC_COPY(&g->r.status, g->objects, prelude.objects);
+    VEC_COPY(&g->r.status, g->arrays, prelude.arrays);
+    VEC_COPY(&g->r.status, g->rules, prelude.rules);
+    return g->r.status;
 }
 
 void gram_clear(gram *g)

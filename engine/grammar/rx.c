@@ -22,6 +22,31 @@ static bool node_equal(const rx_arena *r, const rx_node *x, const rx_node *y)
     return x->a == y->a;
 }
 
+static uint64_t set_hash(const byte_set *s)
+{
+    return hash_mix(hash_mix(hash_mix(s->w[0], s->w[1]), s->w[2]), s->w[3]);
+}
+
+/* An index over the sets there are. */
+static void reindex_sets(rx_arena *r)
+{
+    id_table *t = &r->set_index;
+    uint32_t cap = 64;
+    while (cap < r->sets.n * 4) cap *= 2;
+    uint32_t *slot = calloc(cap, sizeof *slot);
+    if (!slot) {
+        r->status = ERR_NOMEM;
+        return;
+    }
+    free(t->slot);
+    *t = (id_table){.slot = slot, .cap = cap};
+    for (uint32_t i = 0; i < r->sets.n; i++) {
+        uint32_t j = set_hash(&r->sets.p[i]) & (cap - 1);
+        while (slot[j]) j = (j + 1) & (cap - 1);
+        slot[j] = i + 1;
+    }
+}
+
 int rx_reindex(rx_arena *r)
 {
     uint32_t cap = 1024;
@@ -36,6 +61,9 @@ int rx_reindex(rx_arena *r)
         while (slot[j]) j = (j + 1) & (cap - 1);
         slot[j] = i + 1;
     }
+    for (int b = 0; b < 256; b++)
+        if (r->bytes[b] >= r->nodes.n) r->bytes[b] = 0;
+    reindex_sets(r);
     return r->status;
 }
 
@@ -68,12 +96,31 @@ int rx_init(rx_arena *r)
     return r->status;
 }
 
+int rx_copy(rx_arena *r, const rx_arena *from)
+{
+    *r = *from;
+    r->memo = NULL;
+    r->next = NULL;
+    r->memo_cap = r->memo_n = r->next_rows = 0;
+    VEC_COPY(&r->status, r->nodes, from->nodes);
+    VEC_COPY(&r->status, r->kids, from->kids);
+    VEC_COPY(&r->status, r->sets, from->sets);
+    VEC_COPY(&r->status, r->states, from->states);
+    VEC_COPY(&r->status, r->state_of, from->state_of);
+    r->index.slot =
+        vec_copy(from->index.slot, r->index.cap, r->index.cap * sizeof(uint32_t), &r->status);
+    r->set_index.slot = vec_copy(from->set_index.slot, r->set_index.cap,
+                                 r->set_index.cap * sizeof(uint32_t), &r->status);
+    return r->status;
+}
+
 void rx_clear(rx_arena *r)
 {
     free(r->nodes.p);
     free(r->kids.p);
     free(r->sets.p);
     free(r->index.slot);
+    free(r->set_index.slot);
     free(r->memo);
     free(r->states.p);
     free(r->state_of.p);
@@ -84,10 +131,18 @@ void rx_clear(rx_arena *r)
 rx rx_set(rx_arena *r, const byte_set *s)
 {
     if (!(s->w[0] | s->w[1] | s->w[2] | s->w[3])) return R_NONE;
-    uint32_t i = 0;
-    while (i < r->sets.n && memcmp(&r->sets.p[i], s, sizeof *s)) i++;
-    if (i == r->sets.n) VEC_PUSH(&r->status, r->sets, *s);
-    return rx_intern(r, (rx_node){.kind = RX_SET, .pos = 1, .a = i});
+    id_table *t = &r->set_index;
+    if (r->sets.n * 2 >= t->cap) reindex_sets(r);
+    if (r->status) return R_NONE;
+    uint32_t j = set_hash(s) & (t->cap - 1);
+    while (t->slot[j] && memcmp(&r->sets.p[t->slot[j] - 1], s, sizeof *s))
+        j = (j + 1) & (t->cap - 1);
+    if (!t->slot[j]) {
+        VEC_PUSH(&r->status, r->sets, *s);
+        if (r->status) return R_NONE;
+        t->slot[j] = r->sets.n;
+    }
+    return rx_intern(r, (rx_node){.kind = RX_SET, .pos = 1, .a = t->slot[j] - 1});
 }
 
 rx rx_range(rx_arena *r, uint8_t a, uint8_t b)
@@ -99,7 +154,8 @@ rx rx_range(rx_arena *r, uint8_t a, uint8_t b)
 
 rx rx_byte(rx_arena *r, uint8_t b)
 {
-    return rx_range(r, b, b);
+    if (!r->bytes[b]) r->bytes[b] = rx_range(r, b, b);
+    return r->bytes[b];
 }
 
 rx rx_cat(rx_arena *r, rx a, rx b)
@@ -265,7 +321,11 @@ rx rx_star(rx_arena *r, rx a)
 
 rx rx_lit(rx_arena *r, const char *s, size_t n)
 {
-    rx e = R_EPS;
+    return rx_lit_then(r, s, n, R_EPS);
+}
+
+rx rx_lit_then(rx_arena *r, const char *s, size_t n, rx e)
+{
     while (n) e = rx_cat(r, rx_byte(r, (uint8_t)s[--n]), e);
     return e;
 }
@@ -327,8 +387,7 @@ rx rx_texts(rx_arena *r, rx_text *v, uint32_t n)
             continue;
         }
         const rx_text *a = &v[l->end - 1];
-        done = rx_cat(r, rx_lit(r, a->s + l->from, l->common - l->from),
-                      rx_alt(r, l->alts.p, l->alts.n));
+        done = rx_lit_then(r, a->s + l->from, l->common - l->from, rx_alt(r, l->alts.p, l->alts.n));
         free(l->alts.p);
         if (--st.n) VEC_PUSH(&r->status, st.p[st.n - 1].alts, done);
     }

@@ -39,7 +39,9 @@ typedef struct {
     VEC(rx_node) nodes;
     VEC(rx) kids;
     VEC(byte_set) sets;
-    id_table index;
+    id_table index, set_index;
+    rx bytes[256];              /* the set of one byte, 0: not looked for yet */
+    uint64_t sig[256];          /* of a byte over the sets that were classed */
     uint8_t cls[256], rep[256]; /* byte -> class, class -> a byte of it */
     uint32_t n_cls, sets_classed;
     bool frozen;
@@ -56,8 +58,10 @@ typedef struct {
 
 /* The node equal to x, made if there is none (rx_dfa.c). */
 rx rx_intern(rx_arena *r, rx_node x);
-int rx_reindex(rx_arena *r); /* an index of the right size over the nodes there are */
+int rx_reindex(rx_arena *r); /* indexes of the right size over the nodes and sets there are */
 int rx_init(rx_arena *r);
+/* A copy of an arena that was never frozen. */
+int rx_copy(rx_arena *r, const rx_arena *from);
 void rx_clear(rx_arena *r);
 
 rx rx_set(rx_arena *r, const byte_set *s);
@@ -74,6 +78,7 @@ rx rx_rep(rx_arena *r, rx a, uint32_t min, uint32_t max);
 rx rx_opt(rx_arena *r, rx a);
 rx rx_star(rx_arena *r, rx a);
 rx rx_lit(rx_arena *r, const char *s, size_t n);
+rx rx_lit_then(rx_arena *r, const char *s, size_t n, rx e); /* s[n], then e */
 rx rx_str(rx_arena *r, const char *s);
 /* Decimal numbers (`-`, digits, `.`, digits) that are a multiple of m / 10^k; the shape of the
  * number is for the caller to intersect with.  m * (k + 1) <= 4096. */

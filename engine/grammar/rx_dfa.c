@@ -3,7 +3,13 @@
  * than MAX_DEPTH (status ERR_LIMIT).  Thread: the arena's. */
 #include "engine/grammar/rx.h"
 
-enum { MAX_DEPTH = 2000, MAX_LIVE_STEPS = 200000, FIRST_DEPTH = 40, FIRST_BUDGET = 4000 };
+enum {
+    MAX_DEPTH = 2000,
+    MAX_LIVE_STEPS = 200000,
+    FIRST_DEPTH = 40,
+    FIRST_BUDGET = 4000,
+    LIVE_BUDGET = 64
+};
 
 struct rx_memo {
     uint64_t key; /* 0 = free */
@@ -111,6 +117,8 @@ rx rx_deriv(rx_arena *r, rx e, uint8_t b)
     rx_node x = r->nodes.p[e];
     if (x.kind == RX_SET) return has(&r->sets.p[x.a], b) ? R_EPS : R_NONE;
     if (x.kind <= RX_EPS) return R_NONE;
+    if (x.kind == RX_CAT && r->nodes.p[x.a].kind == RX_SET) /* cheaper than to remember it */
+        return has(&r->sets.p[r->nodes.p[x.a].a], b) ? x.b : R_NONE;
     uint64_t key = ((uint64_t)e << 8 | b) + 1;
     rx *m = memo_slot(r, key);
     if (!m) return R_NONE;
@@ -135,27 +143,74 @@ rx rx_deriv(rx_arena *r, rx e, uint8_t b)
  * mark made under coarser classes stays true, since it speaks of expressions older than the set. */
 static void classify(rx_arena *r)
 {
-    uint64_t sig[256];
+    uint16_t slot[512] = {0}; /* class plus 1 by signature */
     if (r->frozen || (r->sets_classed == r->sets.n && r->n_cls)) return;
-    for (int b = 0; b < 256; b++) {
-        sig[b] = 1;
-        for (uint32_t i = 0; i < r->sets.n; i++)
-            sig[b] = hash_mix(sig[b], has(&r->sets.p[i], (uint8_t)b) + 2ull * i + 3);
+    for (; r->sets_classed < r->sets.n; r->sets_classed++) {
+        const byte_set *s = &r->sets.p[r->sets_classed];
+        for (int b = 0; b < 256; b++)
+            r->sig[b] = hash_mix(r->sig[b], has(s, (uint8_t)b) + 2ull * r->sets_classed + 3);
     }
     r->n_cls = 0;
     for (int b = 0; b < 256; b++) {
-        uint32_t i = 0;
-        while (i < r->n_cls && sig[r->rep[i]] != sig[b]) i++;
-        if (i == r->n_cls) r->rep[r->n_cls++] = (uint8_t)b;
-        r->cls[b] = (uint8_t)i;
+        uint32_t j = r->sig[b] & 511;
+        while (slot[j] && r->sig[r->rep[slot[j] - 1]] != r->sig[b]) j = (j + 1) & 511;
+        if (!slot[j]) {
+            r->rep[r->n_cls++] = (uint8_t)b;
+            slot[j] = (uint16_t)r->n_cls;
+        }
+        r->cls[b] = (uint8_t)(slot[j] - 1);
     }
-    r->sets_classed = r->sets.n;
+}
+
+static void set_all(byte_set *s, uint64_t w)
+{
+    for (int i = 0; i < 4; i++) s->w[i] = w;
+}
+
+/* The bytes e may begin with, without a derivative; some that it may not are left in where finding
+ * out would cost more. */
+static byte_set first_bytes(const rx_arena *r, rx e, uint32_t depth, uint32_t *budget)
+{
+    byte_set s, t;
+    set_all(&s, 0);
+    for (;;) {
+        const rx_node *x = &r->nodes.p[e];
+        if (!*budget || depth > FIRST_DEPTH || x->kind == RX_NOT || x->kind == RX_MOD) {
+            set_all(&s, UINT64_MAX);
+            return s;
+        }
+        --*budget;
+        if (x->kind == RX_CAT || x->kind == RX_REP || x->kind == RX_SET) {
+            t = x->kind == RX_SET ? r->sets.p[x->a] : first_bytes(r, x->a, depth + 1, budget);
+            for (int k = 0; k < 4; k++) s.w[k] |= t.w[k];
+            if (x->kind != RX_CAT || !r->nodes.p[x->a].nullable) return s;
+            e = x->b;
+            continue;
+        }
+        if (x->kind <= RX_EPS) return s;
+        byte_set u;
+        set_all(&u, x->kind == RX_AND ? UINT64_MAX : 0);
+        for (uint32_t i = 0; i < x->b; i++) {
+            t = first_bytes(r, r->kids.p[x->a + i], depth + 1, budget);
+            for (int k = 0; k < 4; k++)
+                u.w[k] = x->kind == RX_AND ? u.w[k] & t.w[k] : u.w[k] | t.w[k];
+        }
+        for (int k = 0; k < 4; k++) s.w[k] |= u.w[k];
+        return s;
+    }
 }
 
 typedef struct {
     rx e;
     uint32_t c;
+    byte_set first;
 } live_frame;
+
+static live_frame live_frame_of(const rx_arena *r, rx e)
+{
+    uint32_t budget = LIVE_BUDGET;
+    return (live_frame){e, 0, first_bytes(r, e, 0, &budget)};
+}
 
 /* Depth first for a nullable successor; the path to it is live, so its price is paid once per
  * chain. What was explored to the end without success is dead only if nothing at all was found. */
@@ -171,7 +226,7 @@ bool rx_live(rx_arena *r, rx e)
     if (x->live) return x->live == 1;
     classify(r);
     x->live = 3;
-    VEC_PUSH(&r->status, st, (live_frame){e, 0});
+    VEC_PUSH(&r->status, st, live_frame_of(r, e));
     VEC_PUSH(&r->status, seen, e);
     while (st.n && !ok && !r->status) {
         live_frame *f = &st.p[st.n - 1];
@@ -179,7 +234,9 @@ bool rx_live(rx_arena *r, rx e)
             st.n--;
             continue;
         }
-        rx d = rx_deriv(r, f->e, r->rep[f->c++]);
+        uint8_t b = r->rep[f->c++];
+        if (!has(&f->first, b)) continue;
+        rx d = rx_deriv(r, f->e, b);
         if (++steps > MAX_LIVE_STEPS) r->status = ERR_LIMIT;
         x = &r->nodes.p[d];
         if (d == R_NONE || x->live >= 2) continue;
@@ -187,7 +244,7 @@ bool rx_live(rx_arena *r, rx e)
         if (ok) break;
         x->live = 3;
         VEC_PUSH(&r->status, seen, d);
-        VEC_PUSH(&r->status, st, (live_frame){d, 0});
+        VEC_PUSH(&r->status, st, live_frame_of(r, d));
     }
     for (uint32_t i = 0; i < seen.n; i++) r->nodes.p[seen.p[i]].live = ok || r->status ? 0 : 2;
     for (uint32_t i = 0; ok && i < st.n; i++) r->nodes.p[st.p[i].e].live = 1;
@@ -238,44 +295,6 @@ size_t rx_bytes(const rx_arena *r)
            r->sets.cap * sizeof(byte_set) + r->memo_cap * sizeof *r->memo +
            r->states.cap * sizeof(rx_state) + r->state_of.cap * sizeof(uint32_t) +
            r->index.cap * sizeof *r->index.slot + (size_t)r->next_rows * r->n_cls * sizeof *r->next;
-}
-
-static void set_all(byte_set *s, uint64_t w)
-{
-    for (int i = 0; i < 4; i++) s->w[i] = w;
-}
-
-/* The bytes e may begin with, without a derivative; some that it may not are left in where finding
- * out would cost more. */
-static byte_set first_bytes(const rx_arena *r, rx e, uint32_t depth, uint32_t *budget)
-{
-    byte_set s, t;
-    set_all(&s, 0);
-    for (;;) {
-        const rx_node *x = &r->nodes.p[e];
-        if (!*budget || depth > FIRST_DEPTH || x->kind == RX_NOT || x->kind == RX_MOD) {
-            set_all(&s, UINT64_MAX);
-            return s;
-        }
-        --*budget;
-        if (x->kind == RX_CAT || x->kind == RX_REP || x->kind == RX_SET) {
-            t = x->kind == RX_SET ? r->sets.p[x->a] : first_bytes(r, x->a, depth + 1, budget);
-            for (int k = 0; k < 4; k++) s.w[k] |= t.w[k];
-            if (x->kind != RX_CAT || !r->nodes.p[x->a].nullable) return s;
-            e = x->b;
-            continue;
-        }
-        if (x->kind <= RX_EPS) return s;
-        byte_set u;
-        set_all(&u, x->kind == RX_AND ? UINT64_MAX : 0);
-        for (uint32_t i = 0; i < x->b; i++) {
-            t = first_bytes(r, r->kids.p[x->a + i], depth + 1, budget);
-            for (int k = 0; k < 4; k++)
-                u.w[k] = x->kind == RX_AND ? u.w[k] & t.w[k] : u.w[k] | t.w[k];
-        }
-        for (int k = 0; k < 4; k++) s.w[k] |= u.w[k];
-        return s;
-    }
 }
 
 uint32_t rx_state_of(rx_arena *r, rx e)

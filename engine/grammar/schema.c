@@ -234,12 +234,18 @@ static bool check_schema(schema_compiler *c, const json *s)
                               false);
 }
 
+/* The clock costs as much as a small schema. */
+static bool late(gram *g)
+{
+    return !(++g->ticks & 63) && gram_cpu_seconds() > g->deadline;
+}
+
 uint32_t schema_node(schema_compiler *c, const member *v, uint32_t n)
 {
     member_set all = {0}, set = {0};
     uint32_t node = 0, split = GRAM_NONE;
     bool never = false;
-    if (++c->depth > MAX_INPLACE_DEPTH || c->g->units <= n || gram_cpu_seconds() > c->g->deadline)
+    if (++c->depth > MAX_INPLACE_DEPTH || c->g->units <= n || late(c->g))
         schema_refuse(c, "grammar_too_complex", v[0].s, "schema", "too much work to compile");
     else c->g->units -= n + 1;
     for (uint32_t i = 0; i < n && !c->rc; i++) {

@@ -82,7 +82,16 @@ typedef struct {
     uint32_t any;              /* node of any value of such strings */
     VEC(const json *) widened; /* schemas that allow everything, whatever they say */
     const json *refused;       /* where the refusal stands */
-    int draft;                 /* 4, 6, 7, 2019, 2020 */
+    struct {
+        const char *s; /* as it stands in the document */
+        rx e;
+    } patterns[64]; /* compiled lately, by address */
+    struct {
+        const char *s;
+        size_t n;
+        rx e;
+    } keys[256]; /* keys made lately, with what follows them */
+    int draft;   /* 4, 6, 7, 2019, 2020 */
     bool inner_ids;
     grammar_error *why;
     int rc;
@@ -128,7 +137,10 @@ rx schema_enum(schema_compiler *c, const member *v, uint32_t n, uint32_t types, 
                bool *given);
 /* e, scalars of the types given, without the values that M_NOT_ENUM members exclude. */
 rx schema_not_enum(schema_compiler *c, const member *v, uint32_t n, uint32_t types, rx e);
-rx schema_text(schema_compiler *c, const json *where, const char *s, size_t n); /* as JSON string */
+/* As JSON string; with `end` behind it. */
+rx schema_text(schema_compiler *c, const json *where, const char *s, size_t n);
+rx schema_text_then(schema_compiler *c, const json *where, const char *s, size_t n, rx end);
+bool schema_plain(const char *s, size_t n); /* as JSON string it is itself between quotes */
 /* A count like maxItems: the strictest over the set, 0 or GRAM_INF without one. */
 uint32_t schema_count(schema_compiler *c, const member *v, uint32_t n, const char *key, bool most);
 rx schema_pattern(schema_compiler *c, const json *where, const char *key, const char *s, size_t n);

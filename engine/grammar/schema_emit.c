@@ -174,6 +174,21 @@ static bool forbidden(const object_plan *o, const name *k)
     return false;
 }
 
+/* A name as it is written, and the colon. */
+static rx key_text(schema_compiler *c, const json *where, const name *k)
+{
+    uint32_t slot = (uint32_t)(name_hash(k->s, k->n) & 255);
+    if (c->keys[slot].s && c->keys[slot].n == k->n && !memcmp(c->keys[slot].s, k->s, k->n))
+        return c->keys[slot].e;
+    rx e = schema_text_then(c, where, k->s, k->n, c->g->colon);
+    if (!c->rc && !c->g->r.status) {
+        c->keys[slot].s = k->s;
+        c->keys[slot].n = k->n;
+        c->keys[slot].e = e;
+    }
+    return e;
+}
+
 /* The literal a key is written as, matched against an expression over quoted texts. */
 static bool key_matches(schema_compiler *c, rx e, rx literal)
 {
@@ -189,9 +204,10 @@ static bool named(object_plan *o)
     bool possible = true;
     for (uint32_t i = 0; i < o->names.n && possible && !c->rc && !r->status; i++) {
         const name *k = &o->names.p[i];
-        rx text = schema_text(c, o->v[0].s, k->s, k->n);
         uint32_t matches = 0, value = c->any;
-        rx key = o->xml ? schema_xml_key(c, k->s, k->n) : rx_cat(r, text, c->g->colon);
+        bool judged = o->patterns.n || o->keys != R_ALL || (c->guard != R_ALL && !o->xml);
+        rx text = judged ? schema_text(c, o->v[0].s, k->s, k->n) : R_NONE;
+        rx key = o->xml ? schema_xml_key(c, k->s, k->n) : key_text(c, o->v[0].s, k);
         for (uint32_t x = 0; x < o->patterns.n; x++)
             matches |= (uint32_t)key_matches(c, o->patterns.p[x].e, text) << x;
         bool ok = !forbidden(o, k) && child_set(o, k, matches, &set) &&
@@ -227,32 +243,49 @@ static void unnamed_xml(object_plan *o)
     free(set.p);
 }
 
+/* Keys that are none of the names. */
+static rx other_names(object_plan *o)
+{
+    rx_arena *r = &o->c->g->r;
+    VEC(rx_text) texts = {0};
+    VEC(rx) odd = {0};
+    rx quote = rx_byte(r, '"');
+    for (uint32_t i = 0; i < o->names.n; i++) {
+        const name *k = &o->names.p[i];
+        if (schema_plain(k->s, k->n)) VEC_PUSH(&r->status, texts, (rx_text){k->s, k->n});
+        else VEC_PUSH(&r->status, odd, schema_text(o->c, o->v[0].s, k->s, k->n));
+    }
+    rx e = rx_cat3(r, quote, rx_texts(r, texts.p, texts.n), quote);
+    e = rx_alt2(r, e, rx_alt(r, odd.p, odd.n));
+    free(texts.p);
+    free(odd.p);
+    const rx all[4] = {o->c->g->plain_string, rx_not(r, e), o->keys, o->c->guard};
+    return rx_and(r, all, 4);
+}
+
 /* Keys without a name here: one expression for every way to match the patterns. */
 static void unnamed(object_plan *o)
 {
     schema_compiler *c = o->c;
     rx_arena *r = &c->g->r;
     member_set set = {0};
-    VEC(rx) lits = {0};
-    rx base = c->g->plain_string;
-    for (uint32_t i = 0; i < o->names.n; i++) {
-        const name *k = &o->names.p[i];
-        VEC_PUSH(&r->status, lits, schema_text(c, o->v[0].s, k->s, k->n));
-    }
-    if (lits.n) base = rx_and2(r, base, rx_not(r, rx_alt(r, lits.p, lits.n)));
-    base = rx_and2(r, rx_and2(r, base, o->keys), c->guard);
+    rx base = R_NONE;
+    bool plain = !o->patterns.n && o->keys == R_ALL && c->guard == R_ALL;
     for (uint32_t m = 0; m < 1u << o->patterns.n && !c->rc && !r->status; m++) {
-        rx key = base;
+        rx key;
         uint32_t value = c->any;
         if (!child_set(o, NULL, m, &set)) continue;
+        if (base == R_NONE) base = other_names(o);
+        key = base;
         for (uint32_t x = 0; x < o->patterns.n; x++)
             key = rx_and2(r, key, m >> x & 1 ? o->patterns.p[x].e : rx_not(r, o->patterns.p[x].e));
+        /* What only a finite number of names is taken from is never empty. */
+        if (plain) r->nodes.p[key].live = 1;
         if (key == R_NONE || !rx_live(r, key)) continue;
         if (set.n) value = schema_child(c, set.p, set.n);
         if (c->rc || r->status || gram_never(c->g, value)) continue;
         VEC_PUSH(&r->status, o->extra, (gprop){rx_cat(r, key, c->g->colon), value, false});
     }
-    free(lits.p);
     free(set.p);
 }
 

@@ -67,8 +67,13 @@ uint32_t schema_count(schema_compiler *c, const member *v, uint32_t n, const cha
 
 rx schema_text(schema_compiler *c, const json *where, const char *s, size_t n)
 {
+    return schema_text_then(c, where, s, n, R_EPS);
+}
+
+rx schema_text_then(schema_compiler *c, const json *where, const char *s, size_t n, rx end)
+{
     rx_arena *r = &c->g->r;
-    rx e = rx_byte(r, '"');
+    rx e = rx_cat(r, rx_byte(r, '"'), end);
     static const char shorts[] = "\bb\ff\nn\rr\tt";
     if (memmem(s, n, "\xef\xbf\xbd", 3)) { /* what the reader makes of \u0000 */
         schema_refuse(c, "unsupported_schema", where, "enum", "U+0000 or U+FFFD in a text");
@@ -132,11 +137,11 @@ static uint32_t type_bit(const json *x)
     return bits[x->type];
 }
 
-static bool is_plain(const json *x)
+bool schema_plain(const char *s, size_t n)
 {
-    if (x->type != JSON_STRING || memmem(x->str, x->len, "\xef\xbf\xbd", 3)) return false;
-    for (size_t i = 0; i < x->len; i++)
-        if ((uint8_t)x->str[i] < 0x20 || x->str[i] == '"' || x->str[i] == '\\') return false;
+    if (memmem(s, n, "\xef\xbf\xbd", 3)) return false;
+    for (size_t i = 0; i < n; i++)
+        if ((uint8_t)s[i] < 0x20 || s[i] == '"' || s[i] == '\\') return false;
     return true;
 }
 
@@ -156,7 +161,8 @@ static rx members_of(schema_compiler *c, const json *where, const json *list, ui
             schema_refuse(c, "schema_too_complex", where, "enum", "more than %d values",
                           SCHEMA_MAX_ENUM);
         if (!(type_bit(x) & types)) continue;
-        if (is_plain(x)) VEC_PUSH(&r->status, texts, (rx_text){x->str, (uint32_t)x->len});
+        if (x->type == JSON_STRING && schema_plain(x->str, x->len))
+            VEC_PUSH(&r->status, texts, (rx_text){x->str, (uint32_t)x->len});
         else VEC_PUSH(&r->status, out, constant(c, x, integer));
     }
     rx quote = rx_byte(r, '"');
@@ -192,11 +198,11 @@ rx schema_not_enum(schema_compiler *c, const member *v, uint32_t n, uint32_t typ
 {
     gram *g = c->g;
     rx_arena *r = &g->r;
-    rx plain = rx_alt2(r, g->plain_string, g->plain_number);
-    plain = rx_alt2(r, plain, rx_alt2(r, rx_str(r, "true"), rx_str(r, "false")));
-    plain = rx_alt2(r, plain, rx_str(r, "null"));
     for (uint32_t i = 0; i < n && !c->rc; i++) {
         if (v[i].kind != M_NOT_ENUM) continue;
+        const rx one_way[5] = {g->plain_string, g->plain_number, rx_str(r, "true"),
+                               rx_str(r, "false"), rx_str(r, "null")};
+        rx plain = rx_alt(r, one_way, 5);
         const json *list = v[i].name, *x;
         bool many = json_is(list, JSON_ARRAY) && !strcmp(list->key, "enum");
         for (x = many ? list->child : list; x; x = many ? x->next : NULL)
@@ -305,12 +311,15 @@ rx schema_number(schema_compiler *c, const member *v, uint32_t n, bool integer)
 rx schema_pattern(schema_compiler *c, const json *where, const char *key, const char *s, size_t n)
 {
     const char *why;
+    uint32_t slot = (uint32_t)(hash_mix(n, (uintptr_t)s) & 63);
+    if (c->patterns[slot].s == s) return c->patterns[slot].e;
     if (memmem(s, n, "\xef\xbf\xbd", 3)) {
         schema_refuse(c, "unsupported_schema", where, key, "U+0000 or U+FFFD in a pattern");
         return R_NONE;
     }
     rx e = ecma_pattern(&c->g->r, s, n, ECMA_JSON, &why);
     if (why) schema_refuse(c, "unsupported_schema", where, key, "%s", why);
+    else if (!c->g->r.status) c->patterns[slot].s = s, c->patterns[slot].e = e;
     return e;
 }
 
@@ -335,6 +344,7 @@ rx schema_string(schema_compiler *c, const member *v, uint32_t n)
         const char *known = f && !c->rc ? format_pattern(f->str) : NULL;
         if (known) e = rx_and2(r, e, schema_pattern(c, v[i].s, "format", known, strlen(known)));
     }
+    if (e == R_ALL && !lo && hi == GRAM_INF && c->guard == R_ALL) return g->string;
     if (lo || hi != GRAM_INF || e == R_ALL)
         e = rx_and2(r, e, rx_cat3(r, quote, rx_rep(r, g->ch, lo, hi), quote));
     return rx_and2(r, e, c->guard);

@@ -47,6 +47,22 @@ static inline void *vec_room(void *p, uint32_t n, uint32_t *cap, size_t size, in
         (v).n = (keep);                                                    \
     } while (0)
 
+/* A copy of the first n of cap elements, size bytes in all, with room for cap. */
+static inline void *vec_copy(const void *from, uint32_t cap, size_t size, int *status)
+{
+    void *p = cap ? malloc(size) : NULL;
+    if (cap && !p) *status = ERR_NOMEM;
+    if (p) memcpy(p, from, size);
+    return p;
+}
+/* to becomes a copy of from, whose elements must be plain data. */
+#define VEC_COPY(status, to, from)                                                            \
+    do {                                                                                      \
+        (to).cap = (from).n;                                                                  \
+        (to).p = vec_copy((from).p, (from).n, (size_t)(from).n * sizeof *(from).p, (status)); \
+        (to).n = (to).p ? (from).n : 0;                                                       \
+    } while (0)
+
 static inline uint64_t hash_mix(uint64_t h, uint64_t x)
 {
     h = (h ^ x) * 0x9e3779b97f4a7c15ull;
