@@ -138,6 +138,19 @@ START_TEST(objects)
            "\"minItems\":1,\"maxItems\":3}",
            {"[1]", "[1, \"a\",\"b\"]"},
            {"[]", "[\"a\"]", "[1,1]", "[1,\"a\",\"b\",\"c\"]"}});
+    JUDGE(false,
+          {"{\"type\":\"array\",\"uniqueItems\":true,\"items\":{\"enum\":[\"a\",1,null,1.0]},"
+           "\"minItems\":1}",
+           {"[1]", "[\"a\", 1,null]", "[null,\"a\"]"},
+           {"[]", "[1,1]", "[1,\"a\",1.0]", "[2]", "[1,]"}},
+          {"{\"type\":\"array\",\"uniqueItems\":true,\"items\":{\"type\":\"boolean\"}}",
+           {"[]", "[true,false]"},
+           {"[true,true]", "[null]", "[true,false,true]"}},
+          {"{\"type\":\"array\",\"uniqueItems\":true,\"items\":{\"enum\":[\"ab\",\"b\"],"
+           "\"minLength\":2}}",
+           {"[\"ab\"]", "[]"},
+           {"[\"b\"]", "[\"ab\",\"ab\"]"}},
+          {"{\"type\":\"array\",\"uniqueItems\":true,\"maxItems\":1}", {"[1]"}, {"[1,1]"}});
     JUDGE(true, {"{\"type\":\"object\",\"properties\":{\"a\":{},\"b\":{}},\"required\":[\"b\"],"
                  "\"additionalProperties\":false,\"maxProperties\":2}",
                  {"{\"b\":1,\"a\":1}", "{\"a\":1,\"b\":1}", "{\"b\":1}"},

@@ -182,9 +182,28 @@ static void resume_object(gram *g, const cell *c)
     }
 }
 
+/* An array whose items are different values out of a list; there are never fewer of them left than
+ * are still needed. */
+static void resume_unique(gram *g, const garray *a, const cell *c)
+{
+    bool item = (c->pos & 3) != AT_NEXT && c->count < a->max;
+    if ((c->pos & 3) == AT_OPEN && !a->min) term(g, rx_byte(&g->r, ']'), c->parent);
+    for (uint32_t i = 0; item && i < a->n_values; i++)
+        if (!(c->seen >> i & 1))
+            go(g, g->kids.p[a->values + i],
+               moved(g, c, AT_NEXT, 0, c->count + 1, c->seen | 1ull << i));
+    if ((c->pos & 3) != AT_NEXT) return;
+    if (c->count >= a->min) term(g, g->close_arr, c->parent);
+    if (c->count < a->max) term(g, g->comma, moved(g, c, AT_VALUE, 0, c->count, c->seen));
+}
+
 static void resume_array(gram *g, const cell *c)
 {
     const garray a = g->arrays.p[g->nodes.p[c->node].a];
+    if (a.n_values) {
+        resume_unique(g, &a, c);
+        return;
+    }
     uint32_t cap = a.item == GRAM_NONE && a.n < a.max ? a.n : a.max, next = c->count + 1;
     uint32_t enough = a.min > a.n ? a.min : a.n;
     uint32_t item = c->count < a.n ? g->kids.p[a.first + c->count] : a.item;

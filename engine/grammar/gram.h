@@ -42,6 +42,7 @@ typedef struct {
     uint32_t first, n; /* kids: one node an index */
     uint32_t item;     /* node of the others, GRAM_NONE: there are none */
     uint32_t min, max;
+    uint32_t values, n_values; /* unique items: kids that are one value each, at most 64; n is 0 */
 } garray;
 
 typedef struct {

@@ -135,6 +135,11 @@ rx schema_string(schema_compiler *c, const member *v, uint32_t n);
 rx schema_number(schema_compiler *c, const member *v, uint32_t n, bool integer);
 rx schema_enum(schema_compiler *c, const member *v, uint32_t n, uint32_t types, bool integer,
                bool *given);
+/* A value of the document as it may be written. */
+rx schema_constant(schema_compiler *c, const json *x);
+/* schema_unique.c: items of the set v[n], whose node is given, as different values; false if they
+ * are not known one by one. */
+bool schema_unique(schema_compiler *c, const member *v, uint32_t n, uint32_t item, garray *out);
 /* e, scalars of the types given, without the values that M_NOT_ENUM members exclude. */
 rx schema_not_enum(schema_compiler *c, const member *v, uint32_t n, uint32_t types, rx e);
 /* As JSON string; with `end` behind it. */

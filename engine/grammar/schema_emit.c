@@ -378,10 +378,11 @@ static uint32_t array(schema_compiler *c, const member *v, uint32_t n)
     VEC(uint32_t) nodes = {0};
     garray x = {.min = schema_count(c, v, n, "minItems", false),
                 .max = schema_count(c, v, n, "maxItems", true)};
-    const json *list, *rest;
+    const json *list, *rest, *unique = NULL;
     size_t longest = 0;
     for (uint32_t i = 0; i < n; i++) {
         if (v[i].kind != M_BASE) continue;
+        if (json_is(json_get(v[i].s, "uniqueItems"), JSON_TRUE)) unique = v[i].s;
         item_keywords(c, v[i].s, &list, &rest);
         if (list && list->len > longest) longest = list->len;
     }
@@ -400,6 +401,11 @@ static uint32_t array(schema_compiler *c, const member *v, uint32_t n)
         if (k < longest && never && x.max > k) x.max = (uint32_t)k;
         if (k < longest) VEC_PUSH(&r->status, nodes, node);
         else x.item = never ? GRAM_NONE : node;
+        if (k == longest && unique && x.max > 1 && x.item != GRAM_NONE &&
+            (longest || !schema_unique(c, set.p, set.n, node, &x)))
+            schema_refuse(c, "unsupported_schema", unique, "uniqueItems",
+                          "only for items that are one of at most 64 given scalars, or beside "
+                          "maxItems of at most 1");
     }
     x.first = g->kids.n;
     x.n = nodes.n;
@@ -427,18 +433,13 @@ static void refuse_unsupported(schema_compiler *c, const member *v, uint32_t n, 
         {"$dynamicRef", "not supported", T_ALL, 2020},
         {"$recursiveRef", "not supported", T_ALL, 2019},
     };
-    uint32_t most = schema_count(c, v, n, "maxItems", true);
     for (uint32_t i = 0; i < n && !c->rc; i++) {
-        const json *s = v[i].s, *u;
+        const json *s = v[i].s;
         if (v[i].kind != M_BASE) continue;
         for (size_t k = 0; k < sizeof refused / sizeof *refused; k++)
             if ((refused[k].types & types) && c->draft >= refused[k].since &&
                 json_get(s, refused[k].key))
                 schema_refuse(c, "unsupported_schema", s, refused[k].key, "%s", refused[k].words);
-        u = json_get(s, "uniqueItems");
-        if (u && u->type != JSON_FALSE && (types & T_ARRAY) && most > 1)
-            schema_refuse(c, "unsupported_schema", s, "uniqueItems",
-                          "only false, or beside maxItems of at most 1");
     }
 }
 

@@ -131,6 +131,11 @@ static rx constant(schema_compiler *c, const json *x, bool integer)
     return rx_cat(r, e, object ? g->close_obj : g->close_arr);
 }
 
+rx schema_constant(schema_compiler *c, const json *x)
+{
+    return constant(c, x, false);
+}
+
 static uint32_t type_bit(const json *x)
 {
     static const uint32_t bits[] = {T_NULL, T_BOOL, T_BOOL, T_NUMBER, T_STRING, T_ARRAY, T_OBJECT};
