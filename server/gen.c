@@ -2,6 +2,7 @@
 #include "server/gen.h"
 
 #include "base/clock.h"
+#include "engine/grammar/grammar.h"
 #include "server/metrics.h"
 #include "server/reply.h"
 
@@ -80,6 +81,7 @@ void gen_free(gen *g)
     free(g->choice);
     free(g->own);
     call_tools_put(g->tools);
+    grammar_release(g->grammar);
     params_clear(&g->p);
     json_free(g->doc);
     json_free(g->source);

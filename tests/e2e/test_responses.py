@@ -11,6 +11,7 @@ import pytest
 from conftest import Server
 
 CAPITAL = "What is the capital of France?"
+EVENT = pydantic.TypeAdapter(openai.types.responses.ResponseStreamEvent)
 KEYS = {"id", "object", "created_at", "completed_at", "status", "error", "incomplete_details", "instructions", "model", "output", "parallel_tool_calls",
         "previous_response_id", "reasoning", "store", "temperature", "top_p", "text", "tool_choice", "tools", "top_logprobs", "truncation",
         "max_output_tokens", "max_tool_calls", "metadata", "service_tier", "background"}
@@ -53,6 +54,7 @@ def stream(server, **fields):
                 done = True
             elif line.startswith("data: "):
                 e = json.loads(line[6:])
+                EVENT.validate_python(e)
                 assert e["type"] == named and e["sequence_number"] == len(events) and not done
                 events.append(e)
     assert done and [e["type"] for e in events[:2]] == ["response.created", "response.in_progress"]
