@@ -62,16 +62,15 @@ const char *http_body(const http_call *c, size_t *n)
 
 void http_add_header(http_call *c, const char *name, const char *fmt, ...)
 {
-    char text[1024];
+    char *copy = NULL;
     va_list ap;
     if (c->n_header == (int)(sizeof c->header / sizeof *c->header)) return;
     for (int i = 0; i < c->n_header; i++)
         if (!strcmp(c->header[i].name, name)) return;
     va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
+    int n = vasprintf(&copy, fmt, ap);
     va_end(ap);
-    char *copy = strdup(text);
-    if (!copy) return;
+    if (n < 0) return; /* out of memory: a reply without this header */
     c->header[c->n_header].name = name;
     c->header[c->n_header++].value = copy;
 }

@@ -1,5 +1,6 @@
 """The documents name what is there: routes of the server, options of the command line, fields of requests."""
 import glob
+import json
 import os
 import re
 import subprocess
@@ -60,11 +61,43 @@ def test_api_names_every_field():
 def test_documents_name_real_options():
     help_text = "".join(subprocess.run([BIN, command, "--help"], capture_output=True, timeout=30, check=True).stdout.decode()
                         for command in ("serve", "inspect", "bench", "parse-output", "grammar-check"))
-    real = set(re.findall(r"--[a-z][a-z0-9-]*", help_text))
+    real = set(re.findall(r"--[a-z][a-z0-9-]*", help_text)) | {"--" + o for o in later_options()}
     assert len(real) > 30
     for path in ("docs/operations.md", "docs/api.md", "README.md"):
         named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", text(path)))
         assert named <= real, (path, named - real)
+
+
+SWITCHES = """host port served-model-name any-model api-key api-key-file open-metrics allowed-hosts cors-origins max-body max-conn max-num-seqs
+max-queue request-timeout drain-timeout sse-ping no-timings max-model-len generation-config reasoning-field effort-budgets think-end-text
+anthropic-thinking tool-format allow-request-template allow-priority cache-per-key response-store keep-billing-header kv-cache-memory
+kv-cache-dtype no-prefix-caching max-num-batched-tokens override-generation-config default-chat-template-kwargs rope-scaling cpu-isa bf16-repack
+log-format log-level config tls-cert tls-key device key-max-concurrent key-rpm key-tpm media-allow media-path embeddings no-slots
+ollama-version""".split()
+
+
+def test_every_switch_of_the_contract(tmp_path):
+    """API section 21: each is an option of serve, or named in docs/api.md as one of a later version and refused by that name, on the
+    command line, in the environment and in a file."""
+    help_text = subprocess.run([BIN, "serve", "--help"], capture_output=True, timeout=30, check=True).stdout.decode()
+    missing = {o for o in SWITCHES if not re.search(r"^  --%s\b" % o, help_text, re.M)}
+    assert missing == later_options() & set(SWITCHES)
+    doc = text("docs/api.md")
+    named = set(re.findall(r"`--([a-z-]+)`", doc[doc.index("## Not built yet"):]))
+    assert named == later_options()
+    for o in missing:
+        f = tmp_path / "c.json"
+        f.write_text(json.dumps({o: "x"}))
+        env = {**os.environ, "QUERN_" + o.upper().replace("-", "_"): "x"}
+        for args, e in ((["--" + o, "x"], None), (["--config", str(f)], None), ([], env)):
+            p = subprocess.run([BIN, "serve", "--port", "0", *args], capture_output=True, timeout=30, env=e)
+            assert p.returncode == 2 and b"not supported yet" in p.stderr, (o, args)
+
+
+def later_options():
+    """What options_table.c refuses as an option of a later version."""
+    body = re.search(r"option_laters\[\] = \{(.*?)\n\};", text("config/options_table.c"), re.S).group(1)
+    return set(re.findall(r'\{"([a-z-]+)",', body))
 
 
 def test_documents_link_to_files():

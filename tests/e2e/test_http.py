@@ -150,6 +150,74 @@ def test_preflight(start):
     assert r.status_code == 401 and r.headers["access-control-allow-origin"] == "http://localhost:3000"
 
 
+def preflight(s, origin, path="/v1/chat/completions", **headers):
+    return httpx.request("OPTIONS", s.url + path, headers={"Origin": origin, "Access-Control-Request-Method": "POST", **headers})
+
+
+def test_same_origin(server):
+    """H9: a page this server served itself, by whatever allowed name; any method and route; the port counts."""
+    assert server.get("/v1/models", headers={"Host": "box:8080", "Origin": "http://box:8080"}).status_code == 200
+    for origin in ("http://box:9", "http://box", "http://other:8080", "https://localhost.evil.com", "http://127.0.0.1.nip.io", "http://localhost@evil.com",
+                   "http://evil.com#localhost", "http://[::1].evil.com", "", "HTTP://EVIL.COM"):
+        for path, method in (("/v1/models", "GET"), ("/health", "GET"), ("/v1/completions", "POST"), ("/v1/completions", "OPTIONS")):
+            r = httpx.request(method, server.url + path, headers={"Host": "box:8080", "Origin": origin}, json={} if method == "POST" else None)
+            assert r.status_code == 403 and r.json()["error"]["code"] == "origin_not_allowed" and "--cors-origins" in r.text, (origin, path)
+    assert server.get("/v1/models", headers={"Origin": "http://127.200.3.4:5173"}).status_code == 200
+
+
+def test_cors_list(start):
+    """H9, H10: --cors-origins with names replaces the default set."""
+    s = start("--cors-origins", "https://app.example.com, http://localhost:3000", "--api-key", "k")
+    for origin in ("https://app.example.com", "http://localhost:3000"):
+        r = preflight(s, origin, **{"Access-Control-Request-Headers": "authorization,x-" + "a" * 3000})
+        assert r.status_code == 204 and r.headers["access-control-allow-origin"] == origin and r.headers["vary"] == "Origin"
+        assert r.headers["access-control-allow-methods"] == "GET, POST, DELETE, OPTIONS, HEAD"
+        assert r.headers["access-control-allow-headers"] == "authorization,x-" + "a" * 3000 and r.headers["access-control-max-age"] == "600"
+        assert "access-control-allow-private-network" not in r.headers and "access-control-allow-credentials" not in r.headers
+    for origin in ("http://localhost:3001", "https://app.example.com:444", "https://app.example.com.evil.com", "null"):
+        assert preflight(s, origin).status_code == 403, origin
+    origin, key = {"Origin": "https://app.example.com"}, {"Authorization": "Bearer k"}
+    for r, status in ((s.get("/nope", headers={**origin, **key}), 404), (s.get("/v1/completions", headers={**origin, **key}), 405),
+                      (s.post("/v1/completions", b"{", headers={**origin, **key}), 400), (s.get("/v1/models", headers=origin), 401),
+                      (s.post("/v1/completions", b"{}", headers={**origin, **key, "Content-Type": "text/plain"}), 415)):
+        assert r.status_code == status and r.headers["access-control-allow-origin"] == origin["Origin"], status
+        assert "x-quern-seed" in r.headers["access-control-expose-headers"]
+    with httpx.stream("POST", s.url + "/v1/completions", json={"prompt": "x", "max_tokens": 1, "stream": True}, headers={**origin, **key}) as r:
+        assert r.headers["access-control-allow-origin"] == origin["Origin"] and r.read()
+
+
+@pytest.mark.parametrize("word", ["none", "*"])
+def test_cors_none_and_all(start, word):
+    s = start("--cors-origins", word)
+    for origin in ("http://localhost:3000", "https://evil.com", "null"):
+        r = s.get("/v1/models", headers={"Origin": origin})
+        p = preflight(s, origin, **{"Access-Control-Request-Private-Network": "true"})
+        if word == "none":
+            assert r.status_code == 403 and p.status_code == 403
+            assert "access-control-allow-origin" not in r.headers and "access-control-allow-private-network" not in p.headers
+        else:
+            assert r.status_code == 200 and p.status_code == 204
+            assert r.headers["access-control-allow-origin"] == "*" and "vary" not in r.headers
+            assert p.headers["access-control-allow-private-network"] == "true"
+    assert s.get("/v1/models").status_code == 200  # not a browser
+
+
+def test_allowed_hosts(start):
+    """H8: the check is on where --allowed-hosts is given, keys or not; it comes before the key; probes pass."""
+    s = start("--api-key", "k", "--allowed-hosts", "api.example.com,Other.Example.com", "--open-metrics")
+    key = {"x-api-key": "k"}
+    for host in ("api.example.com", "API.example.com:443", "other.example.com", "localhost", "10.0.0.1:80", socket.gethostname()):
+        assert s.get("/v1/models", headers={"Host": host, **key}).status_code == 200, host
+    for host in ("example.com", "x.api.example.com", "api.example.com.evil.com"):
+        for path in ("/v1/models", "/metrics", "/", "/nope"):
+            r = s.get(path, headers={"Host": host})
+            assert r.status_code == 403 and r.json()["error"]["code"] == "host_not_allowed" and "--allowed-hosts" in r.text, (host, path)
+        for path in ("/health", "/ready", "/livez", "/readyz", "/ping", "/healthz", "/v1/health"):
+            assert s.get(path, headers={"Host": host}).status_code == 200
+    s = start("--api-key", "k")
+    assert s.get("/v1/models", headers={"Host": "example.com", **key}).status_code == 200  # a key is guard enough
+
+
 def test_keys(start, tmp_path):
     f = tmp_path / "keys"
     f.write_text("# team\nalice: secret-a\nsecret-b\n")
@@ -298,6 +366,51 @@ def test_drain(start):
     t.join(30)
     assert got[-1] == "[DONE]"
     assert s.proc.wait(20) == 0
+
+
+def test_drain_timeout(start):
+    """H18: what has not finished in time ends by H17, a 503, or the dialect's own words; the process leaves with 0."""
+    s = start(*SLOW, "--drain-timeout", "0.4", "--max-num-seqs", "3")
+    ask = {"model": "m", "prompt": "Once", "max_tokens": 1900, "ignore_eos": True}
+    got = {}
+
+    def post(name, path, body):
+        r = httpx.post(s.url + path, json=body, timeout=60)
+        got[name] = (r.status_code, r.text)
+
+    talk = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1900, "ignore_eos": True}
+    jobs = {"stream": ("/v1/completions", {**ask, "stream": True}), "plain": ("/v1/completions", ask), "anthropic": ("/v1/messages", {**talk, "stream": True}),
+            "queued": ("/v1/completions", ask)}
+    threads = []
+    for i, (name, (path, body)) in enumerate(jobs.items()):
+        threads.append(threading.Thread(target=post, args=(name, path, body)))
+        threads[-1].start()
+        assert wait_for(lambda: s.metric("vllm:num_requests_running") + s.metric("vllm:num_requests_waiting") == i + 1)
+    s.proc.send_signal(2)
+    for t in threads:
+        t.join(20)
+    status, text = got["stream"]
+    assert status == 200 and '"code":"shutting_down"' in text and "[DONE]" not in text
+    status, text = got["anthropic"]
+    assert status == 200 and "event: error" in text and "message_stop" not in text
+    for name in ("plain", "queued"):
+        assert got[name][0] == 503 and '"code":"shutting_down"' in got[name][1]
+    assert s.proc.wait(10) == 0
+
+
+def test_signals_within_a_second_are_one(start):
+    """H18: idempotent."""
+    s = start(*SLOW)
+    c = s.open_stream(max_tokens=150)
+    assert c.recv(1000)
+    for sig in (15, 15, 2, 15):
+        s.proc.send_signal(sig)
+        time.sleep(0.05)
+    got = b""
+    while piece := c.recv(65536):
+        got += piece
+    assert b"data: [DONE]" in got
+    assert s.proc.wait(10) == 0
 
 
 def test_second_signal_ends_streams(start):
