@@ -1,4 +1,5 @@
-/* api_completions.c - POST /v1/completions: raw prompts, echo, the four-array logprobs (API P1-P5).
+/* api_completions.c - POST /v1/completions: raw prompts, echo, the four-array logprobs, the best
+ * of several, filling in (API P1-P6).
  * Owns nothing of its own.  Thread: prep, then the call's HTTP thread. */
 #include "server/api.h"
 #include "server/chat_request.h"
@@ -13,7 +14,7 @@
 
 /* ---- prompt (P1) ----------------------------------------------------------------------------- */
 
-/* How many prompts the field holds; 0 after failing.  *lists: each member is a list of ids. */
+/* How many prompts the field holds; 0 after failing. */
 static int count_prompts(reader *r, const json *j)
 {
     if (!j) {
@@ -424,6 +425,25 @@ static void cut_prompts(gen *g)
         g->n_cut += prompt_cut(&g->prompt[i], keep, g->p.truncate_right);
 }
 
+/* Scored prompts are repeated in every choice: the reply's size is bounded.  One that does not fit
+ * is refused for that. */
+static bool check_scores(reader *r, const gen *g)
+{
+    enum { MAX_SCORES = 4000000 };
+    int64_t n = 0, ctx = engine_info(g->a->eng)->ctx;
+    for (int i = 0; i < g->n_prompt; i++) {
+        int64_t p = (int64_t)g->prompt[i].n;
+        n += (p < ctx ? p : ctx) * g->p.n * (g->p.s.n_prompt_logprobs + 1);
+    }
+    if (n > MAX_SCORES)
+        reader_fail(
+            r, "unsupported_value", g->p.prompt_logprobs >= 0 ? "prompt_logprobs" : "logprobs",
+            "a reply holds at most %d logprobs of prompt tokens, this one would have %" PRId64
+            "; ask for fewer choices, prompts or tops",
+            MAX_SCORES, n);
+    return !r->failed;
+}
+
 /* Ids of every prompt, and the text that echo shows. */
 static bool fill_prompts(reader *r, gen *g, const json *prompt)
 {
@@ -433,7 +453,7 @@ static bool fill_prompts(reader *r, gen *g, const json *prompt)
         return take_fim(r, g, prompt, rd_any(r, "suffix"));
     if (!take_prompts(r, g, prompt)) return false;
     cut_prompts(g);
-    return !g->p.echo || decode_prompts(r, g);
+    return check_scores(r, g) && (!g->p.echo || decode_prompts(r, g));
 }
 
 void api_completions(http_call *c)

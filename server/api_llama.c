@@ -8,6 +8,9 @@
 
 #include <string.h>
 
+/* Each may copy the prompt into the reply. */
+enum { MAX_FIELDS = 64 };
+
 typedef struct {
     buf text;     /* the prompt, as the reply shows it */
     bool newline; /* the answer has one */
@@ -138,7 +141,7 @@ static void put_chosen(const gen *g, const buf *whole, buf *out)
     buf_putc(out, '{');
     for (const json *w = want->child; w && d; w = w->next) {
         const json *at = root;
-        for (const char *s = w->str; at && *s; s += s[strcspn(s, "/")] == '/' ? 1 : 0) {
+        for (const char *s = w->str; at && *s; s += *s == '/') {
             size_t k = strcspn(s, "/");
             at = json_get_n(at, s, k);
             s += k;
@@ -248,6 +251,9 @@ static void read_response_fields(reader *r)
     if (j && j->type != JSON_ARRAY)
         reader_fail(r, "invalid_type", "response_fields",
                     "'response_fields' must be an array of strings, got %s", json_type_name(j));
+    else if (j && j->len > MAX_FIELDS)
+        reader_fail(r, "invalid_value", "response_fields",
+                    "'response_fields' takes at most %d strings, got %zu", MAX_FIELDS, j->len);
     for (const json *v = j && !r->failed ? j->child : NULL; v; v = v->next, i++)
         if (v->type != JSON_STRING)
             reader_fail(r, "invalid_type", "response_fields",

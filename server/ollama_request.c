@@ -305,7 +305,10 @@ void ollama_generate_translate(reader *r, const json *body, buf *out)
 /* Without a template: the prompt as it is, or what belongs between it and a suffix. */
 void ollama_raw_translate(reader *r, const json *body, buf *out)
 {
-    static const char *const taken[] = {TAKEN, "logprobs", "top_logprobs"};
+    /* What completions have a place for, and these replies have not. */
+#define ROOMLESS "echo", "best_of", "truncate_prompt_tokens", "truncation_side"
+    static const char *const roomless[] = {ROOMLESS};
+    static const char *const taken[] = {TAKEN, "logprobs", "top_logprobs", ROOMLESS};
     const json *top = json_get(body, "top_logprobs"), *think = json_get(body, "think");
     bool raw = json_is(json_get(body, "raw"), JSON_TRUE);
     int64_t n = 0;
@@ -318,6 +321,11 @@ void ollama_raw_translate(reader *r, const json *body, buf *out)
     if (has_text(body, "system")) reader_ignore(r, "system", 6);
     if (has_items(body, "context")) reader_ignore(r, "context", 7);
     if (think && think->type != JSON_NULL) reader_ignore(r, "think", 5);
+    for (size_t i = 0; i < sizeof roomless / sizeof *roomless; i++) {
+        const json *j = json_get(body, roomless[i]);
+        if (j && j->type != JSON_NULL && j->type != JSON_FALSE)
+            reader_ignore(r, roomless[i], strlen(roomless[i]));
+    }
     tr_json(out, "prompt", json_get(body, "prompt"));
     tr_json(out, "suffix", json_get(body, "suffix"));
     put_common(r, body, true, out);

@@ -122,7 +122,7 @@ static void read_truncation(params *p, reader *r)
     if (keeps && p->truncate == 0)
         reader_fail(r, "invalid_value", "truncate_prompt_tokens",
                     "'truncate_prompt_tokens' must be -1 or at least 1: nothing would be left");
-    if (r->kind != READ_CHAT) return;
+    if (r->kind == READ_COMPLETIONS) return;
     if (keeps) reader_ignore(r, "truncate_prompt_tokens", 22);
     if (sided) reader_ignore(r, "truncation_side", 15);
     p->truncate = 0;

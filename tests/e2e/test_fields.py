@@ -36,6 +36,7 @@ def test_prompt_logprobs(server):  # G12
 
 
 @pytest.mark.parametrize("body,param", [
+    ({"prompt_logprobs": 20, "n": 128, "prompt": [5] * 2000}, "prompt_logprobs"), ({"echo": True, "logprobs": 20, "n": 128, "prompt": [5] * 2000}, "logprobs"),
     ({"prompt_logprobs": 21}, "prompt_logprobs"), ({"prompt_logprobs": -1}, "prompt_logprobs"), ({"prompt_logprobs": True}, "prompt_logprobs"),
     ({"prompt_logprobs": 1, "stream": True}, "prompt_logprobs"), ({"best_of": 1, "n": 2}, "best_of"), ({"best_of": 21}, "best_of"),
     ({"best_of": 3, "stream": True}, "best_of"), ({"best_of": 20, "prompt": ["a"] * 7}, "best_of"), ({"truncate_prompt_tokens": -2}, "truncate_prompt_tokens"),

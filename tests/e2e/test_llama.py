@@ -98,7 +98,7 @@ def test_completion_response_fields(server):
     ({"prompt": None}, "prompt"), ({"prompt": ""}, "prompt"), ({"prompt": []}, "prompt"), ({"prompt": ["a", "b"]}, "prompt"), ({"prompt": [[1], [2]]}, "prompt"),
     ({"prompt": {}}, "prompt"), ({"prompt": [1, {}]}, "prompt[1]"), ({"prompt": [10 ** 7]}, "prompt[0]"), ({"n": 2}, "n"), ({"n_probs": 21}, "n_probs"),
     ({"n_predict": -2}, "n_predict"), ({"logit_bias": [5]}, "logit_bias[0]"), ({"logit_bias": [[1, True]]}, "logit_bias[0]"),
-    ({"logit_bias": [[10 ** 7, 1]]}, "logit_bias[0]"), ({"response_fields": "content"}, "response_fields"), ({"post_sampling_probs": True}, "post_sampling_probs"),
+    ({"logit_bias": [[10 ** 7, 1]]}, "logit_bias[0]"), ({"response_fields": "content"}, "response_fields"), ({"response_fields": ["prompt"] * 65}, "response_fields"), ({"response_fields": [5]}, "response_fields"), ({"post_sampling_probs": True}, "post_sampling_probs"),
     ({"prompt": "hi " * 5000}, "prompt"),
 ])
 def test_completion_bad_values(server, body, param):
@@ -106,9 +106,11 @@ def test_completion_bad_values(server, body, param):
 
 
 def test_completion_lists_what_it_has_no_place_for(server):
-    r = completion(server, samplers=["top_k"], id_slot=3, logprobs=2, stream_options={"include_usage": True}, prompt_logprobs=1, t_max_predict_ms=5)
+    r = completion(server, samplers=["top_k"], id_slot=3, logprobs=2, stream_options={"include_usage": True}, prompt_logprobs=1, t_max_predict_ms=5,
+                   truncate_prompt_tokens=1, echo=True)
     assert r.status_code == 200
-    assert {"samplers", "id_slot", "logprobs", "stream_options", "prompt_logprobs", "t_max_predict_ms"} == set(r.headers["x-quern-ignored"].split(","))
+    assert {"samplers", "id_slot", "logprobs", "stream_options", "prompt_logprobs", "t_max_predict_ms", "truncate_prompt_tokens",
+            "echo"} == set(r.headers["x-quern-ignored"].split(","))
     refused(server.chat(logit_bias=[[5, 1]]), "logit_bias")
 
 

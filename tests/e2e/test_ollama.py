@@ -149,8 +149,9 @@ def test_raw(client, server):  # O4, P5
     parts = list(client.generate(model="m", prompt=prompt, raw=True, options=COLD, stream=True))
     assert "".join(p.response for p in parts) == r.response and parts[-1].context is None
     # No parser: a thought stays in the response.
-    r = generate(server, prompt=prompt.replace("<think>\n\n</think>\n\n", ""), raw=True, think=True, logprobs=True, top_logprobs=2)
-    assert r.json()["response"].startswith("<think>") and r.headers["x-quern-ignored"] == "think" and "thinking" not in r.json()
+    r = generate(server, prompt=prompt.replace("<think>\n\n</think>\n\n", ""), raw=True, think=True, logprobs=True, top_logprobs=2, echo=True, best_of=3,
+                 truncate_prompt_tokens=1)
+    assert r.json()["response"].startswith("<think>") and set(r.headers["x-quern-ignored"].split(",")) == {"think", "echo", "best_of", "truncate_prompt_tokens"} and "thinking" not in r.json()
     assert len(r.json()["logprobs"]) == 8 and len(r.json()["logprobs"][0]["top_logprobs"]) == 2
     for body, word in (({"system": "x"}, "system"), ({"context": [5]}, "context"), ({"images": ["aa"]}, "images"), ({"raw": 1}, "raw"), ({"suffix": 5}, "suffix"),
                        ({"template": "x"}, "template"), ({"top_logprobs": 21}, "top_logprobs"), ({"top_logprobs": 1}, "top_logprobs"), ({"logprobs": 3}, "logprobs"),
