@@ -3,6 +3,7 @@
  * Refuses nothing: a grammar that cannot go on ends its choice.  Thread: see constrain.h. */
 #include "engine/constrain.h"
 
+#include "base/clock.h"
 #include "base/utf8.h"
 
 #include <assert.h>
@@ -12,15 +13,23 @@
 
 enum {
     FORCED_BYTES = 192,
+    STEP_US = 4000,  /* what the masks of a step may cost; the others are made beside the engine */
     DRAFT_TRIAL = 16 /* guesses until a choice that seldom confirms them gets no more */
 };
 
-/* A matcher lent to the thread. */
+/* A matcher lent to the thread, which takes tokens and finds the mask behind them. */
 struct constrain_job {
     struct constrain_job *next;
     gmatch *match;
-    choice *c; /* the engine thread's; NULL: it has ended, the matcher goes with the job */
+    int32_t take[DRAFT_MAX + 1]; /* [n_take] */
+    int n_take;
+    const uint32_t *mask; /* found */
+    bool done;            /* nothing but the end can follow */
     int rc;
+    /* The engine thread's. */
+    const grammar *g;
+    choice *c; /* NULL: it has ended, the matcher goes with the job */
+    struct constrain_job *next_lent;
 };
 typedef struct constrain_job job;
 
@@ -29,7 +38,10 @@ struct constrainer {
     inbox *in;
     pthread_t thread;
     bool started;
-    int n_lent; /* engine thread */
+    /* The engine thread's. */
+    struct constrain_job *lent;               /* all */
+    struct constrain_job *ready, *last_ready; /* not yet handed over */
+    int64_t spent_us, step_us;                /* in this step; at most so much */
     pthread_mutex_t mu;
     pthread_cond_t work, made;
     /* Under mu. */
@@ -77,14 +89,23 @@ static job *take_job(constrainer *k)
     return j;
 }
 
-static void give_back(constrainer *k, job *j, int rc)
+static void give_back(constrainer *k, job *j)
 {
     pthread_mutex_lock(&k->mu);
-    j->rc = rc;
     j->next = k->back;
     k->back = j;
     pthread_mutex_unlock(&k->mu);
     inbox_poke(k->in);
+}
+
+static void run_job(job *j)
+{
+    uint64_t id;
+    for (int i = 0; i < j->n_take && !j->rc; i++) j->rc = gmatch_accept(j->match, j->take[i]);
+    if (!j->rc) j->done = gmatch_done(j->match);
+    if (!j->rc) j->rc = gmatch_finish(j->match);
+    if (!j->rc) j->rc = gmatch_mask(j->match, &j->mask, &id);
+    if (j->rc == GM_LATER) j->rc = ERR_LIMIT;
 }
 
 static void *constrain_main(void *arg)
@@ -92,7 +113,10 @@ static void *constrain_main(void *arg)
     constrainer *k = arg;
     setpriority(PRIO_PROCESS, 0, 10); /* of this thread, on Linux */
     lay_out(k);
-    for (job *j; (j = take_job(k));) give_back(k, j, gmatch_finish(j->match));
+    for (job *j; (j = take_job(k));) {
+        run_job(j);
+        give_back(k, j);
+    }
     return NULL;
 }
 
@@ -102,6 +126,7 @@ constrainer *constrainer_new(const sampling_base *b, inbox *in)
     if (!k) return NULL;
     k->base = b;
     k->in = in;
+    k->step_us = STEP_US;
     pthread_mutex_init(&k->mu, NULL);
     pthread_cond_init(&k->work, NULL);
     pthread_cond_init(&k->made, NULL);
@@ -129,7 +154,8 @@ void constrainer_stop(constrainer *k)
     k->started = false;
     free_jobs(k->first);
     free_jobs(k->back);
-    k->first = k->last = k->back = NULL;
+    free_jobs(k->ready);
+    k->first = k->last = k->back = k->ready = k->last_ready = NULL;
 }
 
 void constrainer_free(constrainer *k)
@@ -141,6 +167,11 @@ void constrainer_free(constrainer *k)
     pthread_cond_destroy(&k->made);
     pthread_mutex_destroy(&k->mu);
     free(k);
+}
+
+void constrainer_limit(constrainer *k, int64_t us)
+{
+    k->step_us = us;
 }
 
 int constrainer_vocab(constrainer *k, const grammar_vocab **v, err *e)
@@ -172,51 +203,86 @@ int request_constrain(request *r, grammar *g, const grammar_vocab *v)
     return rc;
 }
 
+/* c's matcher goes to the thread at the end of the step. */
 static int lend(constrainer *k, choice *c)
 {
     job *j = calloc(1, sizeof *j);
     if (!j) return ERR_NOMEM;
-    *j = (job){.match = c->form.match, .c = c};
+    *j = (job){.match = c->form.match, .c = c, .g = c->r->grammar, .next_lent = k->lent};
+    k->lent = j;
+    if (k->last_ready) k->last_ready->next = j;
+    else k->ready = j;
+    k->last_ready = j;
     c->form.match = NULL;
     c->form.lent = j;
     c->q.hold = true;
-    k->n_lent++;
+    return 0;
+}
+
+void constrain_step(constrainer *k)
+{
+    if (!k) return;
+    k->spent_us = 0;
+    if (!k->ready) return;
     pthread_mutex_lock(&k->mu);
-    if (k->last) k->last->next = j;
-    else k->first = j;
-    k->last = j;
+    if (k->last) k->last->next = k->ready;
+    else k->first = k->ready;
+    k->last = k->last_ready;
     pthread_cond_signal(&k->work);
     pthread_mutex_unlock(&k->mu);
-    return 0;
+    k->ready = k->last_ready = NULL;
+}
+
+/* This step has no time left for grammar g, or the thread is at work on it: asking for more now
+ * could mean to wait. */
+static bool too_busy(const constrainer *k, const grammar *g)
+{
+    if (k->spent_us > k->step_us) return true;
+    for (const job *j = k->lent; j; j = j->next_lent)
+        if (j->g == g) return true;
+    return false;
 }
 
 int constrain_next(constrainer *k, choice *c)
 {
     held_form *f = &c->form;
     uint64_t id;
-    f->n_mask = 0;
+    if (f->lent) return 0;
+    if (too_busy(k, c->r->grammar)) return lend(k, c);
+    int64_t from = clock_us();
     int rc = gmatch_mask(f->match, &f->mask[0], &id);
+    k->spent_us += clock_us() - from;
     if (rc == GM_LATER) return lend(k, c);
     f->n_mask = rc == 0;
     return rc;
 }
 
-choice *constrain_back(constrainer *k, int *rc)
+static job *take_back(constrainer *k)
 {
-    while (k && k->n_lent) {
-        pthread_mutex_lock(&k->mu);
-        job *j = k->back;
-        if (j) k->back = j->next;
-        pthread_mutex_unlock(&k->mu);
+    pthread_mutex_lock(&k->mu);
+    job *j = k->back;
+    if (j) k->back = j->next;
+    pthread_mutex_unlock(&k->mu);
+    job **at = &k->lent;
+    while (j && *at != j) at = &(*at)->next_lent;
+    if (j) *at = j->next_lent;
+    return j;
+}
+
+choice *constrain_back(constrainer *k, int *rc, bool *done)
+{
+    while (k && k->lent) {
+        job *j = take_back(k);
         if (!j) return NULL;
         choice *c = j->c;
-        k->n_lent--;
         if (c) {
             c->form.match = j->match;
             c->form.lent = NULL;
+            c->form.mask[0] = j->mask;
+            c->form.n_mask = j->rc == 0;
             c->q.hold = false;
             *rc = j->rc;
-            if (!*rc) *rc = constrain_next(k, c);
+            *done = j->done;
         } else {
             gmatch_free(j->match);
         }
@@ -228,18 +294,29 @@ choice *constrain_back(constrainer *k, int *rc)
 
 bool constrain_waits(const constrainer *k)
 {
-    return k && k->n_lent > 0;
+    return k && k->lent;
 }
 
-int constrain_accept(choice *c, int32_t id)
+int constrain_accept(constrainer *k, choice *c, int32_t id)
 {
-    c->form.n_mask = 0;
-    return gmatch_accept(c->form.match, id);
+    held_form *f = &c->form;
+    f->n_mask = 0;
+    if (!f->lent && too_busy(k, c->r->grammar) && lend(k, c)) return ERR_NOMEM;
+    if (f->lent) {
+        assert(f->lent->n_take <= DRAFT_MAX);
+        f->lent->take[f->lent->n_take++] = id;
+        c->q.hold = true; /* also behind the last guess that was confirmed */
+        return 0;
+    }
+    int64_t from = clock_us();
+    int rc = gmatch_accept(f->match, id);
+    k->spent_us += clock_us() - from;
+    return rc;
 }
 
 bool constrain_done(const choice *c)
 {
-    return gmatch_done(c->form.match);
+    return !c->form.lent && gmatch_done(c->form.match);
 }
 
 bool constrain_legal(const choice *c, int32_t id)
@@ -264,13 +341,15 @@ static int forced_tokens(const choice *c, token_list *out)
                             0, out, NULL);
 }
 
-int constrain_draft(choice *c, int32_t *tok, int cap)
+int constrain_draft(constrainer *k, choice *c, int32_t *tok, int cap)
 {
     held_form *f = &c->form;
     token_list list = {0};
     uint64_t id;
     int n = 0;
     if (!f->n_mask || (f->n_guessed >= DRAFT_TRIAL && f->n_right * 2 < f->n_guessed)) return 0;
+    if (too_busy(k, c->r->grammar)) return 0;
+    int64_t from = clock_us();
     if (cap > DRAFT_MAX) cap = DRAFT_MAX;
     if (forced_tokens(c, &list)) list.n = 0;
     for (; n < cap && n < (int)list.n && !gmatch_accept(f->match, list.v[n]); n++) {
@@ -285,6 +364,7 @@ int constrain_draft(choice *c, int32_t *tok, int cap)
     if (n && n == (int)list.n && !ends) n--;
     f->n_mask = n + 1;
     token_list_clear(&list);
+    k->spent_us += clock_us() - from;
     return n;
 }
 

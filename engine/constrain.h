@@ -2,9 +2,10 @@
  * their matchers, guesses of what must follow.  A choice of a request with a grammar has a matcher
  * from its first token to its end; a row of it without a mask does not exist.
  *
- * One thread of low priority beside the engine lays out the vocabulary once and finishes masks that
- * cost too much for a step: their choice sits out steps meanwhile, its matcher lent to the thread.
- * Errors of a choice are ERR_LIMIT (the grammar cost more than a token may) and ERR_NOMEM; they end
+ * One thread of low priority beside the engine lays out the vocabulary once and does what costs too
+ * much for a step: the choice sits out steps meanwhile, its matcher lent to the thread.
+ * Errors of a choice are ERR_LIMIT (the grammar cost more than a token may), ERR_INVALID (the
+ * vocabulary has no token that goes on) and ERR_NOMEM; they end
  * that choice and nothing else.
  * Thread: the engine thread unless said. */
 #ifndef QUERN_ENGINE_CONSTRAIN_H
@@ -16,6 +17,9 @@
 constrainer *constrainer_new(const sampling_base *b, inbox *in);
 /* Starts the thread.  0 or ERR_*.  Loading thread. */
 int constrainer_start(constrainer *k);
+/* Microseconds of a step that grammars may use on the engine thread; below 0: none.  Before
+ * requests come. */
+void constrainer_limit(constrainer *k, int64_t us);
 /* Waits for the thread to end; lent matchers go.  Closing thread. */
 void constrainer_stop(constrainer *k);
 /* Behind the last matcher; NULL is allowed.  Closing thread. */
@@ -27,22 +31,26 @@ int constrainer_vocab(constrainer *k, const grammar_vocab **v, err *e);
  * thread.  0 or ERR_*. */
 int request_constrain(request *r, grammar *g, const grammar_vocab *v);
 
+/* Between steps: what grammars may cost this thread is counted anew, matchers to be lent are handed
+ * over. */
+void constrain_step(constrainer *k);
 /* Finds the mask of c's next token.  Where that costs too much, c is held until it comes back.
  * 0 or ERR_*. */
 int constrain_next(constrainer *k, choice *c);
-/* The next choice whose matcher came back, held no more; *rc is 0 or what ends it.  NULL: none. */
-choice *constrain_back(constrainer *k, int *rc);
+/* The next choice whose matcher came back, held no more; *rc is 0 or what ends it, *done whether
+ * its text is complete.  NULL: none. */
+choice *constrain_back(constrainer *k, int *rc, bool *done);
 /* Some choice is held. */
 bool constrain_waits(const constrainer *k);
-/* Token id of c is sure.  0, ERR_INVALID if it is not legal, or ERR_*. */
-int constrain_accept(choice *c, int32_t id);
-/* Nothing but the end can follow. */
+/* Token id of c is sure.  0 (and c may be held), ERR_INVALID if it is not legal, or ERR_*. */
+int constrain_accept(constrainer *k, choice *c, int32_t id);
+/* Nothing but the end can follow, as far as is known now. */
 bool constrain_done(const choice *c);
 /* May token id come next? */
 bool constrain_legal(const choice *c, int32_t id);
 /* Guesses of the next tokens: those that spell the bytes that must follow, at most cap, each with
  * the mask of the row behind it.  Returns how many. */
-int constrain_draft(choice *c, int32_t *tok, int cap);
+int constrain_draft(constrainer *k, choice *c, int32_t *tok, int cap);
 /* n guesses of c were computed and `right` of them confirmed. */
 void constrain_learn(choice *c, int n, int right);
 /* The mask of the row that draws `ahead` tokens behind the next one.  0 or ERR_NOMEM. */

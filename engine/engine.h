@@ -255,6 +255,7 @@ typedef struct {
     uint64_t rejected;                              /* submits refused: queue full, can never fit */
     uint64_t drafts, draft_tokens, accepted_tokens; /* guesses: steps of a sequence that had some */
     uint64_t accepted_at[DRAFT_MAX];                /* accepted, by place in the draft */
+    uint64_t late_masks;                            /* masks that were finished beside the engine */
     uint64_t cancelled_queued, cancelled_prefill, cancelled_decode;
     double prompt_seconds, predicted_seconds;
     double tok_per_s; /* recent generation throughput, for Retry-After */

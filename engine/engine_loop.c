@@ -111,6 +111,7 @@ static void end_choice(engine *g, choice *c, const token_info *t, ending end, in
     sched_remove(&g->sched, &c->q);
     for (int i = 0; i < STEPS_OPEN; i++) step_forget(&g->step[i], &c->q);
     slots_leave(&g->slots, c);
+    constrain_end(c);
     c->live = false;
     request_publish(c, t, &end, now);
     if (--r->n_live == 0) list_remove(g, r);
@@ -129,11 +130,13 @@ static void end_request(engine *g, request *r, ending end, int64_t now)
     }
 }
 
-static void fail_choice(engine *g, choice *c, int code, int64_t now)
+/* The end of c between tokens. */
+static void finish_choice(engine *g, choice *c, ending end, int64_t now)
 {
     said_reset(&c->said);
-    if (c->out) output_end(c->out, &c->said);
-    end_choice(g, c, NULL, (ending){FINISH_ERROR, -1, -1, code}, now);
+    int decided = c->out ? output_end(c->out, &c->said) : -1;
+    if (decided >= 0 && end.reason == FINISH_STOP) end.stop_index = decided;
+    end_choice(g, c, NULL, end, now);
 }
 
 /* Cancels and deadlines; both are rare, so the list is walked only when there may be one. */
@@ -162,8 +165,12 @@ void engine_fail_all(engine *g, request *fresh, int code)
 static void find_masks(engine *g, int64_t now)
 {
     int rc = 0;
-    for (choice *c; (c = constrain_back(g->forms, &rc));)
-        if (rc) fail_choice(g, c, rc, now);
+    bool done;
+    for (choice *c; (c = constrain_back(g->forms, &rc, &done));) {
+        stats_add(g->stats.late_masks, 1);
+        if (rc || done)
+            finish_choice(g, c, (ending){rc ? FINISH_ERROR : FINISH_STOP, -1, -1, rc}, now);
+    }
     for (request *r = g->last, *before; r && r->fresh; r = before) {
         before = r->prev;
         r->fresh = false;
@@ -171,7 +178,7 @@ static void find_masks(engine *g, int64_t now)
         int left = r->n_live; /* the last one ended may free r */
         for (int i = 0; left > 0; i++, left--)
             if (r->c[i].q.draws && (rc = constrain_next(g->forms, &r->c[i])))
-                fail_choice(g, &r->c[i], rc, now);
+                finish_choice(g, &r->c[i], (ending){FINISH_ERROR, -1, -1, rc}, now);
     }
 }
 
@@ -323,7 +330,7 @@ static void take_token(engine *g, choice *c, int pos, const sample_row *row, int
     settle_token(&c->q, pos, row->id);
     observe_token(g, c, pos + 1, now);
     said_reset(&c->said);
-    int rc = c->r->grammar ? constrain_accept(c, row->id) : 0;
+    int rc = c->r->grammar ? constrain_accept(g->forms, c, row->id) : 0;
     ending end = feed_token(c, n, &t);
     if (!rc) rc = sampler_accept(&c->smp, &c->q, pos, t.kind == TOK_ANSWER);
     if (!rc && !said_ok(&c->said)) rc = ERR_NOMEM;
@@ -474,7 +481,7 @@ static void commit_step(engine *g, const step *t)
 static int guess_tokens(engine *g, choice *c, int32_t *tok, int cap)
 {
     if (g->draft) return g->draft(g, c, tok, cap);
-    return c->r->grammar && !g->no_drafts ? constrain_draft(c, tok, cap) : 0;
+    return c->r->grammar && !g->no_drafts ? constrain_draft(g->forms, c, tok, cap) : 0;
 }
 
 /* Guesses for those that will miss one token, if nothing else depends on which tokens they are. */
@@ -589,6 +596,7 @@ void *engine_loop(void *arg)
         accept_requests(g, news.fresh);
         sweep(g, news.woken, clock_us());
         find_masks(g, clock_us());
+        constrain_step(g->forms);
         idle = !(g->n_live || n_open(g)) || !work(g);
     }
     publish_gauges(g);

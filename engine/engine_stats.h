@@ -28,6 +28,7 @@ typedef struct {
     X(steps)              \
     X(decode_steps)       \
     X(busy_slots)         \
+    X(late_masks)         \
     X(cancelled_queued)   \
     X(cancelled_prefill)  \
     X(cancelled_decode)   \

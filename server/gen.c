@@ -102,6 +102,9 @@ static gen_fault words_of(int code)
                            "the server is shutting down"};
     case ERR_BUSY:
         return (gen_fault){503, "unavailable_error", "model_loading", "the model is still loading"};
+    case ERR_INVALID:
+        return (gen_fault){500, "server_error", "grammar_limit",
+                           "the grammar came to a place where no token of this model can go on"};
     case ERR_LIMIT:
         return (gen_fault){500, "server_error", "grammar_limit",
                            "the grammar came to a place that needs more work or nesting than one "

@@ -306,6 +306,9 @@ static void own_part(page *p, const app *a, const engine_counters *k)
     value(p, "quern_cancelled_total", "stage=\"queued\"", (double)k->cancelled_queued);
     value(p, "quern_cancelled_total", "stage=\"prefill\"", (double)k->cancelled_prefill);
     value(p, "quern_cancelled_total", "stage=\"decode\"", (double)k->cancelled_decode);
+    plain(p, "quern_grammar_late_masks_total", "counter",
+          "Times a sequence sat out steps because its grammar cost too much for one.",
+          (double)k->late_masks);
     plain(p, "quern_reasoning_tokens_total", "counter", "Generated tokens inside thoughts.",
           (double)k->reasoning_tokens);
 }

@@ -4,11 +4,15 @@
 #include "engine/grammar/gmatch.h"
 #include "engine/grammar/masks.h"
 
+#include <unistd.h>
+
 enum {
     TOKEN_FUEL = 256000, /* derivatives one token may cost */
     MASK_FUEL = 10000,   /* and a mask, */
     MASK_US = 4000,      /* which may also walk this long, */
-    FINISH = 64          /* or so many times as much off the engine's thread */
+    FINISH = 64,         /* or so many times as much off the engine's thread, */
+    PORTION = 4,         /* of which at most so many while others wait for the lock */
+    YIELD_US = 50
 };
 
 struct gmatch {
@@ -288,16 +292,18 @@ int gmatch_mask(gmatch *m, const uint32_t **bits, uint64_t *mask_id)
     return leave(m, 0);
 }
 
-/* In portions that double: what one finds out stays known, and others get the lock in between. */
+/* In portions: what one finds out stays known, and others get the lock in between. */
 int gmatch_finish(gmatch *m)
 {
     int rc = GM_LATER;
-    for (uint32_t times = 1; times <= FINISH && rc == GM_LATER; times *= 2) {
+    for (uint32_t done = 0, times = 1; done < FINISH && rc == GM_LATER; done += times) {
         gmask *k = NULL;
         rc = enter(m);
         if (!rc) rc = make_mask(m, times, &k);
         gmask_release(k);
         leave(m, rc);
+        if (times < PORTION) times *= 2;
+        if (rc == GM_LATER) usleep(YIELD_US);
     }
     return rc == GM_LATER ? ERR_LIMIT : rc;
 }
