@@ -96,7 +96,6 @@ static void put_options(reader *r, const json *body, bool raw, buf *out)
     put_limit(r, o, raw, out);
     for (const json *v = json_is(o, JSON_OBJECT) ? o->child : NULL; v; v = v->next) {
         int i = 0;
-        int64_t seed;
         if (!strcmp(v->key, "num_predict") || !strcmp(v->key, "num_ctx") || v->type == JSON_NULL)
             continue;
         while (i < N_OPTIONS && strcmp(v->key, option_names[i].theirs)) i++;
@@ -107,8 +106,8 @@ static void put_options(reader *r, const json *body, bool raw, buf *out)
             reader_ignore(r, name, (size_t)n);
         } else if (!strcmp(v->key, "stop")) {
             put_stop(v, out);
-        } else if (strcmp(v->key, "seed") || !json_int(v, &seed) || seed != -1) {
-            tr_json(out, option_names[i].ours, v); /* a seed of -1 is a random one here */
+        } else {
+            tr_json(out, option_names[i].ours, v);
         }
     }
     if (!window) buf_puts(out, ",\"repeat_last_n\":64");

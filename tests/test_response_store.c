@@ -3,6 +3,7 @@
 #include "server/response_store.h"
 
 #include <check.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -117,6 +118,37 @@ START_TEST(entries_end)
 }
 END_TEST
 
+static response_store *shared;
+
+static void *worker(void *arg)
+{
+    uint64_t key = (uint64_t)(uintptr_t)arg;
+    for (int i = 0; i < 300; i++) {
+        char id[16], other[16];
+        buf object = {0};
+        snprintf(id, sizeof id, "r%d", i % 20);
+        snprintf(other, sizeof other, "r%d", (i + 7) % 20);
+        put(shared, key, id, (size_t)(i % 50));
+        if (response_store_get(shared, key, other, &object, NULL) == STORE_FOUND)
+            ck_assert_str_eq(strchr(object.v, 'r'), other);
+        if (i % 5 == 0) response_store_delete(shared, key, other);
+        ck_assert_int_le(response_store_entries(shared), 30);
+        buf_clear(&object);
+    }
+    return NULL;
+}
+
+START_TEST(many_threads)
+{
+    pthread_t t[4];
+    shared = response_store_new(30, 1 << 20, 100);
+    for (size_t i = 0; i < 4; i++)
+        ck_assert_int_eq(pthread_create(&t[i], NULL, worker, (void *)(i % 2)), 0);
+    for (int i = 0; i < 4; i++) pthread_join(t[i], NULL);
+    response_store_free(shared);
+}
+END_TEST
+
 START_TEST(base64)
 {
     static const struct {
@@ -154,6 +186,7 @@ int main(void)
     tcase_add_test(t, keys_do_not_meet);
     tcase_add_test(t, what_is_got_is_what_was_put);
     tcase_add_test(t, entries_end);
+    tcase_add_test(t, many_threads);
     tcase_add_test(t, base64);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);

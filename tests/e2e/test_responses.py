@@ -121,6 +121,13 @@ def test_incomplete(server):
     assert [(i["type"], i["status"]) for i in answer["output"]] == [("reasoning", "completed"), ("message", "incomplete")]
 
 
+def test_limit_is_the_limit(server):
+    """K29: whichever field says it; the dialect's own wins."""
+    for fields in ({"max_output_tokens": 3}, {"max_output_tokens": 3, "max_tokens": 9}, {"max_output_tokens": 3, "max_completion_tokens": 9}, {"max_tokens": 3}):
+        r = raw(server, ignore_eos=True, **fields).json()
+        assert r["usage"]["output_tokens"] == 3 and r["status"] == "incomplete", fields
+
+
 def test_answer_of_nothing_is_a_message(server):
     r = raw(server, enable_thinking=False, stop=["The"]).json()
     (m,) = r["output"]
@@ -361,6 +368,25 @@ def test_no_store(start):
     s = start("--response-store", "0")
     r = raw(s).json()
     assert r["store"] is False and s.get("/v1/responses/" + r["id"]).status_code == 404 and s.metric("quern_response_store_entries") == 0
+
+
+def test_what_comes_out_of_the_store_is_bounded(start):
+    """C5: neither a chain nor references make a request larger than --max-body."""
+    s = start("--max-body", "4096")
+    r = raw(s, input="word " * 700, max_output_tokens=2).json()
+    message = s.get(f"/v1/responses/{r['id']}/input_items").json()["data"][0]["id"]
+    e = raw(s, input=[{"type": "item_reference", "id": message}] * 2).json()["error"]
+    assert e["param"] == "input[1]" and "--max-body" in e["message"]
+    r = raw(s, previous_response_id=r["id"], max_output_tokens=2, input="word " * 700)
+    e = raw(s, previous_response_id=r.json()["id"], max_output_tokens=2).json()["error"]
+    assert r.status_code == 200 and e["param"] == "previous_response_id" and "--max-body" in e["message"]
+
+
+def test_references_are_counted(server):
+    r = raw(server, input="x", max_output_tokens=2).json()
+    item = server.get(f"/v1/responses/{r['id']}/input_items").json()["data"][0]["id"]
+    e = raw(server, input=[{"type": "item_reference", "id": item}] * 1025).json()["error"]
+    assert e["param"] == "input[1024]" and "1024" in e["message"]
 
 
 # ---- truncation (G7) --------------------------------------------------------------------------------
