@@ -5,6 +5,7 @@
 
 #include "config/options.h"
 #include "engine/engine.h"
+#include "engine/grammar/cache.h"
 #include "server/gate.h"
 #include "server/response_store.h"
 #include "version.h"
@@ -24,6 +25,7 @@ typedef struct app {
     _Atomic double load_seconds;
     atomic_bool draining; /* H18 */
     response_store *responses;
+    grammar_cache *grammars;
     struct http_server *http;
 } app;
 

@@ -264,7 +264,8 @@ int cmd_serve(const options *o)
         goto failed;
     }
     a.responses = response_store_new(o->response_store, (uint64_t)256 << 20, 3600);
-    if (!a.responses) {
+    a.grammars = grammar_cache_new();
+    if (!a.responses || !a.grammars) {
         err_set(&e, ERR_NOMEM, "out of memory");
         goto failed;
     }
@@ -282,6 +283,7 @@ out:
     engine_close(a.eng);
     gate_free(a.gate);
     response_store_free(a.responses);
+    grammar_cache_free(a.grammars);
     free(a.names.v);
     model_setup_clear(&m);
     return code;

@@ -161,8 +161,9 @@ grammar *constraint_compile(const constraint *c, const answer_place *at, reader 
     if (a.calls != GRAMMAR_CALLS_OFF) ok = ok && tools_open(&l, c, at->tools);
     a.tools = l.tool;
     a.n_tools = l.n;
-    int rc = ok ? grammar_compile_answer(&a, &g, &why) : ERR_NOMEM;
-    metrics_grammar_compile((double)(clock_us() - start) * 1e-6);
+    bool kept = false;
+    int rc = ok ? grammar_cache_get(r->a->grammars, &a, &g, &why, &kept) : ERR_NOMEM;
+    if (!kept) metrics_grammar_compile((double)(clock_us() - start) * 1e-6);
     if (rc) refuse(r, c, &why);
     else list_relaxed(g, &l, r->call);
     tools_close(&l);

@@ -17,7 +17,7 @@ allow base '"base/'
 allow config '"(base|config)/'
 allow kernels '"(base|kernels)/'
 allow engine '"(base|config|engine)/|"kernels/(kernels|roofs|comm|comm_procs|split)\.h"'
-allow server '"(base|config|server)/|"engine/(engine|tools|launch)\.h"|"engine/text/|"engine/grammar/grammar\.h"|"version\.h"'
+allow server '"(base|config|server)/|"engine/(engine|tools|launch)\.h"|"engine/text/|"engine/grammar/(grammar|cache)\.h"|"version\.h"'
 
 # Libraries stay behind their fences.
 fence() { # header, files that may include it

@@ -62,13 +62,6 @@ static void set_limits(grammar *gr, size_t bytes)
     gr->renew_configs = g->configs.n / 2 + GRAM_MAX_CONFIGS / 2;
 }
 
-static size_t bytes_of(const grammar *gr)
-{
-    size_t n = gram_bytes(&gr->g);
-    for (const mask_cache *c = gr->masks; c; c = c->next) n += mask_cache_bytes(c);
-    return n;
-}
-
 /* Every matcher's newest configurations move over; the older ones are found by replay if tokens are
  * taken back that far. */
 static void renew(grammar *gr)
@@ -91,7 +84,7 @@ static void renew(grammar *gr)
     }
     free(ids.p);
     for (mask_cache *c = gr->masks; c; c = c->next) mask_cache_sync(c, g);
-    set_limits(gr, bytes_of(gr));
+    set_limits(gr, grammar_held(gr));
 }
 
 /* Finds the configurations that are not known. */
@@ -118,7 +111,7 @@ static int ready(gmatch *m)
     if (g->r.status == ERR_LIMIT && !g->r.fuel) g->r.status = 0;
     if (!gr->renew_bytes) set_limits(gr, 0);
     if (g->r.status || g->r.nodes.n > gr->renew_nodes || g->configs.n > gr->renew_configs ||
-        bytes_of(gr) > gr->renew_bytes)
+        grammar_held(gr) > gr->renew_bytes)
         renew(gr);
     for (mask_cache *c = gr->masks; c; c = c->next) mask_cache_sync(c, g);
     if (!g->r.status && (m->epoch != g->epoch || here(m) == GRAM_NONE)) replay(m);

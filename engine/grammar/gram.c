@@ -506,8 +506,12 @@ uint32_t gram_union(gram *g, uint32_t a, uint32_t b)
 
 size_t gram_bytes(const gram *g)
 {
-    return rx_bytes(&g->r) + g->cells.cap * sizeof(cell) + g->merged.cap * sizeof(uint32_t) +
-           g->threads.cap * sizeof(thread) + g->configs.cap * sizeof(config) +
-           (size_t)g->next_rows * g->r.n_cls * sizeof *g->next +
+    size_t compiled =
+        g->nodes.cap * sizeof(gnode) + g->props.cap * sizeof(gprop) +
+        g->objects.cap * sizeof(gobject) + g->arrays.cap * sizeof(garray) +
+        (g->kids.cap + g->required_after.cap + g->rules.cap + g->rank.cap) * sizeof(uint32_t);
+    return compiled + rx_bytes(&g->r) + g->cells.cap * sizeof(cell) +
+           g->merged.cap * sizeof(uint32_t) + g->threads.cap * sizeof(thread) +
+           g->configs.cap * sizeof(config) + (size_t)g->next_rows * g->r.n_cls * sizeof *g->next +
            (g->cell_index.cap + g->config_index.cap + g->merge_index.cap) * sizeof(uint32_t);
 }

@@ -3,7 +3,7 @@
  * Owns the automaton behind one lock.  Refuses by code and message; never compiles loosely.
  * Thread: any. */
 #include "engine/grammar/answer.h"
-#include "engine/grammar/grammar_impl.h"
+#include "engine/grammar/masks.h"
 
 /* A compile may cost this many derivatives and looks at schemas, a text this many derivatives; past
  * REWIND nodes the automaton is started anew before the next text. */
@@ -153,6 +153,21 @@ void grammar_release(grammar *g)
     mask_cache_free(g->masks);
     gram_clear(&g->g);
     free(g);
+}
+
+size_t grammar_held(const grammar *g)
+{
+    size_t n = sizeof *g + gram_bytes(&g->g);
+    for (const mask_cache *c = g->masks; c; c = c->next) n += mask_cache_bytes(c);
+    return n;
+}
+
+size_t grammar_bytes(grammar *g)
+{
+    pthread_mutex_lock(&g->lock);
+    size_t n = grammar_held(g);
+    pthread_mutex_unlock(&g->lock);
+    return n;
 }
 
 int grammar_accepts(grammar *gr, const char *text, size_t n)

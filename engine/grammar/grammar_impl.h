@@ -22,6 +22,7 @@ struct grammar {
     uint32_t renew_nodes, renew_configs;
 };
 
+size_t grammar_held(const grammar *g); /* grammar_bytes, under the lock */
 void mask_cache_free(struct mask_cache *c);
 
 #endif
