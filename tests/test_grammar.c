@@ -240,6 +240,8 @@ START_TEST(refusals)
         {"{\"pattern\":\"a**\"}", "unsupported_schema", "nothing to repeat"},
         {"{\"minItems\":-1}", "invalid_schema", "keyword \"minItems\""},
         {"{\"uniqueItems\":true}", "unsupported_schema", "uniqueItems"},
+        {"{\"uniqueItems\":true,\"prefixItems\":[{},{}],\"items\":false}", "unsupported_schema",
+         "uniqueItems"},
         {"{\"oneOf\":[{\"items\":{\"type\":\"null\"}},{\"minItems\":2}]}", "unsupported_schema",
          "branches 0 and 1"},
         {"{\"type\":\"string\",\"pattern\":\"^(?:a{1000}){2}$\",\"maxLength\":1999}",

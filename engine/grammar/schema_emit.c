@@ -401,7 +401,8 @@ static uint32_t array(schema_compiler *c, const member *v, uint32_t n)
         if (k < longest && never && x.max > k) x.max = (uint32_t)k;
         if (k < longest) VEC_PUSH(&r->status, nodes, node);
         else x.item = never ? GRAM_NONE : node;
-        if (k == longest && unique && x.max > 1 && x.item != GRAM_NONE &&
+        size_t most = x.item == GRAM_NONE && x.max > longest ? longest : x.max;
+        if (k == longest && unique && most > 1 &&
             (longest || !schema_unique(c, set.p, set.n, node, &x)))
             schema_refuse(c, "unsupported_schema", unique, "uniqueItems",
                           "only for items that are one of at most 64 given scalars, or beside "
