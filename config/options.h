@@ -81,6 +81,7 @@ typedef struct {
     char *format, *thinking, *tools;  /* parse-output */
     int64_t split;                    /* parse-output: bytes a feed, 0 = all at once */
     char *schema, *batch, *key_order; /* grammar-check */
+    char *regex, *gbnf, *choice;      /* grammar-check, instead of a schema */
     char *prompt;                     /* chat: one question, no terminal */
     bool no_think;                    /* chat */
     str_list args;                    /* positional arguments after the first */
