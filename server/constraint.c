@@ -19,10 +19,10 @@ typedef struct {
     const char **choice;
 } spec_text;
 
-static bool spec_open(spec_text *s, const constraint *c)
+static bool spec_open(spec_text *s, const constraint *c, const tokenizer *tok)
 {
     const json *v = c->value;
-    *s = (spec_text){.spec.kind = c->kind};
+    *s = (spec_text){.spec = {.kind = c->kind, .tok = tok}};
     if (c->kind == GRAMMAR_CHOICE) {
         s->choice = calloc(v->len, sizeof *s->choice);
         for (const json *j = s->choice ? v->child : NULL; j; j = j->next)
@@ -152,7 +152,7 @@ grammar *constraint_compile(const constraint *c, const answer_place *at, reader 
     spec_text s = {0};
     tool_list l = {0};
     int64_t start = clock_us();
-    bool ok = !c->field[0] || spec_open(&s, c);
+    bool ok = !c->field[0] || spec_open(&s, c, engine_info(r->a->eng)->tok);
     grammar_answer a = {.think = c->in_reasoning ? GRAMMAR_THINK_NONE : at->opening,
                         .body = c->field[0] ? &s.spec : NULL,
                         .calls = calls_of(c, at),

@@ -29,7 +29,8 @@ static const struct {
     {"render", CMD_RENDER, cmd_render, "chat request on stdin to the prompt text"},
     {"parse-output", CMD_PARSE_OUTPUT, cmd_parse_output,
      "generated text on stdin to reasoning, content and tool calls"},
-    {"grammar-check", CMD_GRAMMAR_CHECK, cmd_grammar_check, "which texts keep to a JSON Schema, a pattern, a GBNF grammar"},
+    {"grammar-check", CMD_GRAMMAR_CHECK, cmd_grammar_check,
+     "which texts keep to a JSON Schema, a pattern, a GBNF grammar"},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 

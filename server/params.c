@@ -28,8 +28,8 @@ static const char *const known_all[] = {
     "logprobs", "chat_template_kwargs", "tool_choice", "tools", "parallel_tool_calls",
     "response_format", "prompt_logprobs", "truncate_prompt_tokens", "truncation_side",
     "timings_per_token", "return_progress", "return_tokens_as_token_ids", "structured_outputs",
-    "guided_json", "guided_regex", "guided_choice", "regex", "json_schema", "structural_tag",
-    "format",
+    "guided_json", "guided_regex", "guided_grammar", "grammar", "ebnf", "guided_choice", "regex",
+    "json_schema", "structural_tag", "format",
     /* refused, V7 */
     "use_beam_search", "functions", "function_call", "modalities", "audio", "background",
     "conversation", "chat_template", "post_sampling_probs"};
@@ -56,8 +56,6 @@ static const char *const known_text[] = {"content",
                                          "continue_final_message",
                                          "documents",
                                          "add_special_tokens"};
-/* Later stages: 501 unless neutral. */
-static const char *const later[] = {"guided_grammar", "grammar", "ebnf"};
 /* Without meaning here and never listed. */
 static const char *const inert[] = {"user",
                                     "safety_identifier",
@@ -103,14 +101,6 @@ void read_unknown(reader *r)
     for (const json *j = r->body->child; j && !r->failed; j = j->next) {
         const char *k = j->key;
         if (j->type == JSON_NULL || IN(k, inert)) continue;
-        if (IN(k, later)) {
-            if (neutral(j)) continue;
-            if (r->kind != READ_TEXT) {
-                r->failed = true;
-                reply_not_built(r->call, k);
-                return;
-            }
-        }
         if (IN(k, known_all) && !(r->kind == READ_LLAMA && IN(k, roomless_llama))) continue;
         if (r->kind == READ_CHAT && IN(k, known_chat)) continue;
         if (r->kind == READ_COMPLETIONS && IN(k, known_completions)) continue;

@@ -12,11 +12,10 @@ static const struct {
     const char *name;
     grammar_kind kind;
     bool raw;
-} fields[] = {{"guided_json", GRAMMAR_SCHEMA, true},
-              {"guided_regex", GRAMMAR_REGEX, true},
-              {"guided_choice", GRAMMAR_CHOICE, true},
-              {"regex", GRAMMAR_REGEX, true},
-              {"json_schema", GRAMMAR_SCHEMA, false}};
+} fields[] = {{"guided_json", GRAMMAR_SCHEMA, true},   {"guided_regex", GRAMMAR_REGEX, true},
+              {"guided_choice", GRAMMAR_CHOICE, true}, {"guided_grammar", GRAMMAR_GBNF, true},
+              {"grammar", GRAMMAR_GBNF, true},         {"ebnf", GRAMMAR_GBNF, true},
+              {"regex", GRAMMAR_REGEX, true},          {"json_schema", GRAMMAR_SCHEMA, false}};
 enum { N_FIELDS = sizeof fields / sizeof *fields };
 
 /* Members of structured_outputs, of which there must be one. */
@@ -26,6 +25,7 @@ static const struct {
 } members[] = {{"json", GRAMMAR_SCHEMA},
                {"regex", GRAMMAR_REGEX},
                {"choice", GRAMMAR_CHOICE},
+               {"grammar", GRAMMAR_GBNF},
                {"json_object", GRAMMAR_JSON_OBJECT}};
 enum { N_MEMBERS = sizeof members / sizeof *members };
 
@@ -188,7 +188,7 @@ static void read_response_format(reader *r, constraint *c)
 static void read_structured_outputs(reader *r, constraint *c)
 {
     /* Settings of others that would change what is accepted. */
-    static const char *const refused[] = {"grammar", "structural_tag", "whitespace_pattern",
+    static const char *const refused[] = {"structural_tag", "whitespace_pattern",
                                           "disable_any_whitespace",
                                           "disable_additional_properties"};
     const json *s = rd_any(r, "structured_outputs"), *inside = json_get(s, "enable_in_reasoning");

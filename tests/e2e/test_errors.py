@@ -87,14 +87,6 @@ def test_bad_chat_field(server, fields, code, param):
     assert e["type"] == "invalid_request_error"
 
 
-@pytest.mark.parametrize("fields,param", [
-    ({"grammar": "root ::= \"a\""}, "grammar"),
-])
-def test_later_stage_fields_answer_501(server, fields, param):
-    e = check(server.chat(**fields), 501, "not_implemented", param)
-    assert e["type"] == "not_implemented_error"
-
-
 @pytest.mark.parametrize("fields", [
     {"tools": []}, {"response_format": {"type": "text"}}, {"tool_choice": "auto"}, {"tool_choice": "none"},
     {"functions": None}, {"stop": None}, {"temperature": None}, {"seed": None}, {"logit_bias": {}}, {"stop": []},

@@ -37,4 +37,4 @@ def test_refusals(tmp_path):
     assert code == 2 and not out and "unsatisfiable" in words
     code, out, words = check(tmp_path, ["x"], regex="(?=x)")
     assert code == 2 and "look-around" in words
-    assert check(tmp_path, ["x"], regex="x", gbnf=f)[0] == 1
+    assert check(tmp_path, ["x"], regex="x", gbnf=f)[0] == 2
