@@ -384,13 +384,14 @@ void responses_messages(reader *r, const json *body, const json *instructions, c
     int i = 0;
     if (json_is(input, JSON_STRING) || !input->len) {
         /* A text is one user turn, and so is nothing: clients probe with it. */
-        static const json role = {
-            .type = JSON_STRING, .key = "role", .n_key = 4, .str = "user", .len = 4};
-        json text = {.type = JSON_STRING, .key = "content", .n_key = 7, .str = "", .next = NULL};
-        json first = role;
-        json m = {.type = JSON_OBJECT, .len = 2, .child = &first};
-        if (json_is(input, JSON_STRING)) text.str = input->str, text.len = input->len;
-        first.next = &text;
+        json text = {.type = JSON_STRING, .key = "content", .n_key = 7, .str = ""};
+        json role = {.type = JSON_STRING, .key = "role", .n_key = 4, .str = "user", .len = 4};
+        json m = {.type = JSON_OBJECT, .len = 2, .child = &role};
+        role.next = &text;
+        if (json_is(input, JSON_STRING)) {
+            text.str = input->str;
+            text.len = input->len;
+        }
         item(&t, &m, 0);
     } else {
         for (const json *m = input->child; m && !r->failed && buf_ok(out); m = m->next)

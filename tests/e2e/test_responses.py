@@ -276,6 +276,16 @@ def test_items_are_the_messages_they_mean(server):
     assert set(r.headers["x-quern-ignored"].split(",")) == {"input[6]", "frobnicate"}
 
 
+def test_late_and_double_system_items(start):
+    """K08: a template that raises on a system message behind the first one; agents send two, or one late."""
+    s = start("--chat-template", "tests/data/templates/Qwen3.5-4B.jinja")
+    d, u = lambda t: {"role": "developer", "content": t}, lambda t: {"role": "user", "content": t}
+    a = {"role": "assistant", "content": "b"}
+    assert prompt_tokens(s, [d("A"), {"role": "system", "content": "B"}, u("x")]) == chat_tokens(s, [d("A\n\nB"), u("x")])
+    assert prompt_tokens(s, [u("x"), a, d("C"), u("y")]) == chat_tokens(s, [u("x"), a, u("C"), u("y")])
+    assert raw(s, input=[d("A"), u("x")], instructions="I", max_output_tokens=1).status_code == 200
+
+
 def test_sealed_thoughts(server):
     """X7: encrypted_content is read back where the content is gone; others' blobs are ignored."""
     r = raw(server, store=False, include=["reasoning.encrypted_content"], tools=[{"type": "function", "name": "f"}]).json()
