@@ -82,7 +82,7 @@ static int busy(engine *g, engine_slot *v, int n)
 START_TEST(places_of_the_batch)
 {
     enum { SEQS = 3, PROMPT = 10, MAX = 300 };
-    engine *g = open_fake((setup){.max_seqs = SEQS, .delay_us = 500});
+    engine *g = open_fake((setup){.max_seqs = SEQS, .delay_us = 2000});
     engine_slot v[SEQS];
     client c[2];
     err e = {0};
