@@ -3,6 +3,8 @@
 #include "server/gate.h"
 
 #include <check.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -215,6 +217,50 @@ START_TEST(thousands_of_keys)
 }
 END_TEST
 
+enum { N_THREADS = 4, ROUNDS = 3000 };
+static keys *shared;
+static atomic_int most; /* inside at once */
+
+static void *use_keys(void *arg)
+{
+    static atomic_int inside;
+    (void)arg;
+    for (int i = 0; i < ROUNDS; i++) {
+        key_refusal why;
+        key_ref *r = keys_find(shared, "a", 1);
+        ck_assert_ptr_nonnull(r);
+        ck_assert_str_eq(key_name(r), "ann");
+        if (key_enter(r, (int64_t)i * SECOND, &why)) {
+            int n = atomic_fetch_add(&inside, 1) + 1, old = atomic_load(&most);
+            while (n > old && !atomic_compare_exchange_weak(&most, &old, n)) {
+            }
+            key_spend(r, 3, (int64_t)i * SECOND);
+            atomic_fetch_sub(&inside, 1);
+            key_leave(r);
+        }
+        key_put(r);
+    }
+    return NULL;
+}
+
+/* Calls of four threads while the file is read again and again: limits hold, nothing is lost. */
+START_TEST(threads_and_reloads)
+{
+    err e;
+    pthread_t th[N_THREADS];
+    write_file("ann: a\nbob: b\n");
+    shared = open_keys(NULL, 0, true, (key_limits){.max_concurrent = 2}, &e);
+    for (int i = 0; i < N_THREADS; i++) ck_assert(!pthread_create(&th[i], NULL, use_keys, NULL));
+    for (int i = 0; i < 200; i++) {
+        write_file(i % 2 ? "ann: a\nbob: b\n" : "ann: a\ncarl: c\n");
+        ck_assert_int_eq(keys_reload(shared, &e), 0);
+    }
+    for (int i = 0; i < N_THREADS; i++) pthread_join(th[i], NULL);
+    ck_assert_int_le(atomic_load(&most), 2);
+    keys_free(shared);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("keys");
@@ -228,6 +274,7 @@ int main(void)
     tcase_add_test(t, tokens_a_minute);
     tcase_add_test(t, reading_again_keeps_counts);
     tcase_add_test(t, thousands_of_keys);
+    tcase_add_test(t, threads_and_reloads);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_NORMAL);
