@@ -2,6 +2,7 @@
 #include "server/cmd_model.h"
 
 #include "base/file.h"
+#include "base/log.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -22,7 +23,9 @@ int exit_code(const err *e)
 
 int cmd_fail(const err *e)
 {
-    fprintf(stderr, "quern: %s\n", e->msg[0] ? e->msg : err_words(e->code));
+    const char *msg = e->msg[0] ? e->msg : err_words(e->code);
+    if (log_is_json()) log_error("%s", msg);
+    else fprintf(stderr, "quern: %s\n", msg);
     return exit_code(e);
 }
 

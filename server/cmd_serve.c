@@ -172,7 +172,7 @@ static int run(app *a, const model_setup *m, const launch *ranks, const sigset_t
 {
     loader l = {.a = a};
     pthread_t th;
-    bool loading = true, bar = isatty(STDERR_FILENO), launcher = false;
+    bool loading = true, bar = isatty(STDERR_FILENO) && !log_is_json(), launcher = false;
     int code = 0, beat = ranks->c ? 100 : 1000;
     err lost = {0};
     if (pthread_create(&th, NULL, load_main, &l)) {

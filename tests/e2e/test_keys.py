@@ -1,12 +1,13 @@
 """API keys and what each may do (API H7, H11, H12, H23, G18), and the log of requests (H6): one JSON line each, no key, no content."""
 import json
+import subprocess
 import threading
 import time
 
 import openai
 import pytest
 
-from conftest import Server, wait_for
+from conftest import BIN, Server, wait_for
 
 
 def key(k, **more):
@@ -14,6 +15,7 @@ def key(k, **more):
 
 
 SLOW = ("--device", "ref")
+TALK = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +91,13 @@ def test_who_left_is_logged(keyed):
         d = logged(keyed, f"left-{int(stream)}")
         assert d["status"] == status and d["end"] == "left" and d["key"] == "bob"
     assert len([d for d in requests_logged(keyed) if d["end"] == "left"]) == before + 2
+
+
+def test_failures_at_the_start_are_json_too():
+    p = subprocess.run([BIN, "serve", "/nonexistent", "--log-format", "json"], capture_output=True, timeout=30)
+    assert p.returncode == 2
+    (line,) = [json.loads(x) for x in p.stderr.decode().splitlines() if "names no option" not in x]
+    assert line["level"] == "error" and "/nonexistent" in line["msg"]
 
 
 def test_cache_per_key(keyed):
@@ -190,6 +199,13 @@ def test_request_timeout(start):
     t0 = time.time()
     r = s.post("/v1/completions", {"prompt": "x", "max_tokens": 1900, "ignore_eos": True}, headers={"x-quern-timeout-ms": "60000"})
     assert r.status_code == 504 and 0.3 < time.time() - t0 < 1.2
+    for path, body in (("/v1/completions", {"prompt": "x", "stream": True}), ("/v1/messages", {**TALK, "stream": True}), ("/api/chat", TALK)):
+        assert wait_for(lambda: s.metric("vllm:num_requests_running") == 0)
+        busy = s.open_stream(max_tokens=1900)
+        assert wait_for(lambda: s.metric("vllm:num_requests_running") == 1)
+        r = s.post(path, {"max_tokens": 900, **body}, headers={"x-quern-timeout-ms": "100"})  # streams that never began
+        assert r.status_code == 504, path
+        busy.close()
     for bad in ("0", "-5", "soon", "1e99", ""):
         r = s.post("/v1/completions", {"prompt": "x"}, headers={"x-quern-timeout-ms": bad})
         assert r.status_code == 400 and r.json()["error"]["param"] == "x-quern-timeout-ms", bad
