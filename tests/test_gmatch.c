@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static tokenizer *tok;
 static grammar_vocab *vocab;
@@ -241,6 +242,57 @@ START_TEST(forced_bytes)
 }
 END_TEST
 
+/* Two tokens of the same bytes, tokens too long for a grammar, fewer rows than tokens, end ids that
+ * are no tokens. */
+START_TEST(odd_vocabularies)
+{
+    char path[] = "/tmp/quern-odd-XXXXXX", text[600], many[301];
+    memset(many, 'x', 300);
+    many[300] = 0;
+    int fd = mkstemp(path), n = tokenizer_n_vocab(tok);
+    snprintf(text, sizeof text,
+             "{\"eos_token\":\"!\",\"added_tokens_decoder\":{\"%d\":{\"content\":\"ab\","
+             "\"special\":false},"
+             "\"%d\":{\"content\":\"%s\",\"special\":false}}}",
+             n, n + 1, many);
+    ck_assert_int_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+    close(fd);
+    err e = {0};
+    const tokenizer_source src = {.vocab_json = "tests/data/tokenizer/qwen/vocab.json",
+                                  .merges = "tests/data/tokenizer/qwen/merges.txt",
+                                  .tokenizer_config = path};
+    tokenizer *odd = tokenizer_open(&src, &e);
+    unlink(path);
+    ck_assert_msg(odd != NULL, "%s", e.msg);
+    grammar_vocab *v = NULL;
+    const int32_t end_ids[] = {-1, 5, n + 100, 5, INT32_MAX};
+    ck_assert_int_eq(grammar_vocab_new(odd, n + 2, end_ids, 5, &v, &e), 0);
+    grammar *g = compile(GRAMMAR_REGEX, "[a-z]*", false);
+    gmatch *m = gmatch_new(g, v);
+    uint64_t id;
+    const uint32_t *bits = mask_of(m, &id);
+    int32_t ab = tokenizer_id(tok, "ab");
+    ck_assert(allowed(bits, ab) && allowed(bits, n)); /* both are "ab" */
+    ck_assert(!allowed(bits, n + 1));                 /* no token under a grammar */
+    ck_assert(allowed(bits, 5));                      /* the end, whatever its text */
+    ck_assert_int_eq(gmatch_accept(m, n), 0);
+    ck_assert_int_eq(gmatch_accept(m, n + 1), ERR_INVALID);
+    gmatch_free(m);
+    grammar_vocab_free(v);
+    ck_assert_int_eq(grammar_accepts(g, "ab", 2), 1); /* a grammar outlives its vocabulary */
+    ck_assert_int_eq(grammar_vocab_new(odd, 200, end_ids, 2, &v, &e), 0);
+    m = gmatch_new(g, v); /* and serves another */
+    bits = mask_of(m, &id);
+    for (int32_t t = 0; t < 224; t++)
+        if (t >= 200 && allowed(bits, t)) ck_abort_msg("row %d", t);
+    gmatch_free(m);
+    grammar_release(g);
+    grammar_vocab_free(v);
+    ck_assert_int_eq(grammar_vocab_new(odd, 0, NULL, 0, &v, &e), ERR_LIMIT);
+    tokenizer_free(odd);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("gmatch");
@@ -252,6 +304,7 @@ int main(void)
     tcase_add_test(t, illegal_tokens_change_nothing);
     tcase_add_test(t, ends);
     tcase_add_test(t, forced_bytes);
+    tcase_add_test(t, odd_vocabularies);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_NORMAL);

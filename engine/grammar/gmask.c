@@ -20,6 +20,7 @@ mask_cache *mask_cache_of(grammar *g, const grammar_vocab *v)
     if (!c) return NULL;
     c->v = v;
     c->serial = v->serial;
+    c->words = v->words;
     c->epoch = g->g.epoch;
     for (int b = 0; b < 256; b++) c->class_size[g->g.r.cls[b]]++;
     c->next = g->masks;
@@ -34,7 +35,11 @@ void gmask_release(gmask *m)
 static void forget(mask_cache *c)
 {
     for (uint32_t i = 0; i < c->locals.n; i++) local_mask_release(c->locals.p[i]);
-    c->local_bytes = 0;
+    for (int i = 0; i < MASKS_KEPT; i++) {
+        gmask_release(c->kept[i]);
+        c->kept[i] = NULL;
+    }
+    c->local_bytes = c->n_kept = 0;
     VEC_FIT(c->locals, 0);
     VEC_FIT(c->facts, 0);
     VEC_FIT(c->clamped, 0);
@@ -58,7 +63,7 @@ void mask_allow(mask_cache *c, gram *g, uint64_t fuel, int64_t us)
 
 size_t mask_cache_bytes(const mask_cache *c)
 {
-    size_t n = c->local_bytes;
+    size_t n = c->local_bytes + c->n_kept * (sizeof(gmask) + c->words * sizeof(uint32_t));
     n += c->locals.cap * sizeof *c->locals.p + c->facts.cap * sizeof *c->facts.p;
     n += (c->clamped.cap + c->after.cap) * sizeof(uint32_t) + c->places.cap * sizeof *c->places.p;
     return n;
@@ -69,7 +74,6 @@ void mask_cache_free(mask_cache *c)
     while (c) {
         mask_cache *next = c->next;
         forget(c);
-        for (int i = 0; i < MASKS_KEPT; i++) gmask_release(c->kept[i]);
         for (int a = 0; a < N_ALPHABETS; a++)
             for (int at = 0; at < UTF8_STATES; at++) free(c->letters[a][at]);
         free(c->locals.p);
@@ -106,7 +110,8 @@ static void keep(mask_cache *c, gmask *m, mask_place *p)
     uint32_t slot = 0;
     for (uint32_t i = 1; i < MASKS_KEPT && c->kept[slot]; i++)
         if (!c->kept[i] || c->used[i] < c->used[slot]) slot = i;
-    gmask_release(c->kept[slot]);
+    if (c->kept[slot]) gmask_release(c->kept[slot]);
+    else c->n_kept++;
     c->kept[slot] = m;
     m->refs++;
     c->used[slot] = ++c->tick;

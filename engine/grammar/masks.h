@@ -42,8 +42,9 @@ typedef struct {
 
 typedef struct mask_cache {
     struct mask_cache *next;
-    const grammar_vocab *v;
-    uint64_t serial; /* of the vocabulary, whose address may be used again */
+    const grammar_vocab *v; /* gone, perhaps, once there is no matcher */
+    uint64_t serial;        /* of the vocabulary, whose address may be used again */
+    uint32_t words;
     uint32_t epoch;
     VEC(local_mask *) locals; /* of byte states, NULL: not known yet */
     VEC(rx_fact) facts;       /* of expressions */
@@ -54,6 +55,7 @@ typedef struct mask_cache {
     VEC(thread) threads, narrow;
     gmask *kept[MASKS_KEPT];
     uint64_t used[MASKS_KEPT], tick;
+    uint32_t n_kept;
     uint16_t class_size[256];
     letter_list *letters[N_ALPHABETS][UTF8_STATES];
     size_t local_bytes;
