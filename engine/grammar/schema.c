@@ -357,7 +357,7 @@ uint32_t schema_child(schema_compiler *c, const member *v, uint32_t n)
     return m->node = m->rule != GRAM_NONE && !gram_never(c->g, node) ? m->rule : node;
 }
 
-static void run_queue(schema_compiler *c)
+void schema_run_queue(schema_compiler *c)
 {
     VEC(member) v = {0};
     for (uint32_t i = 0; i < c->queue.n && !c->rc && !c->g->r.status; i++) {
@@ -426,17 +426,22 @@ int schema_root(schema_compiler *c, bool object, uint32_t *node)
 {
     const member m[2] = {{M_FULL, 0, c->root, NULL}, {M_OBJECT, 0, c->root, NULL}};
     *node = object ? schema_node(c, m, 2) : schema_child(c, m, 1);
-    run_queue(c);
+    schema_run_queue(c);
     return c->rc ? c->rc : c->g->r.status;
 }
 
-void schema_close(schema_compiler *c)
+void schema_free_tables(schema_compiler *c)
 {
-    json_free(c->doc);
     free(c->kept.p);
     free(c->memo.p);
     free(c->memo_index.slot);
     free(c->queue.p);
+}
+
+void schema_close(schema_compiler *c)
+{
+    schema_free_tables(c);
+    json_free(c->doc);
     free(c->widened.p);
 }
 

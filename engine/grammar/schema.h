@@ -78,6 +78,7 @@ typedef struct {
     bool xml;       /* objects at level 0 are written with <parameter=…> */
     uint32_t level; /* values around the one at hand */
     value_form form;
+    bool any_value;            /* enum and const at level 0 do not count */
     rx guard;                  /* what every JSON string is in, R_ALL for any */
     uint32_t any;              /* node of any value of such strings */
     VEC(const json *) widened; /* schemas that allow everything, whatever they say */
@@ -107,6 +108,9 @@ typedef struct {
 int schema_open(schema_compiler *c, const char *text, size_t n);
 int schema_root(schema_compiler *c, bool object, uint32_t *node);
 void schema_close(schema_compiler *c);
+/* Parts of these two: makes what was put off, frees all but the document and what was widened. */
+void schema_run_queue(schema_compiler *c);
+void schema_free_tables(schema_compiler *c);
 /* Appends the JSON pointer of a node of the document. */
 void schema_pointer(const schema_compiler *c, const json *where, buf *out);
 /* Writes the refusal (the first one counts) and returns its ERR_*. */
@@ -135,6 +139,8 @@ rx schema_string(schema_compiler *c, const member *v, uint32_t n);
 rx schema_number(schema_compiler *c, const member *v, uint32_t n, bool integer);
 rx schema_enum(schema_compiler *c, const member *v, uint32_t n, uint32_t types, bool integer,
                bool *given);
+/* schema_value.c: whether x, enumerated by v[n], satisfies the rest of it. */
+bool schema_holds(schema_compiler *c, const member *v, uint32_t n, const json *x);
 /* A value of the document as it may be written. */
 rx schema_constant(schema_compiler *c, const json *x);
 /* schema_unique.c: items of the set v[n], whose node is given, as different values; false if they

@@ -455,6 +455,24 @@ static bool constrains(const member *v, uint32_t n, const char *const *keys, uin
     return false;
 }
 
+/* The arrays and objects of the first enum or const that satisfy the rest of the set. */
+static rx good_containers(schema_compiler *c, const member *v, uint32_t n)
+{
+    rx_arena *r = &c->g->r;
+    rx e = R_NONE;
+    for (uint32_t i = 0; i < n; i++) {
+        const json *list = v[i].kind == M_BASE ? json_get(v[i].s, "enum") : NULL, *one;
+        one = v[i].kind == M_BASE && !list && c->draft >= 6 ? json_get(v[i].s, "const") : NULL;
+        if (!list && !one) continue;
+        for (const json *x = one ? one : list->child; x && !c->rc && !r->status;
+             x = one ? NULL : x->next)
+            if ((x->type == JSON_ARRAY || x->type == JSON_OBJECT) && schema_holds(c, v, n, x))
+                e = rx_alt2(r, e, schema_constant(c, x));
+        return e;
+    }
+    return e;
+}
+
 /* The enumerated values that also satisfy the rest of the set. */
 static uint32_t enumerated(schema_compiler *c, const member *v, uint32_t n, rx values,
                            uint32_t types, bool integer)
@@ -480,8 +498,7 @@ static uint32_t enumerated(schema_compiler *c, const member *v, uint32_t n, rx v
     if ((types & (T_ARRAY | T_OBJECT)) &&
         constrains(v, n, containers, 1u << M_FORBID | 1u << M_REQUIRE | 1u << M_PROP_NOT) &&
         rx_live(r, rx_and2(r, values, open)))
-        schema_refuse(c, "unsupported_schema", v[0].s, "enum",
-                      "objects or arrays beside keywords about their content");
+        values = rx_and2(r, values, rx_alt2(r, rx_not(r, open), good_containers(c, v, n)));
     if (constrains(v, n, scalar, 1u << M_NOT_STRING | 1u << M_NOT_NUMBER | 1u << M_NOT_TYPE)) {
         rx ok = rx_alt2(r, open, rx_alt2(r, rx_str(r, "null"), rx_str(r, "true")));
         ok = rx_alt2(r, ok, rx_str(r, "false"));
@@ -497,7 +514,7 @@ uint32_t schema_emit(schema_compiler *c, const member *v, uint32_t n)
 {
     gram *g = c->g;
     rx_arena *r = &g->r;
-    bool integer, given;
+    bool integer, given = false;
     uint32_t types = schema_types(c, v, n, &integer), k = 0, out[3];
     if (c->form.level && c->form.level == c->level) {
         types &= c->form.types;
@@ -505,7 +522,10 @@ uint32_t schema_emit(schema_compiler *c, const member *v, uint32_t n)
     }
     if (!c->rc) refuse_unsupported(c, v, n, types);
     rx values = c->rc ? R_NONE : schema_enum(c, v, n, types, integer, &given);
+    if (given && c->xml && !c->level)
+        schema_refuse(c, "unsupported_schema", v[0].s, "enum", "whole arguments of a call");
     if (c->rc || r->status) return 0;
+    given = given && (!c->any_value || c->level);
     if (given) values = schema_not_enum(c, v, n, types, values);
     if (given) return enumerated(c, v, n, values, types, integer);
     rx w[4] = {R_NONE, R_NONE, R_NONE, R_NONE};
