@@ -87,6 +87,9 @@ def test_completion_holds_to_a_schema(server):  # K7, J1
     schema = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 12}}, "required": ["city"], "additionalProperties": False}
     r = completion(server, json_schema=schema, n_predict=300).json()
     assert set(json.loads(r["content"])) == {"city"} and r["stop_type"] == "eos"
+    r = completion(server, grammar='root ::= "abc" [0-3]', prompt="Hello").json()
+    assert r["content"][:3] == "abc" and r["content"][3] in "0123" and len(r["content"]) == 4
+    refused(completion(server, grammar="root ::= ("), "grammar")
 
 
 def test_completion_response_fields(server):
@@ -260,4 +263,3 @@ def test_no_slots(start):
 def test_error_shapes(server):
     r = server.post("/completion", "{")
     assert set(r.json()["error"]) == {"message", "type", "param", "code"} and r.status_code == 400
-    assert json.loads(completion(server, grammar="root ::= \"a\"").text)
