@@ -41,6 +41,10 @@ FORMS = [
     ({"structured_outputs": {"grammar": 'root ::= root "+" n | n\nn ::= [0-9]{1,3} # short\n'}}, re.compile(r"[0-9]{1,3}(\+[0-9]{1,3})*")),
     ({"guided_grammar": 'root ::= "\\u00e9" .? "\\n"'}, re.compile("é.?\n", re.S)), ({"ebnf": 'root ::= <tool_call> "x"'}, ("<tool_call>x",)),
     ({"structured_outputs": {"choice": ["red", "green", "blue"]}}, ("red", "green", "blue")),
+    ({"grammar": 'root ::= "sum" (" " num){2,4}\nnum ::= [1-9] [0-9]{0,2}'}, re.compile("sum( [1-9][0-9]{0,2}){2,4}")),
+    ({"ebnf": 'root ::= ("ab" | "cd"){1,5} "!" # rest'}, re.compile("(ab|cd){1,5}!")),
+    ({"guided_grammar": 'root ::= "(" expr ")" | "()"\nexpr ::= [0-9] ("+" [0-9]){0,6}'}, re.compile(r"\(([0-9](\+[0-9]){0,6})?\)")),
+    ({"structured_outputs": {"grammar": 'root ::= "(" [xyz]{3} ")"'}}, re.compile("[(][xyz]{3}[)]")),
     ({"guided_choice": ["<tool_call>", "</think> b"]}, ("<tool_call>", "</think> b")),
     ({"structured_outputs": {"choice": ["über\n\u3000x", "\U0001f600"], "regex": None}}, ("über\n\u3000x", "\U0001f600")),
 ]
@@ -114,6 +118,9 @@ BAD = [
     ({"response_format": schema_format({"allOf": [{"$ref": "#"}]})}, "invalid_schema", "response_format.json_schema.schema"),
     ({"guided_json": "{"}, "invalid_schema", "guided_json"), ({"guided_json": 5}, "invalid_type", "guided_json"),
     ({"guided_regex": "(?=a)b"}, "invalid_grammar", "guided_regex"), ({"regex": "("}, "invalid_grammar", "regex"), ({"regex": 5}, "invalid_type", "regex"),
+    ({"grammar": 'root ::= "a'}, "invalid_grammar", "grammar"), ({"grammar": "root ::= missing"}, "invalid_grammar", "grammar"),
+    ({"ebnf": 'start: "a" | /b+/'}, "invalid_grammar", "ebnf"), ({"guided_grammar": ["x"]}, "invalid_type", "guided_grammar"),
+    ({"grammar": 'root ::= root "a"'}, "invalid_grammar", "grammar"), ({"grammar": 'root ::= "a"', "regex": "a"}, "conflicting_constraints", "regex"),
     ({"structured_outputs": []}, None, None), ({"structured_outputs": "x"}, "invalid_type", "structured_outputs"),
     ({"structured_outputs": {}}, "missing_required_parameter", "structured_outputs"),
     ({"structured_outputs": {"choice": []}}, "invalid_value", "structured_outputs.choice"),
@@ -257,6 +264,17 @@ def test_a_forced_text_runs_through_the_parsers(server):
         assert (call["function"]["name"], call["function"]["arguments"]) == ("f", '{"x": 1}')
     c = server.chat(**{**body, "structured_outputs": {"choice": ["use `<tool_call>` tags"]}}).json()["choices"][0]
     assert c["message"]["content"] == "use `<tool_call>` tags" and "tool_calls" not in c["message"]
+
+
+def test_a_grammar_that_nests_too_deep_ends_with_an_error(server):
+    """J4: never a text without its constraint; the rest of the server goes on."""
+    (bracket,) = server.post("/tokenize", {"content": "["}).json()["tokens"]
+    body = {"model": "m", "prompt": "x", "max_tokens": 700, "grammar": 'root ::= "[" root "]" | "x"', "allowed_token_ids": [bracket]}
+    r = server.post("/v1/completions", body)
+    assert r.status_code == 500 and r.json()["error"]["code"] == "grammar_limit" and r.json()["error"]["type"] == "server_error", r.text
+    events = server.events("/v1/completions", body)
+    assert events[-1]["error"]["code"] == "grammar_limit" and "".join(e["choices"][0]["text"] for e in events[:-1]).strip("[") == ""
+    assert server.complete(**{**body, "max_tokens": 20}).json()["choices"][0]["text"] == "[" * 20
 
 
 # ---- drafts (G4, G14) --------------------------------------------------------------------------
