@@ -382,6 +382,14 @@ START_TEST(hermes)
     rejects(g, "Sure.\n<tool_call>\n{\"name\": \"none\", \"arguments\": {\"x\": 1}}\n</tool_call>");
     rejects(g, "the <tool_call> tag");
     grammar_release(g);
+    w.a.think = GRAMMAR_THINK_OPEN; /* R7: calls at the end of a thought count */
+    g = compile(&w.a);
+    accepts(g, "so\n<tool_call>\n{\"name\": \"none\", \"arguments\": {}}\n</tool_call>\n");
+    accepts(g, "the <tool_call> tag</think>yes");
+    accepts(g, "a thought that never ends");
+    rejects(g, "so <tool_call>{\"name\": \"none\", \"arguments\": {\"x\": 1}}</tool_call>");
+    rejects(g, "the <tool_call> tag");
+    grammar_release(g);
     end_world(&w);
 }
 END_TEST

@@ -78,16 +78,22 @@ static int build_body(gram *g, const grammar_spec *s, rx guard, grammar_error *w
 
 /* ---- the whole ---- */
 
-/* The rest of an open thought, then the answer; nothing but a thought will do where any text
- * will. */
-static uint32_t thought(gram *g, uint32_t answer, bool text)
+rx answer_thought(gram *g)
+{
+    return answer_without(g, rx_str(&g->r, CLOSE));
+}
+
+/* The rest of an open thought, then the answer; nothing but a thought will do where any text will.
+ * If arguments are held to anything, one that ends in calls must be held to it too. */
+static uint32_t thought(gram *g, uint32_t answer, uint32_t late, bool text)
 {
     rx_arena *r = &g->r;
-    rx inside = answer_without(g, rx_str(r, CLOSE));
+    rx inside = answer_thought(g), end = inside;
     rx closed = rx_cat3(r, inside, rx_str(r, CLOSE), answer_space(g, SPACE_AFTER_THOUGHT));
+    if (late != GRAM_NONE) end = rx_and2(r, inside, answer_without(g, rx_str(r, "<tool_call>")));
     const uint32_t parts[2] = {gram_term(g, closed), answer},
-                   ways[2] = {gram_list(g, G_SEQ, parts, 2), gram_term(g, inside)};
-    return gram_list(g, G_ALT, ways, text ? 2 : 1);
+                   ways[3] = {gram_list(g, G_SEQ, parts, 2), gram_term(g, end), late};
+    return gram_list(g, G_ALT, ways, !text ? 1 : late == GRAM_NONE ? 2 : 3);
 }
 
 int answer_build(gram *g, const grammar_answer *a, answer_plan *p, grammar_error *why,
@@ -97,12 +103,13 @@ int answer_build(gram *g, const grammar_answer *a, answer_plan *p, grammar_error
     uint32_t answer = 0;
     int rc = 0;
     p->tool = -1;
+    p->late = GRAM_NONE;
     if (a->body) rc = build_body(g, a->body, answer_guard(g, a), why, &answer);
     if (!rc && !r->status) rc = answer_calls(g, a, p, answer, why, &answer);
     if (rc || r->status) return rc;
     *root = answer;
     if (a->think == GRAMMAR_THINK_NONE) return 0;
-    uint32_t open = thought(g, answer, answer_is_text(a));
+    uint32_t open = thought(g, answer, p->late, answer_is_text(a));
     if (a->think == GRAMMAR_THINK_MAY) {
         rx tag = rx_cat(r, answer_space(g, SPACE_AFTER_THOUGHT), rx_str(r, OPEN));
         const uint32_t parts[2] = {gram_term(g, tag), open},

@@ -12,6 +12,7 @@ typedef struct {
     uint32_t *args; /* [n_tools] out: the node of its arguments, GRAM_NONE if it cannot be called */
     int tool;       /* out: the tool at hand, -1 */
     relaxed_list relaxed;
+    uint32_t late; /* out: an open thought that ends in calls (R7), GRAM_NONE: as any thought */
 } answer_plan;
 
 /* The node of a whole answer.  0, or ERR_* with why->code set where the request is at fault (the
@@ -26,6 +27,7 @@ rx answer_guard(gram *g, const grammar_answer *a);
 /* Whether the answer may be any text (but for calls). */
 bool answer_is_text(const grammar_answer *a);
 
+rx answer_thought(gram *g);            /* text of a thought, without its end */
 rx answer_any(gram *g);                /* any bytes but 0xFF */
 rx answer_space(gram *g, uint32_t n);  /* at most n characters of white space */
 rx answer_without(gram *g, rx banned); /* any bytes without what is banned anywhere in them */

@@ -203,8 +203,8 @@ static uint32_t seq(gram *g, uint32_t a, uint32_t b, uint32_t c, uint32_t d)
     return gram_list(g, G_SEQ, parts, d == GRAM_NONE ? c == GRAM_NONE ? 2 : 3 : 4);
 }
 
-/* One call or, unless one_call, several, and white space. */
-static uint32_t only_calls(gram *g, const grammar_answer *a, const call_form *f)
+/* One call or, unless one_call, several, and white space; `before` comes first. */
+static uint32_t only_calls(gram *g, const grammar_answer *a, const call_form *f, rx before)
 {
     rx_arena *r = &g->r;
     const labels *l = labels_of(a->format);
@@ -217,7 +217,7 @@ static uint32_t only_calls(gram *g, const grammar_answer *a, const call_form *f)
     uint32_t rest = gram_list(g, G_ALT, ways, n);
     if (r->status) return 0;
     g->rules.p[g->nodes.p[more].a] = rest;
-    return seq(g, gram_term(g, rx_cat(r, white, f->open)), f->names, close, more);
+    return seq(g, gram_term(g, rx_cat(r, before, f->open)), f->names, close, more);
 }
 
 /* Text with calls in it. */
@@ -262,7 +262,9 @@ int answer_calls(gram *g, const grammar_answer *a, answer_plan *p, uint32_t body
     if (!rc && !g->r.status) {
         call_form f = form_of(g, a, v, n);
         bool text = a->calls == GRAMMAR_CALLS_AUTO && !a->body;
-        *root = text ? mixed(g, a, &f) : only_calls(g, a, &f);
+        *root = text ? mixed(g, a, &f) : only_calls(g, a, &f, answer_space(g, SPACE));
+        if (text && a->think != GRAMMAR_THINK_NONE && !f.line_based)
+            p->late = only_calls(g, a, &f, answer_thought(g));
         if (a->body && a->calls == GRAMMAR_CALLS_AUTO) {
             const uint32_t ways[2] = {body, *root};
             *root = gram_list(g, G_ALT, ways, 2);
