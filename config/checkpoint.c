@@ -25,7 +25,7 @@ struct checkpoint {
     bool has_config;
     ckpt_tensor *t; /* [n] owned; names and data belong to the container */
     size_t n;
-    char **own_names; /* [n] owned, or NULL: of tensors that are in no container */
+    char **own_names; /* [n] owned, or NULL: names that are not the container's */
     map names;
     char *text[N_TEXT]; /* owned paths, NULL where absent; order of text_names */
 };
@@ -74,15 +74,36 @@ static ckpt_tensor from_safetensors(const st_tensor *t)
     return c;
 }
 
+/* A model saved without its head (Qwen3Model) has "layers.0..." where others have
+ * "model.layers.0...": the latter is the name we know it by.  NULL when out of memory. */
+static char *under_model(const char *name)
+{
+    bool head = !strncmp(name, "score.", 6) || !strncmp(name, "lm_head.", 8);
+    buf b = {0};
+    buf_printf(&b, "%s%s", head ? "" : "model.", name);
+    if (!buf_ok(&b)) buf_clear(&b);
+    return buf_take(&b, NULL);
+}
+
+static bool is_headless(const safetensors *s)
+{
+    for (size_t i = 0; i < safetensors_n(s); i++)
+        if (!strcmp(safetensors_at(s, i)->name, "embed_tokens.weight")) return true;
+    return false;
+}
+
 static int list_tensors(checkpoint *c, err *e)
 {
     c->n = c->g ? gguf_n_tensors(c->g) : safetensors_n(c->s);
     c->t = calloc(c->n + 1, sizeof *c->t);
     if (!c->t) return err_set(e, ERR_NOMEM, "out of memory for tensors");
+    if (c->s && is_headless(c->s) && !(c->own_names = calloc(c->n + 1, sizeof *c->own_names)))
+        return err_set(e, ERR_NOMEM, "out of memory for tensors");
     for (size_t i = 0; i < c->n; i++) {
         c->t[i] =
             c->g ? from_gguf(gguf_tensor_at(c->g, i)) : from_safetensors(safetensors_at(c->s, i));
-        if (map_add(&c->names, c->t[i].name, strlen(c->t[i].name), i))
+        if (c->own_names) c->t[i].name = c->own_names[i] = under_model(c->t[i].name);
+        if (!c->t[i].name || map_add(&c->names, c->t[i].name, strlen(c->t[i].name), i))
             return err_set(e, ERR_NOMEM, "out of memory for tensors");
     }
     return 0;
@@ -117,6 +138,8 @@ static int read_config(checkpoint *c, const char *dir, const char *config, const
     int rc = 0;
     if (generation && !(gen_doc = json_read(generation, MAX_CONFIG, NULL, &gen, e))) rc = e->code;
     if (!rc && (rc = model_config_from_json(&c->config, root, gen, e))) err_prefix(e, "'%s'", dir);
+    if (!rc && model_config_runs(&c->config))
+        rc = pooling_from_dir(&c->config.pool, dir, root, c->config.arch, c->config.model_type, e);
     c->has_config = !rc;
     json_free(gen_doc);
     json_free(doc);

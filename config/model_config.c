@@ -30,9 +30,14 @@ static bool runs_here(const char *model_type)
     return !strcmp(model_type, "qwen2") || !strcmp(model_type, "qwen3");
 }
 
+bool model_config_runs(const model_config *c)
+{
+    return runs_here(c->model_type);
+}
+
 static void defaults(model_config *c)
 {
-    *c = (model_config){.norm_eps = 1e-6, .causal = true};
+    *c = (model_config){.norm_eps = 1e-6, .causal = true, .pool = pooling_default()};
     c->ctx = 32768;
     c->max_window_layers = 28;
     c->gen.pad = c->gen.bos = -1;
@@ -60,14 +65,21 @@ static void copy_word(const json *j, char *out, size_t n)
     if (json_is(j, JSON_STRING)) snprintf(out, n, "%s", j->str);
 }
 
+/* What the classes of one family differ in: the head. */
+static bool model_class(const char *tail)
+{
+    return !strcmp(tail, "ForCausalLM") || !strcmp(tail, "Model") ||
+           !strcmp(tail, "ForSequenceClassification");
+}
+
 /* Class name and model type; the latter follows from the former when it is absent. */
 static void read_names(const json *config, model_config *c)
 {
     copy_word(json_at(json_get(config, "architectures"), 0), c->arch, sizeof c->arch);
     copy_word(json_get(config, "model_type"), c->model_type, sizeof c->model_type);
     if (c->model_type[0]) return;
-    if (!strcmp(c->arch, "Qwen2ForCausalLM")) strcpy(c->model_type, "qwen2");
-    if (!strcmp(c->arch, "Qwen3ForCausalLM")) strcpy(c->model_type, "qwen3");
+    if (!strncmp(c->arch, "Qwen2", 5) && model_class(c->arch + 5)) strcpy(c->model_type, "qwen2");
+    if (!strncmp(c->arch, "Qwen3", 5) && model_class(c->arch + 5)) strcpy(c->model_type, "qwen3");
 }
 
 static void read_sizes(fields *f, model_config *c)
@@ -369,6 +381,7 @@ int model_config_from_gguf(model_config *c, const struct gguf *g, err *e)
     meta_generation(g, &c->gen);
     meta_sampling(g, &c->gen);
     int rc = rope_scaling_from_gguf(c, g, m.arch, m.lenient ? NULL : e);
+    if (!rc && !m.lenient) rc = pooling_from_gguf(&c->pool, g, m.arch, e);
     if (m.lenient) return 0;
     return rc ? rc : check_shape(c, "GGUF metadata", e);
 }

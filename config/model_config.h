@@ -6,6 +6,7 @@
 
 #include "base/err.h"
 #include "base/json.h"
+#include "config/pooling.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -45,17 +46,20 @@ typedef struct {
     bool qkv_bias; /* the config's word or the architecture's rule; tensors decide */
     bool use_sliding_window;
     int64_t sliding_window, max_window_layers;
-    bool causal; /* false: embedding models with bidirectional attention */
+    bool causal; /* false: a row sees all of its sequence (embedding models) */
     rope_config rope;
     generation_config gen;
     char quant_method[32]; /* quantization_config.quant_method, "" = none */
     int64_t n_experts;     /* 0 = dense */
+    pooling pool;
 } model_config;
 
 /* From a directory's JSON files (generation_config may be NULL).  Of model types other than qwen2
  * and qwen3 whatever is there is filled in and nothing is refused, so that engine/models can say
  * which architecture it does not know. */
 int model_config_from_json(model_config *c, const json *config, const json *generation, err *e);
+/* Whether c is of those two: every field was checked. */
+bool model_config_runs(const model_config *c);
 int model_config_from_gguf(model_config *c, const struct gguf *g, err *e);
 /* Applies --rope-scaling JSON
  * ({"rope_type":"yarn","factor":4,"original_max_position_embeddings":32768}). */

@@ -33,6 +33,10 @@ const option_row option_rows[] = {
      .group = "Model", .arg = "JSON", .help = "sampling defaults that replace those of the model"},
     {"chat-template", {0}, OPT_STR, AT(chat_template), .commands = TALKS, .group = "Model", .arg = "FILE",
      .help = "Jinja chat template (a file, or the text itself) instead of the model's"},
+    {"embeddings", {"--embedding"}, OPT_BOOL, AT(embeddings), .commands = CMD_SERVE, .group = "Model",
+     .help = "answer embeddings with a generative model too (an embedding model needs no option)"},
+    {"pooling", {0}, OPT_CHOICE, AT(pooling), "auto", "auto|mean|last|cls|rank", .commands = CMD_SERVE, .group = "Model", .arg = "WORD",
+     .help = "which hidden states make a vector (auto: as the checkpoint says; mean with --embeddings); rank: the model judges documents by 'yes' and 'no'"},
     {"default-chat-template-kwargs", {"--chat-template-kwargs"}, OPT_JSON, AT(default_chat_template_kwargs), .commands = TALKS,
      .group = "Model", .arg = "JSON", .help = "variables of the template, for example {\"enable_thinking\":false}"},
 
@@ -174,7 +178,6 @@ const int option_n_rows = sizeof option_rows / sizeof option_rows[0];
 const option_later option_laters[] = {
     {"media-allow", "image, audio and video input"},
     {"media-path", "image, audio and video input"},
-    {"embeddings", "embeddings"},
     {"tool-format", "tool calls"},
 };
 const int option_n_laters = sizeof option_laters / sizeof option_laters[0];

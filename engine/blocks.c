@@ -45,6 +45,15 @@ void head_block(const pass *p, const vec *norm, const weight *head, tensor logit
     k_norm_linear(p->be, logits, h, norm, p->d->eps, head);
 }
 
+void pool_block(const pass *p, const vec *norm, double *sum, tensor y, tensor h)
+{
+    size_t mark = k_scratch_mark(p->be);
+    tensor x = k_scratch(p->be, h.rows, h.cols);
+    k_rms_norm(p->be, x, h, norm, p->d->eps);
+    k_pool(p->be, y, x, sum, p->b->pool);
+    k_scratch_release(p->be, mark);
+}
+
 /* As k_scratch and k_scratch_f32 take it: rows padded to 64 bytes. */
 static size_t take_of(int rows, int cols, act_type type)
 {
@@ -57,7 +66,8 @@ static size_t larger(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-size_t blocks_scratch_bytes(const backend *be, const block_dims *d, int max_tok, int max_out)
+size_t blocks_scratch_bytes(const backend *be, const block_dims *d, int max_tok, int max_out,
+                            int max_state, int max_seqs)
 {
     act_type act = be->act;
     int q = d->heads * d->head_dim, qkv = q + 2 * d->kv_heads * d->head_dim;
@@ -68,6 +78,8 @@ size_t blocks_scratch_bytes(const backend *be, const block_dims *d, int max_tok,
     size_t attn = take_of(max_tok, qkv, act) + take_of(max_tok, q, act) + larger(norm, sum);
     size_t mlp = take_of(max_tok, d->ff, act) + larger(glu, sum);
     size_t outer = take_of(max_out, d->vocab, ACT_F32) + take_of(max_tok, d->head_dim, ACT_F32) +
-                   row + take_of(max_out, d->hidden, act);
-    return outer + larger(larger(attn, mlp), norm);
+                   row + take_of(max_state ? max_tok : max_out, d->hidden, act);
+    if (max_state) outer += take_of(max_seqs, d->hidden, ACT_F32);
+    size_t pool = take_of(max_state, d->hidden, act);
+    return outer + larger(larger(attn, mlp), larger(norm, pool));
 }

@@ -28,8 +28,12 @@ void mlp_block(const pass *p, const layer *l, tensor h);
 /* logits[n_out, vocab] = head(norm(h)), h[n_out, hidden]. */
 void head_block(const pass *p, const vec *norm, const weight *head, tensor logits, tensor h);
 
+/* y[n_pool, hidden] = sums over b->pool of norm(h), h[n_state, hidden]. */
+void pool_block(const pass *p, const vec *norm, double *sum, tensor y, tensor h);
+
 /* Scratch that one pass takes at most: what model_forward takes around the blocks, and the larger
  * block with its compositions where the backend lacks a fusion. */
-size_t blocks_scratch_bytes(const backend *be, const block_dims *d, int max_tok, int max_out);
+size_t blocks_scratch_bytes(const backend *be, const block_dims *d, int max_tok, int max_out,
+                            int max_state, int max_seqs);
 
 #endif

@@ -50,6 +50,7 @@ static int open_checkpoint(engine *g, const engine_options *o, err *e)
     int rc = 0;
     if (o->generation_override) rc = model_config_generation_override(c, o->generation_override, e);
     if (!rc && o->rope_scaling) rc = model_config_rope_override(c, o->rope_scaling, e);
+    if (!rc) rc = engine_pooling(c, o, e);
     g->conf = *c;
     return rc;
 }
@@ -140,6 +141,26 @@ static void find_defaults(engine *g)
     if (c->has_do_sample && !c->do_sample) s->temperature = 0;
 }
 
+/* Tokens behind every text that is embedded: the tokenizer's, or the one that Qwen3-Embedding is
+ * trained to be read at, which its first tokenizer files leave out. */
+static int find_text_end(engine *g, err *e)
+{
+    engine_info_t *i = &g->info;
+    if (!g->tok || !g->conf.pool.embeds) return 0;
+    int n = tokenizer_text_end(g->tok, i->text_end, sizeof i->text_end / sizeof *i->text_end);
+    if (n < 0)
+        return err_set(e, ERR_UNSUPPORTED,
+                       "the tokenizer puts tokens in front of a text, or too many behind it: such "
+                       "embedding models are not supported");
+    int32_t end = tokenizer_id(g->tok, "<|endoftext|>");
+    if (!n && g->conf.pool.end_token && end >= 0) i->text_end[n++] = end;
+    if (!n && g->conf.pool.end_token)
+        log_warn(
+            "the vocabulary has no <|endoftext|>: vectors are those of the last token of a text");
+    i->n_text_end = n;
+    return 0;
+}
+
 /* What the model brings to every request, and the rest of info. */
 static int describe(engine *g, err *e)
 {
@@ -164,11 +185,15 @@ static int describe(engine *g, err *e)
     i->threads = g->be->threads;
     i->world = ranks_world(g->ranks);
     i->config = &g->conf;
+    i->pool = &g->conf.pool;
     i->tok = g->tok;
     i->chat = g->chat;
     find_ends(g);
     find_defaults(g);
-    return 0;
+    int rc = find_text_end(g, e);
+    int32_t yes = g->tok ? tokenizer_id(g->tok, "yes") : -1;
+    int32_t no = g->tok ? tokenizer_id(g->tok, "no") : -1;
+    return rc ? rc : pool_judge_read(&g->judge, g->ckpt, yes, no, e);
 }
 
 /* What any engine needs before its thread starts. */
@@ -227,12 +252,17 @@ engine *engine_open_runner(const engine_options *o, const engine_shape *shape, r
                          .kv_block = shape->kv_block,
                          .n_kv_blocks = shape->n_blocks,
                          .tok = shape->tok,
+                         .hidden = shape->hidden,
+                         .pool = &g->conf.pool,
                          .config = &g->conf};
+    g->conf.causal = true;
+    g->conf.pool = shape->hidden ? shape->pool : pooling_default();
     for (int k = 0; k < shape->n_end; k++) add_end(i, shape->end_id[k]);
     g->run = run;
     i->max_num_seqs = o->max_num_seqs ? o->max_num_seqs : 8;
     i->max_batched = o->max_num_batched_tokens ? o->max_num_batched_tokens : 512;
     int out = i->max_num_seqs > 16 ? i->max_num_seqs : 16;
+    g->mo.max_state = shape->hidden ? i->max_batched : 0;
     g->so = (sched_options){.max_seqs = i->max_num_seqs,
                             .max_tok = i->max_batched,
                             .max_out = out < i->max_batched ? out : i->max_batched,
@@ -292,7 +322,8 @@ int engine_load(engine *g, err *e)
     int longest = (int)((i->ctx + i->kv_block - 1) / i->kv_block);
     if (g->pool) kvpool_watch(g->pool, note_block, g);
     bool bad = !g->pool || sched_init(&g->sched, &g->so, g->pool);
-    for (int k = 0; k < STEPS_OPEN && !bad; k++) bad = step_init(&g->step[k], &g->so, longest);
+    for (int k = 0; k < STEPS_OPEN && !bad; k++)
+        bad = step_init(&g->step[k], &g->so, longest, g->mo.max_state ? g->info.hidden : 0);
     if (bad)
         return err_set(e, ERR_NOMEM, "out of memory for the bookkeeping of %d KV blocks",
                        i->n_kv_blocks);
@@ -336,6 +367,7 @@ void engine_close(engine *g)
     constrainer_free(g->forms);
     vocab_order_clear(&g->vocab);
     slots_clear(&g->slots);
+    pool_judge_clear(&g->judge);
     pthread_mutex_destroy(&g->order_mu);
     inbox_put(g->in);
     free(g);
@@ -402,9 +434,27 @@ static int check_sampling(const sampling *s, err *e)
     return 0;
 }
 
+static int check_want(const engine *g, const request_spec *spec, err *e)
+{
+    const pooling *p = g->info.pool;
+    if (spec->want == WANT_TOKENS && !p->generates)
+        return err_set(e, ERR_UNSUPPORTED, "the model does not generate text");
+    if (spec->want == WANT_VECTOR && !p->embeds)
+        return err_set(e, ERR_UNSUPPORTED, "the model does not make embeddings");
+    if (spec->want == WANT_SCORE && !g->judge.w)
+        return err_set(e, ERR_UNSUPPORTED, "the model does not judge documents");
+    if (spec->want != WANT_TOKENS && spec->n != 1)
+        return err_set(e, ERR_INVALID, "'n' must be 1, got %d", spec->n);
+    if (spec->dims < 0 || spec->dims > g->info.hidden)
+        return err_set(e, ERR_INVALID, "'dimensions' must be between 1 and %d", g->info.hidden);
+    return 0;
+}
+
 static int check_spec(const engine *g, const request_spec *spec, err *e)
 {
     const engine_info_t *i = &g->info;
+    int rc = check_want(g, spec, e);
+    if (rc) return rc;
     if (spec->n_prompt < 1) return err_set(e, ERR_INVALID, "the prompt is empty");
     if (spec->n < 1 || spec->n > 128)
         return err_set(e, ERR_INVALID, "'n' must be between 1 and 128, got %d", spec->n);
@@ -458,25 +508,34 @@ static int reject(engine *g, int rc)
 
 int engine_submit(engine *g, const request_spec *spec, request **out, int64_t *clamped, err *e)
 {
+    request_spec own = *spec;
     *out = NULL;
-    int rc = check_spec(g, spec, e);
-    if (!rc) rc = need_vocab_order(g, &spec->s, e);
+    if (spec->want != WANT_TOKENS) {
+        own.s = neutral();
+        own.s.max_tokens = 0;
+    }
+    int rc = check_spec(g, &own, e);
+    if (!rc) rc = need_vocab_order(g, &own.s, e);
     if (rc) return rc;
     /* Cheap no before the work of allocating; inbox_submit decides. */
-    if (inbox_full(g->in)) return reject(g, refusal(ERR_LIMIT, e));
-    int64_t room = g->info.ctx - spec->n_prompt, max = spec->s.max_tokens;
+    if (!spec->goes_on && inbox_full(g->in)) return reject(g, refusal(ERR_LIMIT, e));
+    int64_t room = g->info.ctx - spec->n_prompt, max = own.s.max_tokens;
     if (max < 0 || max > room) max = room;
-    if (max != spec->s.max_tokens && spec->s.max_tokens >= 0 && clamped) *clamped = max;
+    if (max != own.s.max_tokens && own.s.max_tokens >= 0 && clamped) *clamped = max;
     if ((spec->n_prompt + max + g->info.kv_block - 1) / g->info.kv_block > g->info.n_kv_blocks)
         return reject(g, err_set(e, ERR_NOMEM, "%" PRId64 " tokens can never fit into the KV cache",
                                  spec->n_prompt + max));
-    request_spec own = *spec;
     if (!g->allow_priority) own.priority = 0;
-    request_env env = {&g->base, g->in, g->info.kv_block, NULL};
+    request_env env = {.base = &g->base,
+                       .in = g->in,
+                       .kv_block = g->info.kv_block,
+                       .pool = g->info.pool,
+                       .hidden = g->info.hidden,
+                       .full = !g->conf.causal};
     if (spec->grammar && (rc = need_grammar_vocab(g, &env.vocab, e))) return rc;
     request *r = request_new(&env, &own, max, e);
     if (!r) return e && e->code ? e->code : ERR_NOMEM;
-    rc = inbox_submit(g->in, r);
+    rc = inbox_submit(g->in, r, spec->goes_on);
     if (rc) {
         request_put(r);
         request_put(r);

@@ -52,6 +52,8 @@ typedef struct {
     bool allow_no_template;      /* reserved for bench: no tokenizer needed */
     const char *trace_ops;       /* "name,layer,step" or NULL */
     bool dump_plan;              /* a log line per step */
+    bool embeddings;             /* a generative model answers embeddings too */
+    const char *pooling;         /* "auto", "mean", "last", "cls", "rank" or NULL */
 } engine_options;
 
 /* Opens in two stages so that the socket can listen first (H19): engine_open checks files and
@@ -98,6 +100,11 @@ typedef struct {
     const model_config *config;
     const tokenizer *tok;
     const chat_format *chat;
+    /* What it answers, and for embeddings: which lengths a vector may be cut to, and tokens that
+     * follow every text. */
+    const pooling *pool;
+    int32_t text_end[8];
+    int n_text_end;
     int32_t end_id[24]; /* union of end tokens (G9) */
     int n_end;
 } engine_info_t;
@@ -135,7 +142,14 @@ typedef struct {
 /* Defaults by G2 without the request: server flags and generation_config already in g. */
 sampling sampling_default(const engine *g);
 
+/* What a request wants instead of tokens: its prompt's hidden states as a vector of length 1, cut
+ * to dims, or the probability that the prompt is answered with yes. */
+typedef enum { WANT_TOKENS, WANT_VECTOR, WANT_SCORE } request_want;
+
 typedef struct {
+    request_want want; /* not WANT_TOKENS: n is 1, sampling is not looked at */
+    int dims;          /* WANT_VECTOR: 0 = all */
+    bool goes_on; /* the next part of a call that was taken: neither queue nor drain refuse it */
     const int32_t *prompt; /* [n_prompt] copied */
     int n_prompt;
     int n; /* choices, 1..128 */
@@ -163,9 +177,9 @@ typedef struct {
 } request_spec;
 
 /* 0 and *out (one reference), or: ERR_LIMIT queue full, ERR_INVALID prompt empty or >= ctx (> ctx
- * with max_tokens 0) or bad ids, ERR_UNSUPPORTED the grammar costs too much, ERR_SHUTDOWN draining,
- * ERR_BUSY still loading, ERR_NOMEM can never fit, ERR_DEVICE failed.  clamped (may be NULL) is set
- * to the max_tokens in force if it was cut.
+ * with max_tokens 0) or bad ids, ERR_UNSUPPORTED the grammar costs too much or the model does not
+ * give what is wanted, ERR_SHUTDOWN draining, ERR_BUSY still loading, ERR_NOMEM can never fit,
+ * ERR_DEVICE failed.  clamped (may be NULL) is set to the max_tokens in force if it was cut.
  */
 int engine_submit(engine *g, const request_spec *spec, request **out, int64_t *clamped, err *e);
 
@@ -197,6 +211,8 @@ struct delta {
     token_info *prompt; /* [n_prompt_lp] first delta of choice 0: prompt logprobs (entry 0 has
                            no logprob), else NULL */
     int n_prompt_lp;
+    float *vec; /* [n_vec] owned: what was wanted instead of tokens, with the end */
+    int n_vec;
 };
 /* Takes everything in the outbox (NULL if nothing) and re-arms notify. */
 delta *request_take(request *r);

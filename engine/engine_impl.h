@@ -8,6 +8,7 @@
 #include "engine/constrain.h"
 #include "engine/engine_stats.h"
 #include "engine/model.h"
+#include "engine/pooled.h"
 #include "engine/ranks.h"
 #include "engine/request.h"
 #include "engine/runner.h"
@@ -32,6 +33,7 @@ struct engine {
     char name[256], arch[32], quantization[48];
     sampling_base base;
     sampling defaults;
+    pool_judge judge;
     bool allow_priority, dump_plan;
     size_t scratch_bytes;
     inbox *in;
@@ -86,6 +88,8 @@ void engine_fail_all(engine *g, request *fresh, int code);
 /* For tests: an engine around any runner; no checkpoint, no template; text only if tok. */
 typedef struct {
     int n_vocab, kv_block, n_blocks;
+    int hidden; /* width of the states the runner pools; 0: it pools none */
+    pooling pool;
     int64_t ctx;
     tokenizer *tok;        /* borrowed, may be NULL */
     const int32_t *end_id; /* [n_end] */

@@ -365,7 +365,18 @@ static void tell_progress(const step *t, int64_t now)
     }
 }
 
-/* Requests that only wanted their prompt computed. */
+/* The states of c's prompt are summed up: what it wanted of them. */
+static void take_pooled(engine *g, choice *c, const float *sum)
+{
+    int n = g->info.hidden;
+    float count = c->q.pool == POOL_MEAN ? (float)c->q.n_prompt : 1;
+    assert(sum && c->vec);
+    for (int i = 0; i < n; i++) c->vec[i] = sum[i] / count;
+    if (c->r->want == WANT_SCORE) c->vec[0] = pool_judge_score(&g->judge, c->vec);
+    else pool_normalise(c->vec, c->r->n_vec);
+}
+
+/* Requests that only wanted their prompt computed, or what it is pooled into. */
 static void end_prompt_only(engine *g, const step *t, int64_t now)
 {
     for (int i = 0; i < t->b.n_seq; i++) {
@@ -373,7 +384,9 @@ static void end_prompt_only(engine *g, const step *t, int64_t now)
         if (!q || q->draws || !t->seqs[i].prompt_done) continue;
         choice *c = q->owner;
         said_reset(&c->said);
-        end_choice(g, c, NULL, (ending){FINISH_LENGTH, -1, -1, 0}, now);
+        if (c->vec) take_pooled(g, c, step_pooled(t, q));
+        finish_reason reason = c->vec ? FINISH_STOP : FINISH_LENGTH;
+        end_choice(g, c, NULL, (ending){reason, -1, -1, 0}, now);
     }
 }
 
@@ -533,7 +546,8 @@ static void start_step(engine *g)
         return;
     }
     err e = {0};
-    if (g->run->start(g->run, b, t->row, &e)) fail(g, &e);
+    publish_gauges(g); /* a request may live for this one step */
+    if (g->run->start(g->run, b, t->row, t->pooled, &e)) fail(g, &e);
     else commit_step(g, t);
 }
 

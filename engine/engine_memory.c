@@ -22,6 +22,8 @@ enum {
      * hundred rows, and a larger step only makes others wait. */
     DEFAULT_BATCHED = 512,
     DEFAULT_BATCHED_GPU = 2048,
+    /* Of a model that sees a text in one step: the longest text. */
+    FULL_BATCHED = 8192,
     /* Rows of logits beside those of decoding, so that prompt logprobs advance in chunks. */
     MIN_OUT = 16
 };
@@ -139,12 +141,25 @@ int engine_plan_memory(engine *g, const engine_options *o, err *e)
                       : g->be->device[0] ? DEFAULT_SEQS_GPU
                                          : DEFAULT_SEQS;
     int batched = g->be->device[0] ? DEFAULT_BATCHED_GPU : DEFAULT_BATCHED;
+    if (!g->conf.causal && batched < FULL_BATCHED)
+        batched = i->ctx < FULL_BATCHED ? (int)i->ctx : FULL_BATCHED;
     i->max_batched = o->max_num_batched_tokens ? o->max_num_batched_tokens : batched;
+    if (!g->conf.causal && i->ctx > i->max_batched) {
+        log_warn("the context is cut from %" PRId64 " to %d tokens: this model sees a text in one "
+                 "step; raise --max-num-batched-tokens for longer ones",
+                 i->ctx, i->max_batched);
+        i->ctx = i->max_batched;
+    }
     int out = i->max_num_seqs > MIN_OUT ? i->max_num_seqs : MIN_OUT;
     g->mo.ctx = i->ctx;
     g->mo.max_tok = i->max_batched;
     g->mo.max_seqs = i->max_num_seqs;
     g->mo.max_out = out < i->max_batched ? out : i->max_batched;
+    g->mo.no_logits = !g->conf.pool.generates;
+    if (g->conf.pool.embeds || g->conf.pool.score) g->mo.max_state = i->max_batched;
+    if (g->mo.max_state && !g->be->op->pool)
+        return err_set(e, ERR_UNSUPPORTED, "the %s backend makes no embeddings and scores",
+                       g->be->op->name);
     g->mo.progress = &g->progress;
     model_plan p;
     uint64_t available;
@@ -160,7 +175,7 @@ int engine_plan_memory(engine *g, const engine_options *o, err *e)
                             .max_tok = i->max_batched,
                             .max_out = g->mo.max_out,
                             .kv_block = i->kv_block,
-                            .caching = o->prefix_caching};
+                            .caching = o->prefix_caching && g->conf.causal};
     return 0;
 }
 

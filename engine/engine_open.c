@@ -27,6 +27,13 @@ checkpoint *engine_checkpoint(const engine_options *o, err *e)
     return NULL;
 }
 
+int engine_pooling(model_config *c, const engine_options *o, err *e)
+{
+    int rc = pooling_override(&c->pool, o->embeddings, o->pooling, e);
+    if (!c->causal && c->pool.embeds) c->pool.generates = false; /* it never learnt to go on */
+    return rc;
+}
+
 backend *engine_backend(const engine_options *o, int rank, err *e)
 {
     device_choice d;
@@ -49,6 +56,7 @@ int engine_follow(const engine_options *o, struct comm *c, err *e)
     model_config *conf = ckpt ? checkpoint_config_edit(ckpt) : NULL;
     if (!ckpt) rc = e->code;
     else if (!conf) rc = err_set(e, ERR_NOTFOUND, "%s has no config.json", o->model_path);
+    if (!rc && conf) rc = engine_pooling(conf, o, e);
     if (!rc && o->rope_scaling) rc = model_config_rope_override(conf, o->rope_scaling, e);
     if (!rc && !(be = engine_backend(o, c->rank, e))) rc = e->code;
     if (rc) {

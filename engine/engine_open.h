@@ -9,6 +9,8 @@
 
 /* The checkpoint of o, with tensors that have no data under --dummy-weights. */
 checkpoint *engine_checkpoint(const engine_options *o, err *e);
+/* Applies --embeddings and --pooling. */
+int engine_pooling(model_config *c, const engine_options *o, err *e);
 /* The backend of one rank, on the device that --device gives it. */
 backend *engine_backend(const engine_options *o, int rank, err *e);
 

@@ -25,7 +25,8 @@ struct model {
     size_t kv_block_bytes; /* one block of one layer */
     rope_spec rope;
     vec inv_freq; /* [head_dim/2] */
-    int max_tok, max_out;
+    int max_tok, max_out, max_state, max_seqs;
+    double *sum; /* [max_seqs][hidden] states being pooled, on the backend; NULL where none are */
     int64_t n_params;
 };
 
@@ -84,6 +85,12 @@ static int find_share(const checkpoint *c, const arch *a, const model_options *o
     return rc;
 }
 
+/* States being pooled, of every sequence that runs. */
+static size_t sum_bytes(const model_options *o, int64_t hidden)
+{
+    return o->max_state ? (size_t)o->max_seqs * (size_t)hidden * sizeof(double) : 0;
+}
+
 int model_plan_make(const checkpoint *c, const backend *be, const model_options *o, model_plan *p,
                     err *e)
 {
@@ -107,7 +114,9 @@ int model_plan_make(const checkpoint *c, const backend *be, const model_options 
     p->n_params = s.n_params;
     p->weight_bytes = s.device_bytes;
     p->kv_block_bytes = block * (size_t)conf->layers;
-    p->scratch_bytes = blocks_scratch_bytes(be, &d, o->max_tok, o->max_out);
+    p->scratch_bytes = blocks_scratch_bytes(be, &d, o->max_tok, o->no_logits ? 0 : o->max_out,
+                                            o->max_state, o->max_seqs) +
+                       sum_bytes(o, conf->hidden);
     snprintf(p->quantization, sizeof p->quantization, "%s", s.quantization);
     return 0;
 }
@@ -135,6 +144,8 @@ model *model_load(const checkpoint *c, backend *be, const model_options *o, err 
                  .kv_type = o->kv,
                  .max_tok = o->max_tok,
                  .max_out = o->max_out,
+                 .max_state = o->max_state,
+                 .max_seqs = o->max_seqs,
                  .n_params = plan.n_params,
                  .kv_block_bytes = plan.kv_block_bytes / (size_t)conf->layers};
     const arch *a = arch_find(conf, e);
@@ -149,11 +160,14 @@ model *model_load(const checkpoint *c, backend *be, const model_options *o, err 
     const batch_limits limits = {.max_tok = o->max_tok,
                                  .max_seqs = o->max_seqs,
                                  .max_out = o->max_out,
+                                 .max_state = o->max_state,
+                                 .hidden = m->dims.hidden,
                                  .max_blocks = (int)((o->ctx + be->kv_block - 1) / be->kv_block),
                                  .heads = m->dims.heads,
                                  .kv_heads = m->dims.kv_heads,
                                  .head_dim = m->dims.head_dim};
     if (k_batch_reserve(be, &limits, e)) goto fail;
+    if (o->max_state && !(m->sum = k_alloc(be, sum_bytes(o, conf->hidden)))) goto no_memory;
     if (weights_load(&m->w, a, c, be, &m->share, o->progress, e)) goto fail;
     return m;
 no_memory:
@@ -170,6 +184,7 @@ void model_free(model *m)
         k_free(m->be, m->kv[i].data, (size_t)m->kv[i].n_blocks * m->kv_block_bytes);
     weights_free(&m->w, m->be);
     k_release_vec(m->be, &m->inv_freq);
+    k_free(m->be, m->sum, (size_t)m->max_seqs * (size_t)m->dims.hidden * sizeof *m->sum);
     free(m->kv);
     free(m);
 }
@@ -194,47 +209,66 @@ int model_kv_alloc(model *m, int n_blocks, err *e)
     return 0;
 }
 
-/* Rows whose logits are wanted, as a tensor of their own; h itself if that is all of them. */
+/* Rows whose logits or states are wanted, as a tensor of their own; h itself if all want logits. */
 static tensor out_rows(const pass *p, tensor h)
 {
-    if (p->b->n_out == h.rows) return h;
-    tensor y = k_scratch(p->be, p->b->n_out, h.cols);
+    if (p->b->n_out == h.rows && !p->b->n_state) return h;
+    tensor y = k_scratch(p->be, p->b->n_out + p->b->n_state, h.cols);
     k_gather_rows(p->be, y, h, p->b->out_row);
     return y;
 }
 
-/* After the last attention only rows that get logits matter: the last MLP runs on them alone. */
-static void pass_layers(model *m, const pass *p, tensor h, tensor logits)
+/* n rows of t from row r on. */
+static tensor rows_of(tensor t, int r, int n)
 {
+    size_t value = t.type == ACT_BF16 ? 2 : 4;
+    t.ptr = (char *)t.ptr + (size_t)r * (size_t)t.ld * value;
+    t.rows = n;
+    return t;
+}
+
+/* After the last attention only rows that get logits or are pooled matter: the last MLP runs on
+ * them alone. */
+static void pass_layers(model *m, const pass *p, tensor h, tensor logits, tensor pooled)
+{
+    const int n_out = p->b->n_out, n_state = p->b->n_state;
     for (int i = 0; i < m->w.n_layers; i++) {
         k_trace_layer(m->be, i);
         attn_block(p, &m->w.layers[i], &m->kv[i], h);
         if (i + 1 == m->w.n_layers) {
-            if (p->b->n_out == 0) return;
+            if (n_out + n_state == 0) return;
             h = out_rows(p, h);
         }
         mlp_block(p, &m->w.layers[i], h);
     }
-    head_block(p, &m->w.g.norm, weights_head(&m->w), logits, h);
+    if (n_out) head_block(p, &m->w.g.norm, weights_head(&m->w), logits, rows_of(h, 0, n_out));
+    if (n_state && pooled.rows)
+        pool_block(p, &m->w.g.norm, m->sum, pooled, rows_of(h, n_out, n_state));
 }
 
-void model_forward(model *m, const batch *host, tensor *logits)
+void model_forward(model *m, const batch *host, tensor *logits, tensor *pooled)
 {
     backend *be = m->be;
     assert(host->n_tok > 0 && host->n_tok <= m->max_tok && host->n_out <= m->max_out);
+    assert(host->n_state <= m->max_state && host->n_pool <= m->max_seqs);
     k_scratch_release(be, 0);
     k_trace_step(be);
-    const batch b = k_batch(be, host);
+    batch full = *host;
+    full.full = !m->conf.causal;
+    const batch b = k_batch(be, &full);
+    tensor states = {0};
     if (k_replay(be, &b, logits)) return;
     k_record(be, &b);
     *logits = k_scratch_f32(be, b.n_out, m->dims.vocab);
+    if (pooled && b.n_pool) states = k_scratch_f32(be, b.n_pool, m->dims.hidden);
     pass p = {be, &m->dims, &b, k_scratch_f32(be, b.n_tok, m->rope.dim)};
     tensor h = k_scratch(be, b.n_tok, m->dims.hidden); /* the residual stream */
     k_rope_rows(be, p.cs, b.pos, &m->rope);
     k_embed(be, h, b.tok, &m->w.g.embed);
     k_all_reduce(be, h);
-    pass_layers(m, &p, h, *logits);
+    pass_layers(m, &p, h, *logits, states);
     k_record_end(be, &b, logits);
+    if (pooled) *pooled = states;
 }
 
 const model_config *model_conf(const model *m)

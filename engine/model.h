@@ -17,6 +17,8 @@ const char *model_kv_name(kv_type t);
 typedef struct {
     int64_t ctx;          /* positions rope must cover (dynamic NTK's base is fixed by it) */
     int max_tok, max_out; /* rows of the largest step, rows of its logits */
+    int max_state;        /* hidden states of a step that are wanted; 0 = none ever */
+    bool no_logits;       /* they are never wanted: the output matrix stays out */
     int max_seqs;         /* sequences of the largest step */
     kv_type kv;
     int world, rank;          /* whose share: rank of world; 0 of 0 is alone */
@@ -43,10 +45,10 @@ void model_free(model *m);
 /* Allocates n_blocks KV blocks in every layer. */
 int model_kv_alloc(model *m, int n_blocks, err *e);
 
-/* One pass: logits[n_out, own rows of the vocabulary] (scratch of the backend, valid until the next
- * pass).  All ranks call it with equal batches; afterwards the backend's fault says if one failed.
- */
-void model_forward(model *m, const batch *b, tensor *logits);
+/* One pass: logits[n_out, own rows of the vocabulary] and pooled[n_pool, hidden], f32 sums of
+ * states (scratch of the backend, valid until the next pass; pooled may be NULL on ranks but 0).
+ * All ranks call it with equal batches; afterwards the backend's fault says if one failed. */
+void model_forward(model *m, const batch *b, tensor *logits, tensor *pooled);
 
 const model_config *model_conf(const model *m);
 int model_vocab_rows(const model *m); /* of all ranks */

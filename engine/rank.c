@@ -29,25 +29,27 @@ void rank_clear(rank_share *k)
     *k = (rank_share){0};
 }
 
-void rank_run(rank_share *k, const batch *b, const split_ask *ask, sample_row *rows)
+void rank_run(rank_share *k, const batch *b, const split_ask *ask, sample_row *rows, float *pooled)
 {
-    tensor logits;
-    model_forward(k->m, b, &logits);
-    if (!b->n_out || k->be->fault[0]) return;
+    tensor logits, sums;
+    model_forward(k->m, b, &logits, pooled ? &sums : NULL);
+    if (k->be->fault[0]) return;
+    if (pooled && b->n_pool) k_fetch(k->be, pooled, sums);
+    if (!b->n_out) return;
     split_sample(k->split, logits, ask, rows, b->n_out);
     k_share_drawn(k->be, b->n_out);
 }
 
 /* ---- messages -------------------------------------------------------------------------------- */
 
-enum { HEAD = 6, ASK = sizeof(split_ask) / sizeof(int32_t) };
+enum { HEAD = 7, ASK = sizeof(split_ask) / sizeof(int32_t) };
 _Static_assert(sizeof(split_ask) == ASK * sizeof(int32_t), "an ask is whole numbers");
 
 size_t msg_step_max(const batch_limits *l)
 {
     size_t seqs = (size_t)l->max_seqs;
     return HEAD + 3 * (size_t)l->max_tok + 3 * seqs + 1 + seqs * (size_t)l->max_blocks +
-           (1 + ASK) * (size_t)l->max_out;
+           (1 + ASK) * (size_t)l->max_out + (size_t)l->max_state;
 }
 
 static int32_t *put(int32_t *to, const void *from, size_t n)
@@ -58,8 +60,8 @@ static int32_t *put(int32_t *to, const void *from, size_t n)
 
 size_t msg_step_pack(const batch *b, const split_ask *ask, int32_t *to)
 {
-    const int32_t head[HEAD] = {MSG_STEP, b->n_tok,      b->n_seq,
-                                b->n_out, b->max_blocks, b->n_prompt != NULL};
+    const int32_t head[HEAD] = {
+        MSG_STEP, b->n_tok, b->n_seq, b->n_out, b->max_blocks, b->n_prompt != NULL, b->n_state};
     size_t tok = (size_t)b->n_tok, seqs = (size_t)b->n_seq, out = (size_t)b->n_out;
     int32_t *at = put(to, head, HEAD);
     at = put(at, b->tok, tok);
@@ -69,7 +71,7 @@ size_t msg_step_pack(const batch *b, const split_ask *ask, int32_t *to)
     at = put(at, b->ctx_len, seqs);
     if (b->n_prompt) at = put(at, b->n_prompt, seqs);
     at = put(at, b->block_table, seqs * (size_t)b->max_blocks);
-    at = put(at, b->out_row, out);
+    at = put(at, b->out_row, out + (size_t)b->n_state);
     at = put(at, ask, out * ASK);
     return (size_t)(at - to) * sizeof *to;
 }
@@ -86,14 +88,17 @@ int msg_step_unpack(const void *msg, size_t bytes, const batch_limits *l, batch 
 {
     const int32_t *at = msg;
     if (bytes < HEAD * sizeof *at || at[0] != MSG_STEP) return ERR_FORMAT;
-    *b = (batch){.n_tok = at[1], .n_seq = at[2], .n_out = at[3], .max_blocks = at[4]};
+    *b = (batch){
+        .n_tok = at[1], .n_seq = at[2], .n_out = at[3], .max_blocks = at[4], .n_state = at[6]};
     bool prompts = at[5];
     if (b->n_tok < 1 || b->n_tok > l->max_tok || b->n_seq < 1 || b->n_seq > l->max_seqs ||
-        b->n_out < 0 || b->n_out > l->max_out || b->max_blocks < 1 || b->max_blocks > l->max_blocks)
+        b->n_out < 0 || b->n_out > l->max_out || b->n_state < 0 || b->n_state > l->max_state ||
+        b->max_blocks < 1 || b->max_blocks > l->max_blocks)
         return ERR_FORMAT;
     size_t tok = (size_t)b->n_tok, seqs = (size_t)b->n_seq, out = (size_t)b->n_out;
     size_t table = seqs * (size_t)b->max_blocks;
-    size_t want = HEAD + 3 * tok + seqs + 1 + (prompts ? 2 : 1) * seqs + table + (1 + ASK) * out;
+    size_t want = HEAD + 3 * tok + seqs + 1 + (prompts ? 2 : 1) * seqs + table + (1 + ASK) * out +
+                  (size_t)b->n_state;
     if (bytes != want * sizeof *at) return ERR_FORMAT;
     take(&at, HEAD);
     b->tok = take(&at, tok);
@@ -103,7 +108,7 @@ int msg_step_unpack(const void *msg, size_t bytes, const batch_limits *l, batch 
     b->ctx_len = take(&at, seqs);
     if (prompts) b->n_prompt = take(&at, seqs);
     b->block_table = take(&at, table);
-    b->out_row = take(&at, out);
+    b->out_row = take(&at, out + (size_t)b->n_state);
     *ask = (const split_ask *)(const void *)at;
     return 0;
 }

@@ -21,15 +21,16 @@ int rank_load(rank_share *k, const checkpoint *c, backend *be, const model_optio
               err *e);
 void rank_clear(rank_share *k);
 /* Queues a step on this rank: the pass, the draws, and the drawn ids to every rank.  rows[b->n_out]
+ * and pooled[b->n_pool][hidden]
  * on rank 0, NULL elsewhere.  The backend's fault says if it failed. */
-void rank_run(rank_share *k, const batch *b, const split_ask *ask, sample_row *rows);
+void rank_run(rank_share *k, const batch *b, const split_ask *ask, sample_row *rows, float *pooled);
 
 typedef enum { MSG_LOAD = 1, MSG_STEP, MSG_END } msg_kind;
 
 /* What a rank needs to know before it loads, and what tells that it has the same model. */
 typedef struct {
     int32_t kind; /* MSG_LOAD */
-    int32_t n_blocks, max_tok, max_out, max_seqs, kv;
+    int32_t n_blocks, max_tok, max_out, max_seqs, kv, max_state, no_logits;
     int64_t ctx, hidden, layers, vocab, n_tensors, checkpoint_bytes;
 } msg_load;
 

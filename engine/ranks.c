@@ -70,10 +70,13 @@ static int follow_load(rank_share *k, backend *be, const checkpoint *c, batch_li
                        .max_tok = l.max_tok,
                        .max_out = l.max_out,
                        .max_seqs = l.max_seqs,
+                       .max_state = l.max_state,
+                       .no_logits = l.no_logits,
                        .kv = (kv_type)l.kv};
     *limits = (batch_limits){.max_tok = l.max_tok,
                              .max_seqs = l.max_seqs,
                              .max_out = l.max_out,
+                             .max_state = l.max_state,
                              .max_blocks = (int)((l.ctx + be->kv_block - 1) / be->kv_block)};
     rc = check_model(&l, c, e);
     if (!rc) rc = rank_load(k, c, be, &o, l.n_blocks, e);
@@ -98,7 +101,7 @@ static int follow_steps(rank_share *k, backend *be, const batch_limits *limits, 
         if (msg_step_unpack(msg, bytes, limits, &b, &ask))
             return err_set(e, ERR_FORMAT, "rank 0 sent a step of %zu bytes that makes no sense",
                            bytes);
-        rank_run(k, &b, ask, NULL);
+        rank_run(k, &b, ask, NULL, NULL);
         if (n >= 2 && k_can_overlap(be)) rc = k_wait(be, mark[n % 2], e);
         else if (be->fault[0]) rc = k_sync(be, e);
         mark[n % 2] = k_mark(be);
@@ -315,6 +318,8 @@ static int send_load(ranks *r, const checkpoint *c, const model_options *o, int 
                         .max_tok = o->max_tok,
                         .max_out = o->max_out,
                         .max_seqs = o->max_seqs,
+                        .max_state = o->max_state,
+                        .no_logits = o->no_logits,
                         .kv = o->kv,
                         .ctx = o->ctx,
                         .hidden = m->hidden,
@@ -332,6 +337,7 @@ int ranks_load(ranks *r, const checkpoint *c, const model_options *o, int n_bloc
     r->limits = (batch_limits){.max_tok = o->max_tok,
                                .max_seqs = o->max_seqs,
                                .max_out = o->max_out,
+                               .max_state = o->max_state,
                                .max_blocks = (int)((o->ctx + be->kv_block - 1) / be->kv_block)};
     if (!be->comm) return rank_load(&r->own, c, be, o, n_blocks, e);
     int rc = start_followers(r, c, e);
@@ -407,7 +413,7 @@ static int failed(ranks *r, err *e)
     return rc;
 }
 
-static int start_step(runner *base, const batch *b, sample_row *row, err *e)
+static int start_step(runner *base, const batch *b, sample_row *row, float *pooled, err *e)
 {
     ranks_runner_state *x = (ranks_runner_state *)base;
     ranks *r = x->ranks;
@@ -420,7 +426,7 @@ static int start_step(runner *base, const batch *b, sample_row *row, err *e)
     comm *c = m->be->comm;
     int rc = c->op->send(c, x->msg, msg_step_pack(b, x->ask, x->msg), e);
     if (rc) return rc == ERR_DEVICE ? rc : err_set(e, ERR_DEVICE, "cannot tell the ranks a step");
-    rank_run(&r->own, b, x->ask, row);
+    rank_run(&r->own, b, x->ask, row, pooled);
     x->mark[x->n_open++] = k_mark(m->be);
     return m->be->fault[0] ? failed(r, e) : 0;
 }

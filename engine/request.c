@@ -40,11 +40,12 @@ void inbox_put(inbox *b)
     free(b);
 }
 
-int inbox_submit(inbox *b, request *r)
+int inbox_submit(inbox *b, request *r, bool goes_on)
 {
     pthread_mutex_lock(&b->mu);
     int rc = b->refuse;
-    if (!rc && b->queued >= b->queue_limit + b->places) rc = ERR_LIMIT;
+    if (!rc && !goes_on && b->queued >= b->queue_limit + b->places) rc = ERR_LIMIT;
+    if (rc == ERR_SHUTDOWN && goes_on && !b->stop) rc = 0;
     if (!rc) {
         b->queued++;
         r->queued = true;
@@ -115,6 +116,11 @@ inbox_news inbox_drain(inbox *b, bool busy, int places)
 
 /* ---- request --------------------------------------------------------------------------------- */
 
+static pool_kind pool_of(const request_env *env, request_want want)
+{
+    return want == WANT_TOKENS ? POOL_NONE : want == WANT_SCORE ? POOL_LAST : env->pool->kind;
+}
+
 static int choice_init(choice *c, request *r, int index, const request_env *env,
                        const request_spec *spec)
 {
@@ -130,6 +136,8 @@ static int choice_init(choice *c, request *r, int index, const request_env *env,
                  .salt = {r->salt, r->salt ? strlen(r->salt) : 0},
                  .reuse = spec->cache_prompt,
                  .draws = r->max_tokens > 0,
+                 .pool = pool_of(env, r->want),
+                 .whole = env->full,
                  .n_score = index == 0 && spec->s.n_prompt_logprobs >= 0 ? r->n_prompt - 1 : 0,
                  .group = r->n > 1 ? &r->group : NULL,
                  .cap_block = blocks,
@@ -137,7 +145,10 @@ static int choice_init(choice *c, request *r, int index, const request_env *env,
     c->q.block = malloc((size_t)blocks * sizeof *c->q.block);
     c->spare = calloc(1, sizeof *c->spare);
     if (!c->q.block || !c->spare || sampler_init(&c->smp, &r->plan, &c->q)) return ERR_NOMEM;
-    if (!env->base->tok) return 0;
+    /* All states are needed where all are summed up, and found blocks have none. */
+    if (c->q.whole || (c->q.pool != POOL_NONE && c->q.pool != POOL_LAST)) c->q.reuse = false;
+    if (r->n_vec && !(c->vec = malloc((size_t)env->hidden * sizeof *c->vec))) return ERR_NOMEM;
+    if (!env->base->tok || r->n_vec) return 0;
     const sampling *s = &r->plan.s;
     c->out = output_new(&(output_options){.tok = env->base->tok,
                                           .think = spec->think,
@@ -209,6 +220,9 @@ request *request_new(const request_env *env, const request_spec *spec, int64_t m
     r->n_prompt = spec->n_prompt;
     r->max_tokens = max_tokens;
     r->deadline_us = spec->deadline_us;
+    r->want = spec->want;
+    if (r->want == WANT_SCORE) r->n_vec = 1;
+    if (r->want == WANT_VECTOR) r->n_vec = spec->dims ? spec->dims : env->hidden;
     r->choice_base = spec->choice_base;
     r->notify = spec->notify;
     r->notify_arg = spec->notify_arg;
@@ -239,6 +253,8 @@ void request_detach(request *r)
         c->q.gen = c->q.block = NULL;
         free(c->spare);
         c->spare = NULL;
+        free(c->vec);
+        c->vec = NULL;
         said_clear(&c->said);
     }
     sample_plan_clear(&r->plan);
@@ -304,6 +320,7 @@ static void delta_clear(delta *d)
     free(d->tok);
     said_clear(&d->said);
     free(d->prompt);
+    free(d->vec);
 }
 
 void delta_free(delta *d)
@@ -345,6 +362,15 @@ static int delta_add(delta *d, const choice *c, const token_info *t)
     return 0;
 }
 
+/* A result is told with a good end. */
+static void delta_result(delta *d, choice *c, const ending *end)
+{
+    if (!end || end->reason != FINISH_STOP || !c->vec) return;
+    d->vec = c->vec;
+    d->n_vec = c->r->n_vec;
+    c->vec = NULL;
+}
+
 static void outbox_append(request *r, delta *d, const choice *c)
 {
     d->index = c->index;
@@ -383,6 +409,7 @@ static int outbox_put(choice *c, const token_info *t, const ending *end)
     if (!join) outbox_append(r, d, c);
     if (rc) delta_end(d, &(ending){FINISH_ERROR, -1, -1, rc});
     else if (end) delta_end(d, end);
+    if (!rc) delta_result(d, c, end);
     return 0;
 }
 

@@ -31,7 +31,7 @@ inbox *inbox_new(int queue_limit);
 void inbox_take(inbox *b);
 void inbox_put(inbox *b);
 /* Hands r over (the engine's reference goes along); ERR_LIMIT, or b->refuse. */
-int inbox_submit(inbox *b, request *r);
+int inbox_submit(inbox *b, request *r, bool goes_on);
 void inbox_poke(inbox *b);
 void inbox_refuse(inbox *b, int code);
 void inbox_stop(inbox *b);
@@ -72,6 +72,7 @@ typedef struct choice {
     int n_forced;               /* tokens of think_end drawn so far */
     int n_reasoned;             /* reasoning tokens that are in the request's usage */
     int n_drafted, n_confirmed; /* guesses computed, those that were right */
+    float *vec; /* [r->n_vec] result of a request that wants no tokens, until it is told */
     sampler smp;
     held_form form;
     output *out;  /* NULL: no text */
@@ -96,6 +97,8 @@ struct request {
     int32_t *think_end;   /* [n_think_end] owned */
     int n_think_end;
     int64_t max_tokens, deadline_us;
+    request_want want;
+    int n_vec; /* values of its result; 0: tokens */
     uint64_t choice_base;
     void (*notify)(void *);
     void *notify_arg;
@@ -121,6 +124,9 @@ typedef struct {
     inbox *in;
     int kv_block;
     const grammar_vocab *vocab; /* with spec.grammar */
+    const pooling *pool;
+    int hidden;
+    bool full; /* rows see those behind them */
 } request_env;
 
 /* Everything allocated, for spec (already checked) with max_tokens in force; two references. */

@@ -12,10 +12,11 @@ struct runner {
     /* Steps that may be started before the first of them is finished: 1, or 2 where the ids a step
      * draws can stay on the device until the next one reads them (batch.tok, -1 - j). */
     int depth;
-    /* Starts computing all rows of b, writing their KV and drawing row[b->n_out].  b and what row
-     * points to may change after the return, row itself not before finish.  0, or ERR_DEVICE with a
+    /* Starts computing all rows of b, writing their KV, drawing row[b->n_out] and pooling into
+     * pooled[b->n_pool][hidden].  b and what row points to may change after the return, row itself
+     * and pooled not before finish.  0, or ERR_DEVICE with a
      * message, after which nothing more is run. */
-    int (*start)(runner *r, const batch *b, sample_row *row, err *e);
+    int (*start)(runner *r, const batch *b, sample_row *row, float *pooled, err *e);
     /* Returns when the oldest step not yet finished is computed and its rows hold the results.
      * NULL where start has them already. */
     int (*finish)(runner *r, err *e);

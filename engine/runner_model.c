@@ -17,13 +17,14 @@ typedef struct {
     int n_open;
 } model_runner;
 
-static int start_model(runner *r, const batch *b, sample_row *row, err *e)
+static int start_model(runner *r, const batch *b, sample_row *row, float *pooled, err *e)
 {
     model_runner *x = (model_runner *)r;
-    tensor logits;
+    tensor logits, sums;
     assert(x->n_open < r->depth);
-    model_forward(x->m, b, &logits);
+    model_forward(x->m, b, &logits, &sums);
     if (b->n_out) k_sample(x->be, logits, row, b->n_out);
+    if (b->n_pool) k_fetch(x->be, pooled, sums);
     x->mark[x->n_open++] = k_mark(x->be);
     return x->be->fault[0] ? k_sync(x->be, e) : 0;
 }

@@ -17,7 +17,9 @@ int sched_init(sched *s, const sched_options *o, kvpool *pool)
     s->plan = calloc(n, sizeof *s->plan);
     s->turn = calloc(n, sizeof *s->turn);
     s->gather = calloc((size_t)o->kv_block, sizeof *s->gather);
-    if (s->run && s->plan && s->turn && s->gather) return 0;
+    s->free_place = calloc(n, sizeof *s->free_place);
+    for (int i = 0; s->free_place && i < o->max_seqs; i++) s->free_place[i] = i;
+    if (s->run && s->plan && s->turn && s->gather && s->free_place) return 0;
     sched_clear(s);
     return ERR_NOMEM;
 }
@@ -28,6 +30,7 @@ void sched_clear(sched *s)
     free(s->plan);
     free(s->turn);
     free(s->gather);
+    free(s->free_place);
     *s = (sched){0};
 }
 
@@ -68,6 +71,7 @@ static void run_remove(sched *s, seq *q)
     int i = 0;
     while (s->run[i] != q) i++;
     s->n_run--;
+    s->free_place[s->o.max_seqs - s->n_run - 1] = q->place;
     memmove(s->run + i, s->run + i + 1, (size_t)(s->n_run - i) * sizeof *s->run);
 }
 
@@ -134,6 +138,7 @@ static bool reclaim_groups(sched *s)
 void sched_add(sched *s, seq *q)
 {
     assert(q->state == SEQ_NEW && q->n_prompt >= 1);
+    assert(!q->whole || (q->n_prompt <= s->o.max_tok && !q->draws && !q->reuse));
     assert(sched_blocks(s, seq_len(q)) <= q->cap_block && q->cap_block <= kvpool_total(s->pool));
     q->n_reused = -1;
     seq_group *g = q->group;
@@ -221,7 +226,7 @@ static bool plan_tokens(sched *s, seq *q)
     int c = seq_len(q) - q->n_cached;
     if (c > s->tok_left) c = s->tok_left;
     while (c > 0 && out_rows(q, c) > s->out_left) c--;
-    if (c == 0) return false;
+    if (c == 0 || (q->whole && c < seq_len(q) - q->n_cached)) return false;
     q->n_planned = c;
     q->n_drawing = draw_rows(q, c);
     q->n_scoring = out_rows(q, c) - q->n_drawing;
@@ -357,6 +362,7 @@ static bool admit(sched *s, seq *q)
     }
     wait_remove(s, q);
     q->state = SEQ_RUNNING;
+    q->place = s->free_place[s->o.max_seqs - s->n_run - 1];
     s->run[s->n_run++] = q;
     group_follower_done(s, q);
     return true;

@@ -8,6 +8,8 @@
  *  - A sequence is admitted with all blocks its known tokens need, so a prompt never stalls half
  * way. Out of blocks later: the youngest of the lowest priority gives its blocks back and is
  * computed again when its turn comes (its published blocks may still be there then).
+ *  - A sequence whose rows see those behind them is computed in one step or not at all: it needs
+ *    max_tok to be as long as its prompt.
  *  - A sequence of higher priority may push out those of lower priority, for a place or for blocks.
  * Thread: the engine thread only. */
 #ifndef QUERN_ENGINE_SCHED_H
@@ -37,6 +39,7 @@ typedef struct {
     int tok_left, out_left;
     int32_t *gather;      /* [kv_block] */
     seq **turn;           /* [max_seqs] scratch */
+    int *free_place;      /* [max_seqs - n_run] places nobody has */
     uint64_t n_preempted; /* since the start */
 } sched;
 

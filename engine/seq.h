@@ -7,6 +7,7 @@
 #ifndef QUERN_ENGINE_SEQ_H
 #define QUERN_ENGINE_SEQ_H
 
+#include "config/pooling.h"
 #include "engine/kvpool.h"
 
 typedef struct seq seq;
@@ -40,7 +41,9 @@ struct seq {
     uint64_t order;   /* arrival; unique */
     kv_salt salt;     /* borrowed */
     bool reuse;       /* may use blocks others published */
-    bool draws;       /* false: only computes the prompt (max_tokens 0) */
+    bool draws;       /* false: only computes the prompt (max_tokens 0, or pooled) */
+    pool_kind pool;   /* which of its hidden states are summed up */
+    bool whole;       /* its prompt must be in one step: rows see those behind them */
     bool hold;        /* not to be planned: its pending token ends it, or must be known first */
     int n_score;      /* logits of prompt positions [0, n_score) are wanted (prompt logprobs) */
     seq_group *group; /* NULL for a lone choice */
@@ -51,6 +54,7 @@ struct seq {
     /* The scheduler's. */
     seq_state state;
     bool following;   /* not yet admitted, its prompt comes from group */
+    int place;        /* own number among the running ones, below max_seqs */
     int n_block;      /* blocks held */
     int n_cached;     /* positions computed */
     int n_published;  /* blocks findable by others */

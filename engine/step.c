@@ -7,12 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-int step_init(step *t, const sched_options *o, int max_blocks)
+int step_init(step *t, const sched_options *o, int max_blocks, int hidden)
 {
     *t = (step){.max_tok = o->max_tok,
                 .max_seqs = o->max_seqs,
                 .max_out = o->max_out,
                 .max_blocks = max_blocks,
+                .hidden = hidden,
                 .kv_block = o->kv_block};
     size_t tok = (size_t)o->max_tok, seqs = (size_t)o->max_seqs, out = (size_t)o->max_out;
     t->tok = calloc(tok, sizeof *t->tok);
@@ -22,12 +23,17 @@ int step_init(step *t, const sched_options *o, int max_blocks)
     t->ctx_len = calloc(seqs, sizeof *t->ctx_len);
     t->n_prompt = calloc(seqs, sizeof *t->n_prompt);
     t->block_table = calloc(seqs * (size_t)max_blocks, sizeof *t->block_table);
-    t->out_row = calloc(out, sizeof *t->out_row);
+    t->out_row = calloc(out + tok, sizeof *t->out_row);
+    t->state_row = calloc(tok, sizeof *t->state_row);
+    t->span = calloc(seqs, sizeof *t->span);
+    t->pool = calloc(seqs, sizeof *t->pool);
+    t->pooled = calloc(seqs * (size_t)hidden + 1, sizeof *t->pooled);
     t->seqs = calloc(seqs, sizeof *t->seqs);
     t->out = calloc(out, sizeof *t->out);
     t->row = calloc(out, sizeof *t->row);
     if (t->tok && t->pos && t->slot && t->seq_start && t->ctx_len && t->n_prompt &&
-        t->block_table && t->out_row && t->seqs && t->out && t->row)
+        t->block_table && t->out_row && t->state_row && t->span && t->pool && t->pooled &&
+        t->seqs && t->out && t->row)
         return 0;
     step_clear(t);
     return ERR_NOMEM;
@@ -43,6 +49,10 @@ void step_clear(step *t)
     free(t->n_prompt);
     free(t->block_table);
     free(t->out_row);
+    free(t->state_row);
+    free(t->span);
+    free(t->pool);
+    free(t->pooled);
     free(t->seqs);
     free(t->out);
     free(t->row);
@@ -70,6 +80,23 @@ static void put_out(step *t, seq *q, int row0)
     }
 }
 
+/* Rows of q to be pooled: its last position, its first, or all of them. */
+static void put_states(step *t, seq *q, int row0)
+{
+    batch *b = &t->b;
+    int from = q->n_cached, to = from + q->n_planned, last = q->n_prompt - 1;
+    bool done = to > last;
+    if (q->pool == POOL_LAST) from = done ? last : to;
+    if (q->pool == POOL_CLS) to = from ? from : 1;
+    /* The first state may be of an earlier step: an empty span brings it back. */
+    bool back = q->pool == POOL_CLS && from >= to && done;
+    if (q->pool == POOL_NONE || (from >= to && !back)) return;
+    bool begin = q->pool == POOL_LAST || from == 0;
+    t->span[b->n_pool] = (pool_span){b->n_state, to - from, q->place, begin};
+    t->pool[b->n_pool++] = q;
+    for (int p = from; p < to; p++) t->state_row[b->n_state++] = row0 + p - q->n_cached;
+}
+
 void step_build(step *t, seq *const *plan, int n_plan)
 {
     batch *b = &t->b;
@@ -93,7 +120,9 @@ void step_build(step *t, seq *const *plan, int n_plan)
         memset(table + q->n_block, 0, (size_t)(width - q->n_block) * sizeof *table);
         put_rows(t, q);
         put_out(t, q, row0);
+        put_states(t, q, row0);
     }
+    memcpy(t->out_row + b->n_out, t->state_row, (size_t)b->n_state * sizeof *t->out_row);
     t->seq_start[n_plan] = b->n_tok;
     b->tok = t->tok;
     b->pos = t->pos;
@@ -103,6 +132,7 @@ void step_build(step *t, seq *const *plan, int n_plan)
     b->n_prompt = t->n_prompt;
     b->block_table = t->block_table;
     b->out_row = t->out_row;
+    b->pool = t->span;
 }
 
 void step_forget(step *t, const seq *q)
@@ -111,4 +141,13 @@ void step_forget(step *t, const seq *q)
         if (t->seqs[i].q == q) t->seqs[i].q = NULL;
     for (int i = 0; i < t->b.n_out; i++)
         if (t->out[i].q == q) t->out[i].q = NULL;
+    for (int i = 0; i < t->b.n_pool; i++)
+        if (t->pool[i] == q) t->pool[i] = NULL;
+}
+
+const float *step_pooled(const step *t, const seq *q)
+{
+    for (int i = 0; i < t->b.n_pool; i++)
+        if (t->pool[i] == q) return t->pooled + (size_t)i * (size_t)t->hidden;
+    return NULL;
 }

@@ -22,12 +22,17 @@ typedef struct {
 
 typedef struct {
     int max_tok, max_seqs, max_out, max_blocks, kv_block;
+    int hidden;                /* width of a pooled state; 0: none are pooled */
     int32_t *tok, *pos, *slot; /* [max_tok] */
     int32_t *seq_start;        /* [max_seqs + 1] */
     int32_t *ctx_len;          /* [max_seqs] */
     int32_t *n_prompt;         /* [max_seqs] */
     int32_t *block_table;      /* [max_seqs * max_blocks] */
-    int32_t *out_row;          /* [max_out] */
+    int32_t *out_row;          /* [max_out + max_tok] */
+    int32_t *state_row;        /* [max_tok] rows to be pooled, behind the others in out_row */
+    pool_span *span;           /* [max_seqs] */
+    seq **pool;                /* [max_seqs] beside span; NULL: it has ended */
+    float *pooled;             /* [max_seqs][hidden] results */
     step_seq *seqs;            /* [max_seqs] beside b.ctx_len */
     step_row *out;             /* [max_out] beside b.out_row */
     sample_row *row;           /* [max_out] to be filled by the caller, results by the runner */
@@ -35,9 +40,11 @@ typedef struct {
 } step;
 
 /* max_blocks: of the longest sequence. */
-int step_init(step *t, const sched_options *o, int max_blocks);
+int step_init(step *t, const sched_options *o, int max_blocks, int hidden);
 void step_clear(step *t);
 void step_build(step *t, seq *const *plan, int n_plan);
+/* What is pooled of q up to this step, [hidden]; NULL if the step adds nothing. */
+const float *step_pooled(const step *t, const seq *q);
 /* q has ended: nothing of this step concerns it any more. */
 void step_forget(step *t, const seq *q);
 

@@ -207,7 +207,7 @@ static int start_step(bench *b, int first, int n_seq, int at, int n, bool pendin
         draw[i] = (sample_row){
             .top_p = 1, .repetition = 1, .n_vocab = b->n_vocab, .n_top = -1, .forced = -1};
     }
-    return b->run->start(b->run, &s, draw, e);
+    return b->run->start(b->run, &s, draw, NULL, e);
 }
 
 static int finish_step(bench *b, err *e)

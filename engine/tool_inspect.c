@@ -390,6 +390,8 @@ static int find_needs(const engine_options *o, const checkpoint *c, const tp_ask
                         .max_out = rows < batched ? rows : batched,
                         .max_seqs = ask->seqs,
                         .kv = ask->kv};
+    mo.no_logits = !checkpoint_config(c)->pool.generates;
+    if (mo.no_logits) mo.max_state = batched;
     *n = (inspect_needs){.ctx = ask->ctx, .seqs = ask->seqs, .block = be->kv_block, .kv = ask->kv};
     int rc = model_plan_make(c, be, &mo, &n->p, e);
     n->kv_bytes = kv_bytes(n, n->ctx);

@@ -131,7 +131,9 @@ static size_t scratch(const model_config *c, const tp_ask *ask, const tp_rank *r
                           .ff = r->ff,
                           .vocab = (int)c->vocab};
     int out = ask->seqs > 16 ? ask->seqs : 16;
-    return blocks_scratch_bytes(&be, &d, ask->batched, out < ask->batched ? out : ask->batched);
+    int states = c->pool.generates ? 0 : ask->batched;
+    if (out > ask->batched) out = ask->batched;
+    return blocks_scratch_bytes(&be, &d, ask->batched, states ? 0 : out, states, ask->seqs);
 }
 
 static void plan_rank(const walk *w, const tp_ask *ask, int rank, tp_rank *out)

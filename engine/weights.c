@@ -2,6 +2,7 @@
  * Owns the uploaded weights until weights_free.  Refuses: see weights.h.  Thread: the loader's. */
 #include "engine/weights.h"
 #include "engine/engine_open.h"
+#include "engine/pooled.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -190,6 +191,9 @@ static int check_extra(const arch *a, const checkpoint *c, err *e)
                            " layers",
                            t->name, at, layers);
         }
+        /* What judges documents is read by the host (pooling.c). */
+        if (checkpoint_config(c)->pool.score == SCORE_TENSOR && !strcmp(t->name, pool_tensor(c)))
+            continue;
         /* Old transformers saved this buffer; it follows from rope_theta. */
         static const char buffer[] = "rotary_emb.inv_freq";
         if (n >= sizeof buffer - 1 && !strcmp(t->name + n - (sizeof buffer - 1), buffer)) continue;
@@ -283,7 +287,7 @@ int weights_check_share(const arch *a, const checkpoint *c, const backend *be, c
     *s = (weights_summary){.tied = find_tied(a, c)};
     int rc = check_extra(a, c, e);
     for (const rule *r = a->rules; !rc && r->kind != RULE_END; r += n_parts(r)) {
-        if (IS_HEAD(r) && s->tied) continue;
+        if (IS_HEAD(r) && (s->tied || !conf->pool.generates)) continue;
         int64_t times = r->per_layer ? conf->layers : 1;
         for (int64_t i = 0; !rc && i < times; i++)
             rc = check_slot(r, n_parts(r), c, r->per_layer ? (int)i : -1, &who, s, &census, e);
@@ -410,8 +414,9 @@ static int load_matrix(load_state *l, const rule *r, int n, int at, weight *w, e
 /* All slots of layer `at` (-1: the globals) into base, which is a layer or the globals. */
 static int load_slots(load_state *l, const arch *a, int at, bool tied, char *base, err *e)
 {
+    bool generates = checkpoint_config(l->c)->pool.generates;
     for (const rule *r = a->rules; r->kind != RULE_END; r += n_parts(r)) {
-        if (r->per_layer != (at >= 0) || (IS_HEAD(r) && tied)) continue;
+        if (r->per_layer != (at >= 0) || (IS_HEAD(r) && (tied || !generates))) continue;
         int n = n_parts(r), rc;
         if (r->kind == RULE_VEC) rc = load_vec(l, r, at, (vec *)(void *)(base + r->slot), e);
         else rc = load_matrix(l, r, n, at, (weight *)(void *)(base + r->slot), e);

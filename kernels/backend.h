@@ -24,6 +24,8 @@ bool cuda_there(char *why, size_t n);
 
 backend *ref_open(const backend_options *o, err *e);
 void ref_close(backend *be);
+/* ref.c: the op `pool` where the backend's memory is the host's. */
+void host_pool(backend *be, tensor y, tensor x, double *sum, const pool_span *span);
 /* ref_sample.c: the executable spec of sample_row, and ref's op of that name. */
 void ref_sample(backend *be, tensor logits, sample_row *rows, int n);
 /* ref_sample.c too: its parts over ranks (split.h). */

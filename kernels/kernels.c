@@ -599,6 +599,24 @@ void k_linear_add(backend *be, tensor y, tensor x, const weight *w)
     shown(be, "linear_add", y);
 }
 
+void k_pool(backend *be, tensor y, tensor x, double *sum, const pool_span *span)
+{
+    assert(is_f32(y, y.rows, x.cols) && is_act(be, x, x.rows, x.cols));
+    be->op->pool(be, y, x, sum, span);
+    shown(be, "pool", y);
+}
+
+void k_fetch(backend *be, float *dst, tensor y)
+{
+    assert(is_f32(y, y.rows, y.cols));
+    if (be->op->fetch) {
+        be->op->fetch(be, dst, y);
+        return;
+    }
+    for (int r = 0; r < y.rows; r++)
+        memcpy(dst + (size_t)r * (size_t)y.cols, tensor_row(y, r), (size_t)y.cols * sizeof *dst);
+}
+
 void k_sample(backend *be, tensor logits, sample_row *rows, int n)
 {
     assert(logits.type == ACT_F32 && n <= logits.rows);

@@ -100,6 +100,12 @@ typedef struct {
     int n_blocks, kv_heads, head_dim;
 } kv_pages;
 
+/* Hidden states of one sequence that are pooled together: rows first .. first + n of the states of
+ * this step are added, in order, to the sum kept at `place`, which starts anew if begin is set. */
+typedef struct {
+    int32_t first, n, place, begin;
+} pool_span;
+
 /* A step as kernels see it; all they ever see of scheduling.  The engine makes one in host memory;
  * k_batch turns it into one whose pointers the ops may follow.  A sequence contributes
  * seq_start[s+1] - seq_start[s] >= 1 rows, in order of position; there is no decode/prefill flag.
@@ -108,7 +114,9 @@ typedef struct {
  * sequence gets the bits it had at first. */
 typedef struct {
     int n_tok, n_seq, n_out;
-    int max_blocks; /* row length of block_table */
+    int n_state, n_pool; /* rows whose last hidden state is wanted, and what they are pooled into */
+    int max_blocks;      /* row length of block_table */
+    bool full; /* every row sees all ctx_len positions of its sequence, which is all in this step */
     /* [n_tok] token ids; -1 - j is the id drawn for row j by the k_sample before this step, which
      * the host may not know yet (only after k_mark, with a backend that has `mark`) */
     const int32_t *tok;
@@ -117,7 +125,9 @@ typedef struct {
     const int32_t *seq_start;   /* [n_seq+1] first row of each sequence */
     const int32_t *ctx_len;     /* [n_seq] positions visible to the last row = its position + 1 */
     const int32_t *block_table; /* [n_seq][max_blocks] */
-    const int32_t *out_row;     /* [n_out] rows whose logits are wanted, rising */
+    const int32_t *out_row;     /* [n_out + n_state] rows whose logits are wanted, rising; then the
+                                   rows whose states are */
+    const pool_span *pool;      /* [n_pool] */
     const int32_t *n_prompt;    /* [n_seq] length of the prompt; NULL: every row is a prompt's */
     int bucket; /* set by k_batch: > 0 names a shape whose pass may be recorded and replayed */
 } batch;
@@ -125,6 +135,8 @@ typedef struct {
 /* The largest batch a backend will see. */
 typedef struct {
     int max_tok, max_seqs, max_out, max_blocks;
+    int max_state; /* hidden states of a step; 0: none are wanted */
+    int hidden;    /* their width */
     /* Of the model: what the work space of attention depends on.  0: no attention will be asked
      * for. */
     int heads, kv_heads, head_dim;
@@ -242,6 +254,10 @@ typedef struct {
                        const batch *b);
     void (*attn_paged)(backend *, tensor o, tensor qkv, int heads, const kv_pages *kv,
                        const batch *b);
+    /* y[i, hidden] (f32) = the sum of x's rows over span[i], continued in sum[place][hidden]
+     * (double); fetch copies f32 rows to the host, there after sync or wait (NULL: at once). */
+    void (*pool)(backend *, tensor y, tensor x, double *sum, const pool_span *span);
+    void (*fetch)(backend *, float *dst, tensor y);
     /* optional fusions: NULL = composition in engine/blocks.c; a test proves fused == composed in
      * bits (cpu) or within the op's bound */
     void (*rope_attn)(backend *, tensor o, tensor qkv, int heads, const vec *q_norm,
@@ -378,6 +394,12 @@ void k_norm_linear(backend *be, tensor y, tensor x, const vec *norm, float eps, 
 void k_norm_glu(backend *be, tensor y, tensor x, const vec *norm, float eps, const weight *w);
 bool k_glu_out_q8(const backend *be, const weight *down);
 void k_linear_add(backend *be, tensor y, tensor x, const weight *w);
+/* y[n, cols] (f32): sums of rows of x, in order, over n spans (in the backend's memory); sum: the
+ * backend's memory for the sums under way, double [places][cols]. */
+void k_pool(backend *be, tensor y, tensor x, double *sum, const pool_span *span);
+/* Copies the rows of an f32 tensor into dst[rows][cols] on the host, where they are after k_sync or
+ * after k_wait for a later mark. */
+void k_fetch(backend *be, float *dst, tensor y);
 /* Draws from logits[>= n, >= n_vocab] (f32); results in rows[] after k_sync, or after k_wait for a
  * later mark.  rows[] must stay until then; what its pointers show is read before the call ends. */
 void k_sample(backend *be, tensor logits, sample_row *rows, int n);

@@ -169,6 +169,22 @@ static void ref_add(backend *be, tensor y, tensor x)
         for (int i = 0; i < x.cols; i++) tensor_row(y, r)[i] += tensor_row(x, r)[i];
 }
 
+/* The plain C that the CPU runs too: a few additions a token. */
+void host_pool(backend *be, tensor y, tensor x, double *sum, const pool_span *span)
+{
+    for (int i = 0; i < y.rows; i++) {
+        double *s = sum + (size_t)span[i].place * (size_t)x.cols;
+        if (span[i].first < 0 || span[i].n < 0 || span[i].first > x.rows - span[i].n) {
+            k_fault(be, "pool", "rows %d + %d of %d", span[i].first, span[i].n, x.rows);
+            return;
+        }
+        if (span[i].begin) memset(s, 0, (size_t)x.cols * sizeof *s);
+        for (int r = span[i].first; r < span[i].first + span[i].n; r++)
+            for (int c = 0; c < x.cols; c++) s[c] += (double)tensor_row(x, r)[c];
+        for (int c = 0; c < x.cols; c++) tensor_row(y, i)[c] = (float)s[c];
+    }
+}
+
 /* ---- position ----------------------------------------------------------------------------- */
 
 /* The angle is rounded to f32 as in the reference implementation of these models. */
@@ -325,7 +341,7 @@ static void ref_attn_paged(backend *be, tensor o, tensor qkv, int heads, const k
     }
     for (int s = 0; s < b->n_seq; s++)
         for (int r = b->seq_start[s]; r < b->seq_start[s + 1]; r++) {
-            int n = b->ctx_len[s] - (b->seq_start[s + 1] - 1 - r);
+            int n = b->full ? b->ctx_len[s] : b->ctx_len[s] - (b->seq_start[s + 1] - 1 - r);
             const int32_t *table = b->block_table + (size_t)s * (size_t)b->max_blocks;
             for (int h = 0; h < heads; h++)
                 attend(tensor_row(o, r) + (size_t)h * (size_t)hd,
@@ -355,6 +371,7 @@ static const backend_ops ref_ops = {
     .rope_rows = ref_rope_rows,
     .rope_store = ref_rope_store,
     .attn_paged = ref_attn_paged,
+    .pool = host_pool,
     .sample = ref_sample,
     .split_best = ref_split_best,
     .split_mass = ref_split_mass,

@@ -3,6 +3,7 @@
  * Owns nothing of its own.  Thread: prep, then the call's HTTP thread. */
 #include "server/api.h"
 #include "server/chat_request.h"
+#include "server/prompts.h"
 #include "server/raw_request.h"
 
 #include "base/utf8.h"
@@ -13,63 +14,6 @@
 #include <string.h>
 
 /* ---- prompt (P1) ----------------------------------------------------------------------------- */
-
-/* How many prompts the field holds; 0 after failing. */
-static int count_prompts(reader *r, const json *j)
-{
-    if (!j) {
-        reader_fail(r, "missing_required_parameter", "prompt", "'prompt' is required");
-        return 0;
-    }
-    if (j->type == JSON_STRING) return 1;
-    if (j->type != JSON_ARRAY) {
-        reader_fail(r, "invalid_type", "prompt",
-                    "'prompt' must be a string, an array of strings, or token ids, got %s",
-                    json_type_name(j));
-        return 0;
-    }
-    if (!j->len) {
-        reader_fail(r, "invalid_value", "prompt", "'prompt' must not be empty");
-        return 0;
-    }
-    json_type first = j->child->type;
-    for (const json *i = j->child; i; i = i->next)
-        if (i->type != first ||
-            (first != JSON_STRING && first != JSON_NUMBER && first != JSON_ARRAY)) {
-            reader_fail(
-                r, "invalid_type", "prompt",
-                "'prompt' must hold only strings, only token ids or only arrays of token ids");
-            return 0;
-        }
-    if (first == JSON_NUMBER) return 1;
-    if (j->len > 128) {
-        reader_fail(r, "invalid_value", "prompt", "'prompt' takes at most 128 prompts, got %zu",
-                    j->len);
-        return 0;
-    }
-    return (int)j->len;
-}
-
-static bool take_prompt(reader *r, const json *j, const char *param, token_list *out)
-{
-    if (!j->len) reader_fail(r, "invalid_value", param, "'%s' must not be empty", param);
-    if (r->failed) return false;
-    return j->type == JSON_STRING ? raw_text(r, param, j->str, j->len, 0, out)
-                                  : raw_ids(r, param, j, false, out);
-}
-
-static bool take_prompts(reader *r, gen *g, const json *j)
-{
-    if (j->type == JSON_STRING || j->child->type == JSON_NUMBER)
-        return take_prompt(r, j, "prompt", &g->prompt[0]);
-    int i = 0;
-    for (const json *m = j->child; m && !r->failed; m = m->next, i++) {
-        char param[32];
-        snprintf(param, sizeof param, "prompt[%d]", i);
-        take_prompt(r, m, param, &g->prompt[i]);
-    }
-    return !r->failed;
-}
 
 /* P6: the text between prompt and suffix. */
 static bool take_fim(reader *r, gen *g, const json *prompt, const json *suffix)
@@ -451,7 +395,7 @@ static bool fill_prompts(reader *r, gen *g, const json *prompt)
     size_t n = 0;
     if (rd_str(r, "suffix", 0, SIZE_MAX, &text, &n) && n)
         return take_fim(r, g, prompt, rd_any(r, "suffix"));
-    if (!take_prompts(r, g, prompt)) return false;
+    if (!prompts_take(r, "prompt", prompt, NULL, g->prompt)) return false;
     cut_prompts(g);
     return check_scores(r, g) && (!g->p.echo || decode_prompts(r, g));
 }
@@ -463,7 +407,7 @@ void api_completions(http_call *c)
     if (reader_open(&r, c, READ_COMPLETIONS) && ready_or_fail(&r) && params_read(&p, &r)) {
         read_route_fields(&r, &p);
         const json *prompt = rd_any(&r, "prompt");
-        int n = r.failed ? 0 : count_prompts(&r, prompt);
+        int n = r.failed ? 0 : prompts_count(&r, "prompt", prompt, 128);
         if ((int64_t)n * p.n > 128) {
             const char *name = p.shown ? "best_of" : "n";
             reader_fail(&r, "unsupported_value", name,

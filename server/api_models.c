@@ -47,13 +47,18 @@ static cJSON *model_of(const app *a, const char *id)
     cJSON_AddArrayToObject(m, "permission");
     cJSON_AddItemToObject(m, "meta", meta_of(a));
     cJSON *caps = cJSON_AddArrayToObject(m, "capabilities");
-    cJSON_AddItemToArray(caps, cJSON_CreateString("completion"));
-    cJSON_AddItemToArray(caps, cJSON_CreateString("chat"));
-    cJSON_AddItemToArray(caps, cJSON_CreateString("tools"));
-    if (chat_format_traits(info->chat)->think)
-        cJSON_AddItemToArray(caps, cJSON_CreateString("thinking"));
-    if (fim_find(info->tok, &(fim_tokens){0}))
-        cJSON_AddItemToArray(caps, cJSON_CreateString("insert"));
+    const struct {
+        bool holds;
+        const char *word;
+    } can[] = {{info->pool->generates, "completion"},
+               {info->pool->generates, "chat"},
+               {info->pool->generates, "tools"},
+               {info->pool->generates && chat_format_traits(info->chat)->think, "thinking"},
+               {info->pool->generates && fim_find(info->tok, &(fim_tokens){0}), "insert"},
+               {info->pool->embeds, "embedding"},
+               {info->pool->score != SCORE_NONE, "rerank"}};
+    for (size_t i = 0; i < sizeof can / sizeof *can; i++)
+        if (can[i].holds) cJSON_AddItemToArray(caps, cJSON_CreateString(can[i].word));
     cJSON_AddStringToObject(m, "status",
                             engine_status(a->eng) == ENGINE_LOADING ? "loading" : "loaded");
     return m;

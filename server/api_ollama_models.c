@@ -51,12 +51,14 @@ static cJSON *details(const app *a)
 static cJSON *capabilities(const engine_info_t *info)
 {
     cJSON *caps = cJSON_CreateArray();
-    cJSON_AddItemToArray(caps, cJSON_CreateString("completion"));
-    cJSON_AddItemToArray(caps, cJSON_CreateString("tools"));
-    if (chat_format_traits(info->chat)->think)
+    bool generates = info->pool->generates;
+    if (generates) cJSON_AddItemToArray(caps, cJSON_CreateString("completion"));
+    if (generates) cJSON_AddItemToArray(caps, cJSON_CreateString("tools"));
+    if (generates && chat_format_traits(info->chat)->think)
         cJSON_AddItemToArray(caps, cJSON_CreateString("thinking"));
-    if (fim_find(info->tok, &(fim_tokens){0}))
+    if (generates && fim_find(info->tok, &(fim_tokens){0}))
         cJSON_AddItemToArray(caps, cJSON_CreateString("insert"));
+    if (info->pool->embeds) cJSON_AddItemToArray(caps, cJSON_CreateString("embedding"));
     return caps;
 }
 

@@ -134,6 +134,7 @@ static bool encode_kept(reader *r, void *ctx, token_list *out)
 static bool chat_read(reader *r, translator *t, const char *const *names, bool counts, params *p,
                       chat_prompt *prompt, token_list *ids)
 {
+    r->counts_only = counts;
     if ((t && !reader_translate(r, t, names, counts)) || !ready_or_fail(r) || !params_read(p, r) ||
         !chat_request_render(r, p, prompt) || !chat_request_encode(r, prompt, ids))
         return false;

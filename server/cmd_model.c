@@ -101,7 +101,9 @@ int model_setup_init(model_setup *m, const options *o, err *e)
               .generation_override = o->override_generation_config,
               .generation_config = !o->generation_config || strcmp(o->generation_config, "none"),
               .trace_ops = o->trace_ops,
-              .dump_plan = o->dump_plan}};
+              .dump_plan = o->dump_plan,
+              .embeddings = o->embeddings,
+              .pooling = o->pooling}};
     int rc = 0;
     m->is_demo = !o->model;
     if (m->is_demo) rc = find_demo(m->path, sizeof m->path, e);

@@ -5,6 +5,7 @@
 #include "engine/grammar/grammar.h"
 #include "server/metrics.h"
 #include "server/reply.h"
+#include "server/submit.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -87,102 +88,6 @@ void gen_free(gen *g)
     json_free(g->source);
     conversation_free(g->talk);
     free(g);
-}
-
-/* ---- errors ---------------------------------------------------------------------------------- */
-
-static gen_fault words_of(int code)
-{
-    switch (code) {
-    case ERR_DEADLINE:
-        return (gen_fault){504, "timeout_error", "deadline_exceeded",
-                           "the deadline passed before the reply was complete"};
-    case ERR_SHUTDOWN:
-        return (gen_fault){503, "unavailable_error", "shutting_down",
-                           "the server is shutting down"};
-    case ERR_BUSY:
-        return (gen_fault){503, "unavailable_error", "model_loading", "the model is still loading"};
-    case ERR_INVALID:
-        return (gen_fault){500, "server_error", "grammar_limit",
-                           "the grammar came to a place where no token of this model can go on"};
-    case ERR_LIMIT:
-        return (gen_fault){500, "server_error", "grammar_limit",
-                           "the grammar came to a place that needs more work or nesting than one "
-                           "token may cost; a smaller or less ambiguous one avoids that"};
-    case ERR_NOMEM:
-        return (gen_fault){503, "unavailable_error", "out_of_memory",
-                           "not enough KV cache for this request now"};
-    default: return (gen_fault){500, "server_error", "internal_error", "internal error, see log"};
-    }
-}
-
-static int retry_after(const gen *g)
-{
-    engine_counters k;
-    engine_stats(g->a->eng, &k);
-    double s = k.tok_per_s > 0 ? (double)k.waiting * 64 / k.tok_per_s : 5;
-    return s < 1 ? 1 : s > 60 ? 60 : (int)ceil(s);
-}
-
-static void too_long(gen *g, int prompt)
-{
-    long long ctx = engine_info(g->a->eng)->ctx, n = (long long)g->prompt[prompt].n;
-    char param[32];
-    buf b = {0};
-    dialect d = reply_dialect(g->call);
-    if (d == DIALECT_ANTHROPIC) {
-        reply_fail(g->call, 400, NULL, NULL, NULL,
-                   "prompt is too long: %lld tokens > %lld maximum (maximum context length is %lld "
-                   "tokens)",
-                   n, ctx, ctx);
-        return;
-    }
-    if (d != DIALECT_OPENAI) {
-        reply_fail(g->call, 400, "invalid_request_error", "context_length_exceeded",
-                   g->format->param_prompt,
-                   "This model's maximum context length is %lld tokens. However, your prompt has "
-                   "%lld tokens. Please shorten the prompt.",
-                   ctx, n);
-        return;
-    }
-    if (g->n_prompt > 1) snprintf(param, sizeof param, "%s[%d]", g->format->param_prompt, prompt);
-    else snprintf(param, sizeof param, "%s", g->format->param_prompt);
-    buf_printf(
-        &b,
-        "{\"error\":{\"message\":\"This model's maximum context length is %lld tokens. However, "
-        "your "
-        "prompt has %lld tokens. Please shorten the prompt.\",\"type\":\"invalid_request_error\","
-        "\"param\":\"%s\",\"code\":\"context_length_exceeded\",\"n_prompt_tokens\":%lld,\"n_ctx\":%"
-        "lld}}",
-        ctx, n, param, n, ctx);
-    http_set_code(g->call, "context_length_exceeded");
-    http_reply(g->call, 400, "application/json", &b);
-}
-
-static void submit_failed(gen *g, int rc, const err *e)
-{
-    if (rc == ERR_LIMIT) {
-        http_add_header(g->call, "Retry-After", "%d", retry_after(g));
-        reply_fail(g->call, 429, "rate_limit_error", "rate_limit_exceeded", NULL,
-                   "the queue is full; try again later");
-        return;
-    }
-    if (rc == ERR_INVALID) {
-        reply_fail(g->call, 400, "invalid_request_error", "invalid_value", g->format->param_prompt,
-                   "%s", e->msg);
-        return;
-    }
-    if (rc == ERR_UNSUPPORTED) {
-        const char *field = g->p.form.field[0] ? g->p.form.field : "tools";
-        reply_fail(g->call, 400, "invalid_request_error", "grammar_too_complex", field, "'%s': %s",
-                   field, e->msg);
-        return;
-    }
-    gen_fault w = words_of(rc);
-    if (w.status == 503) http_add_header(g->call, "Retry-After", "%d", rc == ERR_SHUTDOWN ? 30 : 5);
-    if (rc == ERR_SHUTDOWN) http_close(g->call);
-    reply_fail(g->call, w.status, w.type, w.code, NULL, "%s",
-               rc == ERR_NOMEM && e->msg[0] ? e->msg : w.msg);
 }
 
 /* ---- taking deltas --------------------------------------------------------------------------- */
@@ -281,12 +186,8 @@ static void cancel_all(gen *g)
 
 static void fail_plain(gen *g)
 {
-    gen_fault w = words_of(g->error);
     cancel_all(g);
-    if (w.status == 503) http_add_header(g->call, "Retry-After", "%d", 5);
-    reply_fail(g->call, w.status, w.type, w.code, NULL, "%s%s%s", w.msg,
-               w.status == 500 ? ", request id " : "",
-               w.status == 500 ? http_request_id(g->call) : "");
+    submit_late(g->call, g->error);
 }
 
 static void on_step(void *ctx, http_call *call, bool tick)
@@ -316,7 +217,7 @@ static void on_step(void *ctx, http_call *call, bool tick)
 
 static void stream_error(gen *g, buf *out)
 {
-    gen_fault w = words_of(g->error);
+    gen_fault w = submit_fault(g->error);
     cancel_all(g);
     http_set_code(g->call, w.code);
     g->format->fail(g, &w, out);
@@ -443,16 +344,20 @@ static void list_roomless(const gen *g, reader *r)
             reader_ignore(r, field[i].name, strlen(field[i].name));
 }
 
+static void refuse(const gen *g, int rc, const err *e)
+{
+    const char *field = g->p.form.field[0] ? g->p.form.field : "tools";
+    if (rc == ERR_UNSUPPORTED && g->grammar)
+        reply_fail(g->call, 400, "invalid_request_error", "grammar_too_complex", field, "'%s': %s",
+                   field, e->msg);
+    else submit_failed(g->call, g->format->param_prompt, rc, e);
+}
+
 static void submit_all(gen *g, reader *r)
 {
     int64_t smallest = 0;
-    char salt[160];
-    const char *use_salt = g->p.cache_salt;
-    if (g->a->opt->cache_per_key && http_key_hash(g->call)) {
-        snprintf(salt, sizeof salt, "%016llx:%s", (unsigned long long)http_key_hash(g->call),
-                 use_salt ? use_salt : "");
-        use_salt = salt;
-    }
+    char salt[SUBMIT_SALT];
+    const char *use_salt = submit_salt(g->call, g->p.cache_salt, salt);
     bool progress = g->p.stream && g->p.return_progress && g->format->progress;
     if (g->p.ping != 0) http_set_ping(g->call, g->p.ping);
     for (int i = 0; i < g->n_prompt; i++) {
@@ -480,7 +385,7 @@ static void submit_all(gen *g, reader *r)
         err e = {0};
         int rc = engine_submit(g->a->eng, &spec, &g->req[i], &clamped, &e);
         if (rc) {
-            submit_failed(g, rc, &e);
+            refuse(g, rc, &e);
             gen_free(g);
             return;
         }
@@ -541,7 +446,8 @@ void gen_start(gen *g, reader *r)
     for (int i = 0; i < g->n_prompt; i++)
         if ((int64_t)g->prompt[i].n > info->ctx ||
             ((int64_t)g->prompt[i].n == info->ctx && !prefill_only)) {
-            too_long(g, i);
+            submit_too_long(g->call, g->format->param_prompt, g->n_prompt > 1 ? i : -1,
+                            (int64_t)g->prompt[i].n);
             gen_free(g);
             return;
         }

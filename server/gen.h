@@ -7,17 +7,12 @@
 #define QUERN_SERVER_GEN_H
 
 #include "server/request.h"
+#include "server/submit.h"
 
 typedef struct gen gen;
 
 /* What a shape has room for; a request that asks for the rest is told so (V6, V9). */
 enum { ROOM_TIMINGS = 1, ROOM_PROMPT_LOGPROBS = 2 };
-
-/* Why a generation failed, as an error object says it. */
-typedef struct {
-    int status;
-    const char *type, *code, *msg;
-} gen_fault;
 
 /* One choice as far as the client may see it. */
 typedef struct {

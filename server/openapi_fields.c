@@ -162,25 +162,35 @@ static const openapi_field responses[] = {
     {"top_p", NUM(0, 1)},
     {NULL, NULL}};
 
-static const openapi_field embeddings[] = {
+/* What vectors and scores have in common. */
+static const openapi_field pooled[] = {
     {"model", STR},
+    {"instruction", STR},
+    {"truncate_prompt_tokens", FROM(-1)},
+    {"truncation_side", WORDS("\"left\",\"right\"")},
+    {"priority", INT(-2147483648, 2147483647)},
+    {"cache_salt", TYPED("string", ",\"minLength\":1,\"maxLength\":128")},
+    {"cache_prompt", BOOL},
+    {NULL, NULL}};
+
+static const openapi_field embeddings[] = {
     {"input", "{\"type\":[\"string\",\"array\"],\"minLength\":1,\"minItems\":1,\"maxItems\":2048}"},
     {"encoding_format", WORDS("\"float\",\"base64\"")},
     {"dimensions", FROM(1)},
-    {"truncate_prompt_tokens", FROM(-1)},
-    {"instruction", STR},
     {NULL, NULL}};
 
 static const openapi_field rerank[] = {
-    {"model", STR},
-    {"query", "{\"type\":\"string\"}"},
+    {"query", "{\"type\":\"string\",\"minLength\":1}"},
     {"documents", "{\"type\":\"array\",\"minItems\":1,\"maxItems\":1024,\"items\":{\"type\":["
                   "\"string\",\"object\"]}}"},
     {"top_n", FROM(0)},
     {"return_documents", BOOL},
-    {"instruction", STR},
-    {"truncate_prompt_tokens", FROM(-1)},
     {NULL, NULL}};
+
+#define SIDE "{\"type\":[\"string\",\"array\",\"null\"],\"minItems\":1,\"maxItems\":1024}"
+static const openapi_field score[] = {{"text_1", SIDE}, {"text_2", SIDE},    {"queries", SIDE},
+                                      {"items", SIDE},  {"documents", SIDE}, {"data_1", SIDE},
+                                      {"data_2", SIDE}, {NULL, NULL}};
 
 static const openapi_field nothing[] = {{NULL, NULL}};
 
@@ -190,7 +200,8 @@ const openapi_body openapi_bodies[] = {
     {"TextRequest", NULL, {text, NULL}},
     {"TokensRequest", "[\"tokens\"]", {tokens, NULL}},
     {"ResponsesRequest", "[\"input\"]", {responses, NULL}},
-    {"EmbeddingsRequest", "[\"input\"]", {embeddings, NULL}},
-    {"RerankRequest", "[\"query\",\"documents\"]", {rerank, NULL}},
+    {"EmbeddingsRequest", "[\"input\"]", {pooled, embeddings, NULL}},
+    {"RerankRequest", "[\"query\",\"documents\"]", {pooled, rerank, NULL}},
+    {"ScoreRequest", NULL, {pooled, score, NULL}},
     {"OtherRequest", NULL, {nothing, NULL}},
     {NULL, NULL, {NULL}}};

@@ -145,6 +145,13 @@ const openapi_shape openapi_shapes[] =
              "\"id\":" TEXT ",\"object\":" CONST("list") ",\"model\":" TEXT ",\"results\":" LIST(
                  OBJECT("\"index\",\"relevance_score\"",
                         "\"index\":" COUNT ",\"relevance_score\":" NUM)))},
+     {"ScoreReply",
+      OBJECT(
+          "\"id\",\"object\",\"created\",\"model\",\"data\",\"usage\"",
+          "\"id\":" TEXT
+          ",\"object\":" CONST("list") ",\"created\":" COUNT ",\"model\":" TEXT ",\"data\":" LIST(
+              OBJECT("\"index\",\"object\",\"score\"",
+                     "\"index\":" COUNT ",\"object\":" CONST("score") ",\"score\":" NUM)))},
      {"Status",
       OBJECT("\"status\"",
              "\"status\":{\"enum\":[\"ok\",\"ready\",\"loading\",\"draining\",\"queue_full\","

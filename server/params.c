@@ -56,6 +56,14 @@ static const char *const known_text[] = {"content",
                                          "continue_final_message",
                                          "documents",
                                          "add_special_tokens"};
+static const char *const known_pooled[] = {
+    "model",           "cache_salt", "cache_prompt", "truncate_prompt_tokens",
+    "truncation_side", "priority",   "instruction"};
+static const char *const known_embed[] = {"input", "encoding_format", "dimensions"};
+static const char *const known_embed_ollama[] = {"prompt", "truncate"};
+static const char *const known_rerank[] = {"query", "documents", "top_n", "return_documents"};
+static const char *const known_score[] = {"text_1", "text_2", "queries", "documents",
+                                          "items",  "data_1", "data_2"};
 /* Without meaning here and never listed. */
 static const char *const inert[] = {"user",
                                     "safety_identifier",
@@ -98,9 +106,19 @@ static bool neutral(const json *j)
 
 void read_unknown(reader *r)
 {
+    bool ollama = reply_dialect(r->call) == DIALECT_OLLAMA;
     for (const json *j = r->body->child; j && !r->failed; j = j->next) {
         const char *k = j->key;
         if (j->type == JSON_NULL || IN(k, inert)) continue;
+        bool pooled = r->kind == READ_EMBED || r->kind == READ_RERANK || r->kind == READ_SCORE;
+        if (r->kind == READ_EMBED && IN(k, known_embed)) continue;
+        if (r->kind == READ_EMBED && ollama && IN(k, known_embed_ollama)) continue;
+        if (r->kind == READ_RERANK && IN(k, known_rerank)) continue;
+        if (r->kind == READ_SCORE && IN(k, known_score)) continue;
+        if (pooled) {
+            if (!IN(k, known_pooled)) reader_ignore(r, k, j->n_key);
+            continue;
+        }
         if (IN(k, known_all) && !(r->kind == READ_LLAMA && IN(k, roomless_llama))) continue;
         if (r->kind == READ_CHAT && IN(k, known_chat)) continue;
         if (r->kind == READ_COMPLETIONS && IN(k, known_completions)) continue;
@@ -402,6 +420,25 @@ static void read_arrays(params *p, reader *r)
     read_bad_words(p, r);
 }
 
+/* B4: text comes from a model that generates. */
+static void read_generates(reader *r, const char *model)
+{
+    const pooling *pool = engine_info(r->a->eng)->pool;
+    if (r->failed || pool->generates) return;
+    reader_fail(r, "unsupported_value", "model",
+                "model '%.64s' does not generate text: it answers %s", model,
+                pool->score ? "/rerank and /v1/score" : "/v1/embeddings");
+}
+
+bool params_read_pooled(params *p, reader *r)
+{
+    *p = (params){.cache_prompt = true};
+    p->model = read_model(r);
+    read_order_fields(p, r);
+    if (!r->failed) read_unknown(r);
+    return !r->failed;
+}
+
 bool params_read(params *p, reader *r)
 {
     *p = (params){.n = 1,
@@ -412,6 +449,7 @@ bool params_read(params *p, reader *r)
                   .think_budget = -1,
                   .prompt_logprobs = -1};
     p->model = read_model(r);
+    if (!r->counts_only) read_generates(r, p->model);
     if (r->failed) return false;
     p->s = sampling_default(r->a->eng);
     read_refused(r);

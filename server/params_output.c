@@ -101,6 +101,12 @@ static void read_delivery(params *p, reader *r)
     rd_bool(r, "return_tokens_as_token_ids", &p->ids_as_names);
     rd_bool(r, "timings_per_token", &p->timings_per_token);
     rd_bool(r, "return_progress", &p->return_progress);
+}
+
+/* G18. */
+static void read_sharing(params *p, reader *r)
+{
+    int64_t v;
     if (rd_int(r, "priority", INT32_MIN, INT32_MAX, &v)) {
         if (r->a->opt->allow_priority) p->priority = (int)v;
         else reader_ignore(r, "priority", 8);
@@ -122,7 +128,7 @@ static void read_truncation(params *p, reader *r)
     if (keeps && p->truncate == 0)
         reader_fail(r, "invalid_value", "truncate_prompt_tokens",
                     "'truncate_prompt_tokens' must be -1 or at least 1: nothing would be left");
-    if (r->kind == READ_COMPLETIONS) return;
+    if (r->kind != READ_CHAT && r->kind != READ_LLAMA) return;
     if (keeps) reader_ignore(r, "truncate_prompt_tokens", 22);
     if (sided) reader_ignore(r, "truncation_side", 15);
     p->truncate = 0;
@@ -155,12 +161,18 @@ static void read_deadline(params *p, reader *r)
     if (limit > 0) p->deadline_us = http_arrival_us(r->call) + (int64_t)(limit * 1e6);
 }
 
+void read_order_fields(params *p, reader *r)
+{
+    read_sharing(p, r);
+    read_truncation(p, r);
+    read_deadline(p, r);
+}
+
 void read_output_fields(params *p, reader *r)
 {
     read_stream(p, r);
     read_logprobs(p, r);
     read_prompt_logprobs(p, r);
     read_delivery(p, r);
-    read_truncation(p, r);
-    read_deadline(p, r);
+    read_order_fields(p, r);
 }

@@ -12,7 +12,15 @@
 #include "server/response_store.h"
 
 /* Which route family reads: decides defaults and which fields are known. */
-typedef enum { READ_CHAT, READ_COMPLETIONS, READ_LLAMA, READ_TEXT } read_kind;
+typedef enum {
+    READ_CHAT,
+    READ_COMPLETIONS,
+    READ_LLAMA,
+    READ_TEXT,
+    READ_EMBED,
+    READ_RERANK,
+    READ_SCORE
+} read_kind;
 
 typedef struct {
     http_call *call;
@@ -98,11 +106,16 @@ typedef struct {
 /* Model, then every generation field of G1, V6, V7, V9, R3-R6; cross-field checks; ignored fields
  * collected.  False if r failed. */
 bool params_read(params *p, reader *r);
+/* The same of a request for embeddings or scores: model, truncation, place in the queue, deadline.
+ */
+bool params_read_pooled(params *p, reader *r);
 void params_clear(params *p);
 /* Keeps the last (right: the first) k >= 1 tokens; how many are gone. */
 int64_t prompt_cut(token_list *l, int64_t k, bool right);
 /* What is sent and how: streams, usage, logprobs, order, deadlines (params_output.c). */
 void read_output_fields(params *p, reader *r);
+/* What is kept of a long prompt, place in the queue and deadline: part of the above. */
+void read_order_fields(params *p, reader *r);
 /* Sets x-quern-ignored, x-quern-seed, x-quern-clamped where due. */
 void params_headers(const params *p, reader *r, int64_t clamped);
 /* The alias of V8 for the body's model field, NULL after failing. */

@@ -30,6 +30,8 @@ typedef struct {
     answer *a;      /* [n] */
     int n, n_deltas;
     token_info *prompt; /* [n_prompt] or NULL */
+    float *vec;         /* [n_vec] or NULL */
+    int n_vec;
     int n_prompt;
     request_stats st; /* at the end */
 } client;
@@ -73,6 +75,12 @@ static inline void client_keep(client *c, delta *list)
         a->stop_index = d->stop_index;
         a->stop_id = d->stop_id;
         a->error = d->error;
+        if (d->vec) {
+            ck_assert(!c->vec && d->finish == FINISH_STOP);
+            c->vec = d->vec;
+            c->n_vec = d->n_vec;
+            d->vec = NULL;
+        }
         if (d->prompt) {
             ck_assert_ptr_null(c->prompt);
             ck_assert_int_eq(d->index, 0);
@@ -112,6 +120,7 @@ static inline void client_clear(client *c)
     }
     free(c->a);
     free(c->prompt);
+    free(c->vec);
     pthread_cond_destroy(&c->wake);
     pthread_mutex_destroy(&c->mu);
     *c = (client){0};

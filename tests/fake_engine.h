@@ -12,7 +12,8 @@ enum { V = 60, KV = 8, END = 7 };
 typedef struct {
     int n_blocks, max_seqs, max_tok, max_queue, delay_us, fail_after;
     int64_t ctx;
-    bool no_caching, priority;
+    bool no_caching, priority, full;
+    pool_kind pool; /* it gives vectors and scores too */
 } setup;
 
 static inline engine *open_fake(setup s)
@@ -30,13 +31,16 @@ static inline engine *open_fake(setup s)
                           .n_blocks = n_blocks,
                           .ctx = s.ctx ? s.ctx : 400,
                           .end_id = end_id,
-                          .n_end = 1};
+                          .n_end = 1,
+                          .hidden = s.pool ? FAKE_HIDDEN : 0,
+                          .pool = {.generates = true, .embeds = true, .kind = s.pool}};
     runner *r = fake_runner_new(&(fake_options){.n_vocab = V,
                                                 .kv_block = KV,
                                                 .n_blocks = n_blocks,
                                                 .fail_after = s.fail_after,
                                                 .delay_us = s.delay_us});
     engine *g = engine_open_runner(&o, &shape, r, &e);
+    if (g) g->conf.causal = !s.full;
     ck_assert_msg(g && engine_load(g, &e) == 0, "%s", e.msg);
     ck_assert_int_eq(engine_status(g), ENGINE_READY);
     return g;

@@ -26,6 +26,9 @@ typedef struct {
     int32_t run;            /* number of the run that wrote it */
 } fake_slot;
 
+/* Width of a state of the pseudo-model; sequences at once. */
+enum { FAKE_HIDDEN = 5, FAKE_PLACES = 64 };
+
 /* Steps a fake runner lets be open at once.  With 2, results come at finish only, and tokens may
  * name a row of the step before. */
 static int fake_depth = 1;
@@ -39,6 +42,8 @@ typedef struct {
     sample_row *to; /* [n] the caller's */
     sample_row *row;
     int n;
+    float *sums_to, *sums; /* [n_sums] */
+    size_t n_sums;
 } fake_results;
 
 typedef struct {
@@ -49,7 +54,8 @@ typedef struct {
     int n_drawn;
     long overlaps; /* steps started while another was open */
     fake_options o;
-    fake_slot *kv; /* [n_blocks * kv_block] */
+    fake_slot *kv;                        /* [n_blocks * kv_block] */
+    double sum[FAKE_PLACES][FAKE_HIDDEN]; /* states being pooled */
     long rows, runs;
     int max_rows;
 } fake_runner;
@@ -60,6 +66,12 @@ static uint64_t mix(uint64_t a, uint64_t b)
     x ^= x >> 29;
     x *= 0x94d049bb133111ebu;
     return x ^ x >> 32;
+}
+
+/* State i of a slot that holds value. */
+static inline float fake_state(uint64_t value, int i)
+{
+    return (float)(mix(value, 7000 + (uint64_t)i) >> 40) * 0x1p-23f - 1;
 }
 
 /* Value after tok[n]; what a slot holds. */
@@ -196,7 +208,27 @@ static int run_seq(fake_runner *f, const batch *b, int s, err *e)
     return 0;
 }
 
-static int fake_run(runner *r, const batch *b, sample_row *row, err *e)
+/* The sums of states that the batch asks for. */
+static int fake_pool(fake_runner *f, const batch *b, float *pooled, err *e)
+{
+    int used = 0;
+    for (int i = 0; i < b->n_pool; i++) {
+        const pool_span *p = &b->pool[i];
+        if (p->place < 0 || p->place >= FAKE_PLACES || p->first != used)
+            return err_set(e, ERR_DEVICE, "span %d: rows %d of place %d", i, p->first, p->place);
+        used += p->n;
+        double *s = f->sum[p->place];
+        if (p->begin) memset(s, 0, sizeof f->sum[0]);
+        for (int k = 0; k < p->n; k++) {
+            uint64_t value = f->kv[b->slot[b->out_row[b->n_out + p->first + k]]].value;
+            for (int h = 0; h < FAKE_HIDDEN; h++) s[h] += (double)fake_state(value, h);
+        }
+        for (int h = 0; h < FAKE_HIDDEN; h++) pooled[i * FAKE_HIDDEN + h] = (float)s[h];
+    }
+    return used == b->n_state ? 0 : err_set(e, ERR_DEVICE, "%d states, %d used", b->n_state, used);
+}
+
+static int fake_run(runner *r, const batch *b, sample_row *row, float *pooled, err *e)
 {
     fake_runner *f = (fake_runner *)r;
     f->runs++;
@@ -217,11 +249,11 @@ static int fake_run(runner *r, const batch *b, sample_row *row, err *e)
             return err_set(e, ERR_DEVICE, "out rows do not rise");
         fake_draw(f->kv[b->slot[b->out_row[i]]].value, &row[i]);
     }
-    return 0;
+    return fake_pool(f, b, pooled, e);
 }
 
 /* What a device does: the rows are read now, their results are there when it is done. */
-static int fake_start(runner *r, const batch *b, sample_row *row, err *e)
+static int fake_start(runner *r, const batch *b, sample_row *row, float *pooled, err *e)
 {
     fake_runner *f = (fake_runner *)r;
     size_t n = (size_t)b->n_out;
@@ -230,7 +262,11 @@ static int fake_start(runner *r, const batch *b, sample_row *row, err *e)
     sample_row *copy = malloc((n + 1) * sizeof *copy);
     if (!copy) abort();
     if (n) memcpy(copy, row, n * sizeof *copy);
-    int rc = fake_run(r, b, copy, e);
+    size_t sums = (size_t)b->n_pool * FAKE_HIDDEN;
+    float *later = calloc(sums + 1, sizeof *later);
+    if (!later) abort();
+    int rc = fake_run(r, b, copy, later, e);
+    for (size_t i = 0; i < sums; i++) pooled[i] = NAN;
     free(f->drawn);
     f->drawn = malloc((n + 1) * sizeof *f->drawn);
     if (!f->drawn) abort();
@@ -242,7 +278,7 @@ static int fake_start(runner *r, const batch *b, sample_row *row, err *e)
         row[i].id = -77;
     }
     f->n_drawn = b->n_out;
-    f->open[f->n_open++] = (fake_results){row, copy, b->n_out};
+    f->open[f->n_open++] = (fake_results){row, copy, b->n_out, pooled, later, sums};
     return rc;
 }
 
@@ -254,14 +290,19 @@ static int fake_finish(runner *r, err *e)
     f->open[0] = f->open[1];
     f->n_open--;
     if (done.n) memcpy(done.to, done.row, (size_t)done.n * sizeof *done.to);
+    if (done.n_sums) memcpy(done.sums_to, done.sums, done.n_sums * sizeof *done.sums);
     free(done.row);
+    free(done.sums);
     return 0;
 }
 
 static void fake_close(runner *r)
 {
     fake_runner *f = (fake_runner *)r;
-    for (int i = 0; i < f->n_open; i++) free(f->open[i].row);
+    for (int i = 0; i < f->n_open; i++) {
+        free(f->open[i].row);
+        free(f->open[i].sums);
+    }
     free(f->drawn);
     free(f->kv);
     free(f);

@@ -67,7 +67,7 @@ static inline void rig_forward(rig *g, const batch *b, float *out)
 {
     tensor logits;
     err e = {0};
-    model_forward(g->m, b, &logits);
+    model_forward(g->m, b, &logits, NULL);
     for (int i = 0; i < b->n_out; i++)
         k_download(g->be, out + (size_t)i * (size_t)g->vocab, tensor_row(logits, i),
                    (size_t)g->vocab * sizeof *out);

@@ -223,7 +223,6 @@ static const struct {
      "--media-path is not supported yet (image, audio and video input)"},
     {CMD_SERVE, "--media-allow=x", ERR_UNSUPPORTED,
      "--media-allow is not supported yet (image, audio and video input)"},
-    {CMD_SERVE, "--embeddings", ERR_UNSUPPORTED, "--embeddings is not supported yet (embeddings)"},
     {CMD_SERVE, "--tls-cert|x", ERR_INVALID, "--tls-cert and --tls-key need each other"},
     {CMD_SERVE, "--max-body|512M", ERR_INVALID,
      "--max-body 536870912 is more than --max-body-total 268435456"},

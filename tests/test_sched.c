@@ -56,7 +56,7 @@ static void sim_open(sim *m, int n_blocks, const sched_options *o)
     memset(m, 0, sizeof *m);
     m->pool = kvpool_new(n_blocks, o->kv_block);
     ck_assert_int_eq(sched_init(&m->s, o, m->pool), 0);
-    ck_assert_int_eq(step_init(&m->t, o, n_blocks), 0);
+    ck_assert_int_eq(step_init(&m->t, o, n_blocks, 0), 0);
     m->r = fake_runner_new(
         &(fake_options){.n_vocab = V, .kv_block = o->kv_block, .n_blocks = n_blocks});
 }
@@ -180,7 +180,7 @@ static bool sim_step(sim *m)
     for (int i = 0; i < b->n_out; i++)
         m->t.row[i] = (sample_row){.n_vocab = V, .forced = -1, .n_top = -1, .repetition = 1};
     err e = {0};
-    ck_assert_msg(m->r->start(m->r, b, m->t.row, &e) == 0, "step %ld: %s", m->now, e.msg);
+    ck_assert_msg(m->r->start(m->r, b, m->t.row, NULL, &e) == 0, "step %ld: %s", m->now, e.msg);
     for (int i = 0; i < n; i++) {
         sim_seq *x = m->s.plan[i]->owner;
         if (x->first < 0) {

@@ -103,7 +103,12 @@ static const load_case cases[] = {
     {"qwen3", "Qwen3ForCausalLM", "Qwen3NextForCausalLM", {0}, {"delta-net"}},
     {"qwen3", "Qwen3ForCausalLM", "Qwen3_5ForConditionalGeneration", {0}, {"delta-net"}},
     {"qwen3", "Qwen3ForCausalLM", "QWenLMHeadModel", {0}, {"first Qwen generation"}},
-    {"qwen3", "Qwen3ForCausalLM", "Qwen3ForSequenceClassification", {0}, {"unknown architecture"}},
+    {"qwen3",
+     "Qwen3ForCausalLM",
+     "Qwen3ForSequenceClassification",
+     {0},
+     {"classifier of 2 labels"}},
+    {"qwen3", "Qwen3ForCausalLM", "Qwen3ForTokenClassification", {0}, {"unknown architecture"}},
     /* the config */
     {"qwen3",
      "\"hidden_act\"",

@@ -55,7 +55,7 @@ static inline void *tp_forward(void *arg)
     backend *be = j->w->be[j->rank];
     const int32_t *start = model_vocab_start(j->w->m[j->rank]) + j->rank;
     tensor part;
-    model_forward(j->w->m[j->rank], j->b, &part);
+    model_forward(j->w->m[j->rank], j->b, &part, NULL);
     j->failed = k_sync(be, &j->e) != 0;
     for (int i = 0; !j->failed && i < j->b->n_out; i++)
         k_download(be, j->out + (size_t)i * (size_t)j->g->vocab + start[0], tensor_row(part, i),

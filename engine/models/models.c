@@ -56,7 +56,8 @@ static const char *refusal_of(const char *name)
 static const arch *by_name(const char *name)
 {
     for (int i = 0; i < N_ARCH; i++)
-        if (!strcmp(name, archs[i]->class_name) || !strcmp(name, archs[i]->model_type))
+        if (!strcmp(name, archs[i]->class_name) || !strcmp(name, archs[i]->model_type) ||
+            !strcmp(name, archs[i]->base_name) || !strcmp(name, archs[i]->judge_name))
             return archs[i];
     return NULL;
 }
@@ -72,10 +73,11 @@ static int config_check(const model_config *c, err *e)
     if (c->n_experts > 0)
         return err_set(e, ERR_UNSUPPORTED, "not supported yet: mixture of experts (%lld experts)",
                        (long long)c->n_experts);
-    if (!c->causal)
-        return err_set(e, ERR_UNSUPPORTED,
-                       "is_causal is false: bidirectional attention (embedding models) is not "
-                       "supported; only causal language models are");
+    if (!c->causal && c->pool.generates)
+        return err_set(
+            e, ERR_UNSUPPORTED,
+            "is_causal is false, but nothing in the checkpoint says how its states become "
+            "embeddings: modules.json and its 1_Pooling/config.json are missing");
     return 0;
 }
 

@@ -68,8 +68,9 @@ typedef struct {
 
 typedef struct {
     const char *model_type; /* of config.json and, being the same word, GGUF's architecture */
-    const char *class_name; /* "Qwen2ForCausalLM" */
-    const rule *rules;      /* [] ends with RULE_END */
+    const char *class_name; /* "Qwen2ForCausalLM"; the same without, or with another head: */
+    const char *base_name, *judge_name; /* "Qwen2Model", "Qwen2ForSequenceClassification" */
+    const rule *rules;                  /* [] ends with RULE_END */
 } arch;
 
 /* The architecture of a checkpoint.  NULL with e filled for one we do not run (what it is, what we

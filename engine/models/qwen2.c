@@ -18,4 +18,5 @@ static const rule rules[] = {
     {.kind = RULE_END},
 };
 
-const arch arch_qwen2 = {"qwen2", "Qwen2ForCausalLM", rules};
+const arch arch_qwen2 = {"qwen2", "Qwen2ForCausalLM", "Qwen2Model",
+                         "Qwen2ForSequenceClassification", rules};

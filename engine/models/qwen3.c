@@ -20,4 +20,5 @@ static const rule rules[] = {
     {.kind = RULE_END},
 };
 
-const arch arch_qwen3 = {"qwen3", "Qwen3ForCausalLM", rules};
+const arch arch_qwen3 = {"qwen3", "Qwen3ForCausalLM", "Qwen3Model",
+                         "Qwen3ForSequenceClassification", rules};

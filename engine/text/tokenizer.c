@@ -55,6 +55,13 @@ void tokenizer_free(tokenizer *t)
     free(t);
 }
 
+int tokenizer_text_end(const tokenizer *t, int32_t *id, int cap)
+{
+    if (t->n_text_end > cap) return -1;
+    for (int i = 0; i < t->n_text_end; i++) id[i] = t->text_end[i];
+    return t->n_text_end;
+}
+
 void token_list_clear(token_list *l)
 {
     free(l->v);

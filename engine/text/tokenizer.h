@@ -59,6 +59,10 @@ int32_t tokenizer_id(const tokenizer *t,
 int32_t tokenizer_eos(const tokenizer *t); /* -1 if the checkpoint names none */
 int32_t tokenizer_bos(const tokenizer *t);
 int32_t tokenizer_pad(const tokenizer *t);
+/* Tokens that the checkpoint's files put behind every text on its own (tokenizer.json's
+ * post-processor, add_eos_token) into id[cap]; their number, -1 if there are more, or others in
+ * front of it.  tokenizer_encode does not add them. */
+int tokenizer_text_end(const tokenizer *t, int32_t *id, int cap);
 /* Chat template text carried by tokenizer_config.json or GGUF metadata, NULL if none (borrowed). */
 const char *tokenizer_chat_template(const tokenizer *t, size_t *n);
 /* Text of the special tokens templates may print: bos_token, eos_token ("" if none). */

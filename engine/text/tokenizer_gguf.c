@@ -123,6 +123,9 @@ int tokenizer_load_gguf(tokenizer *t, const gguf *g, err *e)
     t->eos = id_key(g, "tokenizer.ggml.eos_token_id", n);
     t->bos = id_key(g, "tokenizer.ggml.bos_token_id", n);
     t->pad = id_key(g, "tokenizer.ggml.padding_token_id", n);
+    bool add_eos = false;
+    if (gguf_get_bool(g, "tokenizer.ggml.add_eos_token", &add_eos) && add_eos && t->eos >= 0)
+        t->text_end[t->n_text_end++] = t->eos;
     put_text(t, t->eos, &t->eos_text);
     put_text(t, t->bos, &t->bos_text);
     if (gguf_get_str(g, "tokenizer.chat_template", &chat)) {

@@ -12,6 +12,8 @@ struct tokenizer {
     added_list added;
     bool nfc;
     int32_t eos, bos, pad; /* -1 = none */
+    int32_t text_end[8]; /* [n_text_end] behind a text on its own; n_text_end -1: not that simple */
+    int n_text_end;
     buf eos_text, bos_text;
     buf chat_template;
     bool has_chat_template;

@@ -255,6 +255,38 @@ static int load_added(tokenizer *t, const json *list, err *e)
     return r;
 }
 
+/* ---- post-processor ---- */
+
+/* One item of a template: the text, or a special token, whose ids stand apart. */
+static void put_template_item(tokenizer *t, const json *item, const json *tokens, bool *text)
+{
+    enum { MAX = sizeof t->text_end / sizeof *t->text_end };
+    const json *special = json_get(item, "SpecialToken"), *name = json_get(special, "id");
+    if (json_get(item, "Sequence")) *text = true;
+    if (!special) return;
+    const json *ids =
+        json_get(json_get(tokens, json_is(name, JSON_STRING) ? name->str : ""), "ids");
+    for (const json *j = json_is(ids, JSON_ARRAY) ? ids->child : NULL; j; j = j->next) {
+        int64_t id;
+        bool fits = *text && t->n_text_end >= 0 && t->n_text_end < MAX;
+        if (!fits || !json_int(j, &id) || id < 0 || id >= BPE_MAX_IDS) t->n_text_end = -1;
+        else t->text_end[t->n_text_end++] = (int32_t)id;
+    }
+}
+
+/* What a text on its own is wrapped in; other processors than templates change no ids. */
+static void load_post_processor(tokenizer *t, const json *p, int depth)
+{
+    bool text = false;
+    const json *list = json_get(p, "processors"), *single = json_get(p, "single");
+    if (str_is(json_get(p, "type"), "TemplateProcessing") && json_is(single, JSON_ARRAY))
+        for (const json *j = single->child; j; j = j->next)
+            put_template_item(t, j, json_get(p, "special_tokens"), &text);
+    for (const json *j = json_is(list, JSON_ARRAY) && depth < 4 ? list->child : NULL; j;
+         j = j->next)
+        load_post_processor(t, j, depth + 1);
+}
+
 int tokenizer_load_json(tokenizer *t, const char *path, err *e)
 {
     const json *root;
@@ -268,6 +300,7 @@ int tokenizer_load_json(tokenizer *t, const char *path, err *e)
         r = err_set(e, ERR_UNSUPPORTED,
                     "the pre-tokenizer has no ByteLevel step; only byte-level BPE is supported");
     if (r == 0) r = load_added(t, json_get(root, "added_tokens"), e);
+    if (r == 0) load_post_processor(t, json_get(root, "post_processor"), 0);
     if (r) err_prefix(e, "%s", path);
     json_free(d);
     return r;
@@ -389,6 +422,8 @@ int tokenizer_load_config(tokenizer *t, const char *path, bool slow, err *e)
         t->eos = named_id(t, eos);
         t->bos = named_id(t, bos);
         t->pad = named_id(t, token_text(root, "pad_token"));
+        if (is_true(root, "add_eos_token") && t->eos >= 0 && !t->n_text_end)
+            t->text_end[t->n_text_end++] = t->eos;
         if (eos) buf_put(&t->eos_text, eos->str, eos->len);
         if (bos) buf_put(&t->bos_text, bos->str, bos->len);
         if (chat) buf_put(&t->chat_template, chat->str, chat->len);

@@ -113,8 +113,10 @@ static void tile_span(const attn_job *j, int seq, int t, int *row0, int *rows)
     *row0 = (int)(all * t / n);
     *rows = (int)(all * (t + 1) / n) - *row0;
 }
+/* The last position that a row sees. */
 static int row_pos(const attn_job *j, int seq, int row)
 {
+    if (j->b->full) return j->b->ctx_len[seq] - 1;
     return j->b->pos[j->b->seq_start[seq] + row / j->group];
 }
 static double tile_cost(const attn_job *j, int seq, int row0, int rows)
@@ -129,7 +131,7 @@ static void load_tile(const attn_job *j, attn_tile *w, int seq, int head, int ro
         int tok = j->b->seq_start[seq] + (row0 + r) / j->group;
         int h = head * j->group + (row0 + r) % j->group;
         j->op->load_row(w, &j->kv, r, tensor_row(j->qkv, tok) + (size_t)h * (size_t)j->head_dim,
-                        j->head_dim, j->b->pos[tok]);
+                        j->head_dim, row_pos(j, seq, row0 + r));
     }
 }
 

@@ -22,10 +22,10 @@
 
 enum { MAX_STREAMS = 512, N_VOCAB = 2048, STEP_US = 1000 };
 
-static int run_nothing(runner *r, const batch *b, sample_row *row, err *e)
+static int run_nothing(runner *r, const batch *b, sample_row *row, float *pooled, err *e)
 {
     struct timespec nap = {0, STEP_US * 1000L};
-    (void)r, (void)e;
+    (void)r, (void)pooled, (void)e;
     nanosleep(&nap, NULL);
     for (int i = 0; i < b->n_out; i++) row[i].id = 300 + (b->pos[b->out_row[i]] * 7 + i) % 1500;
     return 0;

@@ -274,7 +274,7 @@ static void start_drawing(rig *g, const batch *b, float *out)
     (void)out;
     for (int i = 0; d->pending && i < b->n_tok; i++) pending[i] = -1 - i;
     if (d->pending) late.tok = pending;
-    model_forward(g->m, &late, &logits);
+    model_forward(g->m, &late, &logits, NULL);
     k_sample(g->be, logits, d->row, b->n_out);
 }
 

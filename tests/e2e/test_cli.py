@@ -27,7 +27,7 @@ def test_usage():
 
 
 @pytest.mark.parametrize("option,word", [(("--tensor-parallel-size", "3"), "tensor-parallel"), (("--device", "cuda"), "cuda"),
-                                         (("--embeddings",), "embeddings"), (("--cpu-isa", "mmx"), "cpu-isa"),
+                                         (("--media-path", "x"), "media-path"), (("--cpu-isa", "mmx"), "cpu-isa"),
                                          (("--kv-cache-dtype", "q2"), "kv-cache-dtype"), (("--rope-scaling", "{"), "rope-scaling"),
                                          (("--max-model-len", "-5"), "max-model-len"),
                                          (("--effort-budgets", "512,many"), "effort-budgets"),

@@ -47,10 +47,11 @@ def test_routes_not_built_answer_501(server):
 def test_api_names_every_field():
     """The field lists of the reader against the page."""
     doc = text("docs/api.md")
-    words = set(re.findall(r"[A-Za-z_]+", doc))
+    words = set(re.findall(r"\w+", doc))
     source = text("server/params.c")
     fields = set()
-    for name in ("known_all", "known_chat", "known_completions", "known_text", "inert"):
+    for name in ("known_all", "known_chat", "known_completions", "known_text", "known_pooled", "known_embed", "known_embed_ollama",
+                 "known_rerank", "known_score", "inert"):
         body = re.search(r"\b%s\[\] = \{(.*?)\};" % name, source, re.S).group(1)
         fields |= set(re.findall(r'"(\w+)"', body))
     assert len(fields) > 80

@@ -196,11 +196,11 @@ def test_routes(server):
     r = server.get("/v1/chat/completions")
     check(r, 405, "method_not_allowed")
     assert r.headers["allow"] == "POST"
-    assert check(server.post("/v1/embeddings", {"input": "x"}), 501, "not_implemented")["param"] == "/v1/embeddings"
+    assert check(server.post("/v1/responses/compact", {}), 501, "not_implemented")["param"] == "/v1/responses/compact"
     r = server.post("/v1/messages/batches", {})
     assert r.status_code == 404 and r.json()["type"] == "error" and r.json()["request_id"] == r.headers["x-request-id"]
     r = server.post("/api/embed", {})
-    assert r.status_code == 501 and isinstance(r.json()["error"], str)
+    assert r.status_code == 400 and isinstance(r.json()["error"], str)
     assert server.get("/%2e%2e/etc/passwd").status_code == 404
     assert server.get("/health/").status_code == 200
     assert server.get("/health?x=1").status_code == 200

@@ -66,7 +66,7 @@ def test_errors(client):
     assert e.value.param == "temperature" and e.value.code == "invalid_value"
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.create(model="zzz", messages=M)
-    with pytest.raises(openai.InternalServerError):
+    with pytest.raises(openai.BadRequestError):
         client.embeddings.create(model="m", input="x")
 
 

@@ -4,12 +4,12 @@
 # build/golden-venv and is made once; `git diff` then shows what changed.
 #
 # usage: tests/tools/golden.sh [STEP ...]       steps in order: json seeds unicode templates tokenizer
-#                                               demo models (all when none is named)
+#                                               demo models pooled (all when none is named)
 #   PYTHON=python3             the interpreter; unicode needs one of Unicode 14 (3.11)
 #   QWEN2_VOCAB=vocab.json     vocabulary and merges of a Qwen2 checkpoint for the step tokenizer;
 #   QWEN2_MERGES=merges.txt    without them it goes on from the reduced ones in the tree
-# The step models installs torch (PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu spares
-# the CUDA libraries) and is the only heavy one.
+# The steps models and pooled install torch (PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu spares
+# the CUDA libraries) and are the only heavy ones.
 set -eu
 cd "$(dirname "$0")/../.."
 python=${PYTHON:-python3}
@@ -86,11 +86,16 @@ step_models() {
     "$py" tests/tools/make_tiny_models.py tests/data/models
 }
 
+step_pooled() {
+    need -r tests/tools/requirements.txt "$torch"
+    "$py" tests/tools/make_pooled_golden.py tests/data/pooled_golden.json
+}
+
 steps=("$@")
-[ ${#steps[@]} -gt 0 ] || steps=(json seeds unicode templates tokenizer demo models)
+[ ${#steps[@]} -gt 0 ] || steps=(json seeds unicode templates tokenizer demo models pooled)
 for s in "${steps[@]}"; do
     if ! declare -F "step_$s" >/dev/null; then
-        echo "golden.sh: no step '$s'; there are json seeds unicode templates tokenizer demo models" >&2
+        echo "golden.sh: no step '$s'; there are json seeds unicode templates tokenizer demo models pooled" >&2
         exit 2
     fi
 done
