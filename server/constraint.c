@@ -145,7 +145,7 @@ bool constraint_binds(const constraint *c)
            (c->tools == CHOOSE_AUTO && (c->strict || c->allowed));
 }
 
-grammar *constraint_compile(const constraint *c, const answer_place *at, reader *r)
+grammar *constraint_compile(const constraint *c, const answer_place *at, bool only_kept, reader *r)
 {
     grammar *g = NULL;
     grammar_error why = {.tool = -1};
@@ -162,10 +162,12 @@ grammar *constraint_compile(const constraint *c, const answer_place *at, reader 
     a.tools = l.tool;
     a.n_tools = l.n;
     bool kept = false;
-    int rc = ok ? grammar_cache_get(r->a->grammars, &a, &g, &why, &kept) : ERR_NOMEM;
-    if (!kept) metrics_grammar_compile((double)(clock_us() - start) * 1e-6);
+    int rc = ok ? 0 : ERR_NOMEM;
+    if (!rc && only_kept) rc = grammar_cache_find(r->a->grammars, &a, &g, &why, &kept);
+    else if (!rc) rc = grammar_cache_get(r->a->grammars, &a, &g, &why, &kept);
+    if (!kept && !only_kept) metrics_grammar_compile((double)(clock_us() - start) * 1e-6);
     if (rc) refuse(r, c, &why);
-    else list_relaxed(g, &l, r->call);
+    else if (g) list_relaxed(g, &l, r->call);
     tools_close(&l);
     spec_close(&s);
     return g;

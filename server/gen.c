@@ -406,22 +406,22 @@ typedef struct {
     reader r;
 } unformed;
 
+static grammar *form_of(const gen *g, bool only_kept, reader *r)
+{
+    const answer_place at = {.opening = g->opening,
+                             .calls = g->calls,
+                             .tools = g->calls == CALLS_NONE ? NULL : json_get(g->body, "tools"),
+                             .one_call = g->p.one_call};
+    return constraint_compile(&g->p.form, &at, only_kept, r);
+}
+
 /* On the thread for long work: a grammar may cost seconds. */
 static void form_and_submit(http_call *c, void *arg)
 {
     unformed *u = arg;
     gen *g = u->g;
-    const answer_place at = {.opening = g->opening,
-                             .calls = g->calls,
-                             .tools = g->calls == CALLS_NONE ? NULL : json_get(g->body, "tools"),
-                             .one_call = g->p.one_call};
-    if (http_left(c)) {
-        gen_free(g);
-    } else if ((g->grammar = constraint_compile(&g->p.form, &at, &u->r))) {
-        submit_all(g, &u->r);
-    } else {
-        gen_free(g);
-    }
+    if (!http_left(c) && (g->grammar = form_of(g, false, &u->r))) submit_all(g, &u->r);
+    else gen_free(g);
     reader_close(&u->r);
     free(u);
 }
@@ -458,6 +458,8 @@ void gen_start(gen *g, reader *r)
         gen_free(g);
         return;
     }
-    if (constraint_binds(&g->p.form)) form_later(g, r);
-    else submit_all(g, r);
+    bool bound = constraint_binds(&g->p.form);
+    if (!bound || (g->grammar = form_of(g, true, r))) submit_all(g, r);
+    else if (r->failed) gen_free(g);
+    else form_later(g, r);
 }

@@ -128,8 +128,9 @@ void read_reasoning_fields(params *p, reader *r);
 void read_tool_choice(constraint *c, reader *r);
 /* The one constraint of the answer, behind read_tool_choice (params_grammar.c). */
 void read_constraint(constraint *c, reader *r);
-/* The grammar of an answer that constraint_binds; NULL: r failed (constraint.c). */
-grammar *constraint_compile(const constraint *c, const answer_place *at, reader *r);
+/* The grammar of an answer that constraint_binds (constraint.c).  NULL: r failed; or only one that
+ * is kept from an earlier request was wanted, and there is none. */
+grammar *constraint_compile(const constraint *c, const answer_place *at, bool only_kept, reader *r);
 /* The object that describes a member of tools, NULL if there is none. */
 const json *tool_body(const json *tool, bool *custom);
 /* May this member of tools be called? */

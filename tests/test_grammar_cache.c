@@ -57,6 +57,32 @@ START_TEST(keys)
 }
 END_TEST
 
+/* Looking without compiling: nothing is made, what is kept is found, refusals too. */
+START_TEST(finding)
+{
+    const grammar_spec good = {.text = "{}", .n = 2},
+                       bad = {.text = "{\"type\":\"strin\"}", .n = 16};
+    const grammar_answer a = {.body = &good}, b = {.body = &bad};
+    grammar *g = NULL, *again = NULL;
+    grammar_error why;
+    bool hit;
+    cache = grammar_cache_new();
+    for (int i = 0; i < 2; i++) {
+        ck_assert_int_eq(grammar_cache_find(cache, &a, &g, &why, &hit), 0);
+        ck_assert(!hit && !g);
+    }
+    g = get(&a, false);
+    ck_assert_int_eq(grammar_cache_find(cache, &a, &again, &why, &hit), 0);
+    ck_assert(hit && again == g);
+    grammar_release(again);
+    grammar_release(g);
+    ck_assert_int_eq(grammar_cache_get(cache, &b, &g, &why, &hit), ERR_INVALID);
+    ck_assert_int_eq(grammar_cache_find(cache, &b, &g, &why, &hit), ERR_INVALID);
+    ck_assert(hit && !strcmp(why.code, "invalid_schema"));
+    grammar_cache_free(cache);
+}
+END_TEST
+
 START_TEST(refusals)
 {
     const grammar_spec s = {.text = "{\"type\":\"strin\"}", .n = 16};
@@ -154,6 +180,7 @@ int main(void)
     TCase *t = tcase_create("grammar_cache");
     tcase_set_timeout(t, 60);
     tcase_add_test(t, keys);
+    tcase_add_test(t, finding);
     tcase_add_test(t, refusals);
     tcase_add_test(t, oldest_goes);
     tcase_add_test(t, at_once);

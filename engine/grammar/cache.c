@@ -179,6 +179,25 @@ static void settle(grammar_cache *c, entry *e, int rc, grammar *g, const grammar
     drop_failed(c, e);
 }
 
+int grammar_cache_find(grammar_cache *c, const grammar_answer *a, grammar **out, grammar_error *why,
+                       bool *hit)
+{
+    buf key = {0};
+    write_key(&key, a);
+    uint64_t hash = hash_of(&key);
+    int rc = 0;
+    pthread_mutex_lock(&c->lock);
+    entry *e = buf_ok(&key) ? find(c, &key, hash) : NULL;
+    *hit = e && !e->making;
+    if (*hit) {
+        e->used = ++c->clock;
+        rc = take(e, out, why);
+    }
+    pthread_mutex_unlock(&c->lock);
+    buf_clear(&key);
+    return rc;
+}
+
 int grammar_cache_get(grammar_cache *c, const grammar_answer *a, grammar **out, grammar_error *why,
                       bool *hit)
 {

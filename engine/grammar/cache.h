@@ -16,5 +16,8 @@ void grammar_cache_free(grammar_cache *c); /* nobody uses it any more; NULL is a
  * is compiled all the same, if that is possible. */
 int grammar_cache_get(grammar_cache *c, const grammar_answer *a, grammar **out, grammar_error *why,
                       bool *hit);
+/* The same without compiling or waiting: *hit is false where that would be needed. */
+int grammar_cache_find(grammar_cache *c, const grammar_answer *a, grammar **out, grammar_error *why,
+                       bool *hit);
 
 #endif
