@@ -87,13 +87,20 @@ static uint32_t names(gram *g, const callee *v, uint32_t n, uint32_t from, rx en
 }
 
 /* ---- arguments ---- */
+typedef struct {
+    gram *g;
+    answer_plan *p;
+} relaxed_to;
+
 static void on_relaxed(void *ctx, const char *pointer)
 {
-    answer_plan *p = ctx;
-    int status = 0;
-    char *copy = strdup(pointer);
-    if (copy) VEC_PUSH(&status, p->relaxed, (grammar_relaxed){p->tool, copy});
-    if (status) free(copy);
+    relaxed_to *to = ctx;
+    int *status = &to->g->r.status;
+    char *copy = *status ? NULL : strdup(pointer);
+    if (*status) return;
+    if (copy) VEC_PUSH(status, to->p->relaxed, (grammar_relaxed){to->p->tool, copy});
+    else *status = ERR_NOMEM;
+    if (*status) free(copy);
 }
 
 static int arguments(gram *g, const grammar_answer *a, answer_plan *p, int i, grammar_error *why)
@@ -104,10 +111,11 @@ static int arguments(gram *g, const grammar_answer *a, answer_plan *p, int i, gr
                      .n = t->custom ? sizeof CUSTOM - 1 : t->n_schema,
                      .xml = a->format == CALLS_XML,
                      .relax = !exact};
+    relaxed_to to = {g, p};
     if (free_args || p->any[i]) s.text = NULL;
     p->tool = i;
-    if (p->any[i]) on_relaxed(p, "#");
-    int rc = schema_arguments(g, &s, on_relaxed, p, why, &p->args[i]);
+    if (p->any[i]) on_relaxed(&to, "#");
+    int rc = schema_arguments(g, &s, on_relaxed, &to, why, &p->args[i]);
     if (rc) why->tool = i;
     return rc;
 }

@@ -70,6 +70,7 @@ static void list(const schema_compiler *c, schema_relaxed relaxed, void *ctx)
         buf path = {0};
         buf_putc(&path, '#');
         schema_pointer(c, c->widened.p[i], &path);
+        if (!buf_ok(&path)) c->g->r.status = ERR_NOMEM;
         relaxed(ctx, buf_str(&path));
         buf_clear(&path);
     }
