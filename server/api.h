@@ -13,7 +13,7 @@ route_fn api_rerank, api_score;                                   /* api_rerank.
 route_fn api_messages, api_messages_count;                        /* api_messages.c */
 route_fn api_responses, api_responses_count;                      /* api_responses.c */
 route_fn api_response, api_response_delete, api_response_cancel;  /* api_responses_stored.c */
-route_fn api_lmstudio_chat;                                       /* api_lmstudio.c */
+route_fn api_lmstudio_chat, api_lmstudio_v0_embeddings;           /* api_lmstudio.c */
 route_fn api_lmstudio_models, api_lmstudio_v0_models,
     api_lmstudio_v0_model;                                            /* api_lmstudio_models.c */
 route_fn api_llama_completion, api_llama_infill;                      /* api_llama.c */

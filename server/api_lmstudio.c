@@ -1,10 +1,11 @@
-/* api_lmstudio.c - POST /api/v1/chat: LM Studio's shapes, plain and as events (API L4, L5).  A
- * plain reply is made by the same machine as a stream, its events thrown away.  Owns an
- * lmstudio_reply per call.  Thread: prep, then the call's HTTP thread. */
+/* api_lmstudio.c - POST /api/v1/chat: LM Studio's shapes, plain and as events (API L4, L5), and
+ * POST /api/v0/embeddings (L2).  A plain reply is made by the same machine as a stream, its events
+ * thrown away.  Owns an lmstudio_reply per call.  Thread: prep, then the call's HTTP thread. */
 #include "server/api.h"
 #include "server/chat_request.h"
 #include "server/gen.h"
 #include "server/lmstudio.h"
+#include "server/pooled.h"
 #include "server/reply.h"
 #include "server/responses_object.h"
 
@@ -239,4 +240,21 @@ void api_lmstudio_chat(http_call *c)
 {
     chat_run(c, lmstudio_chat_translate, lmstudio_chat_names, &lmstudio_shape,
              sizeof(lmstudio_reply));
+}
+
+/* ---- /api/v0/embeddings ---------------------------------------------------------------------- */
+
+static void v0_embeddings(pooled *p, buf *out)
+{
+    buf_putc(out, '{');
+    embeddings_members(p, out);
+    lmstudio_put_model(p->a, out);
+    buf_putc(out, '}');
+}
+
+static const pooled_shape v0_embeddings_shape = {.param = "input", .reply = v0_embeddings};
+
+void api_lmstudio_v0_embeddings(http_call *c)
+{
+    embeddings_run(c, &v0_embeddings_shape);
 }

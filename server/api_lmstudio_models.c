@@ -24,6 +24,11 @@ static void put_publisher(cJSON *o, const char *name)
     cJSON_AddStringToObject(o, "publisher", text);
 }
 
+static bool only_embeds(const engine_info_t *info)
+{
+    return info->pool->embeds && !info->pool->generates;
+}
+
 /* ---- /api/v0 (L1) ---------------------------------------------------------------------------- */
 
 static cJSON *v0_model(const app *a, const char *name)
@@ -33,7 +38,7 @@ static cJSON *v0_model(const app *a, const char *name)
     cJSON *m = cJSON_CreateObject();
     cJSON_AddStringToObject(m, "id", name);
     cJSON_AddStringToObject(m, "object", "model");
-    cJSON_AddStringToObject(m, "type", "llm");
+    cJSON_AddStringToObject(m, "type", only_embeds(info) ? "embeddings" : "llm");
     put_publisher(m, name);
     cJSON_AddStringToObject(m, "arch", info->arch);
     cJSON_AddStringToObject(m, "compatibility_type", info->gguf ? "gguf" : "safetensors");
@@ -42,7 +47,7 @@ static cJSON *v0_model(const app *a, const char *name)
     number(m, "max_context_length", info->ctx_train);
     if (loaded) number(m, "loaded_context_length", info->ctx);
     cJSON *caps = cJSON_AddArrayToObject(m, "capabilities");
-    cJSON_AddItemToArray(caps, cJSON_CreateString("tool_use"));
+    if (info->pool->generates) cJSON_AddItemToArray(caps, cJSON_CreateString("tool_use"));
     return m;
 }
 
@@ -102,8 +107,8 @@ static cJSON *capabilities(const engine_info_t *info)
     const template_traits *t = chat_format_traits(info->chat);
     cJSON *caps = cJSON_CreateObject();
     cJSON_AddBoolToObject(caps, "vision", false);
-    cJSON_AddBoolToObject(caps, "trained_for_tool_use", t->tools);
-    if (t->think) {
+    cJSON_AddBoolToObject(caps, "trained_for_tool_use", info->pool->generates && t->tools);
+    if (info->pool->generates && t->think) {
         cJSON *reasoning = cJSON_AddObjectToObject(caps, "reasoning");
         cJSON *allowed = cJSON_AddArrayToObject(reasoning, "allowed_options");
         for (size_t i = 0; i < sizeof words / sizeof *words; i++)
@@ -119,7 +124,7 @@ static cJSON *v1_model(const app *a, const char *name)
     char size[32];
     app_model_size(a, size);
     cJSON *m = cJSON_CreateObject();
-    cJSON_AddStringToObject(m, "type", "llm");
+    cJSON_AddStringToObject(m, "type", only_embeds(info) ? "embedding" : "llm");
     put_publisher(m, name);
     cJSON_AddStringToObject(m, "key", name);
     cJSON_AddStringToObject(m, "display_name", name);

@@ -66,6 +66,8 @@ static const operation operations[] = {
     {api_lmstudio_v0_models, "Models, as LM Studio's first interface lists them", NULL,
      "OtherReply", 0},
     {api_lmstudio_v0_model, "One of them", NULL, "OtherReply", 0},
+    {api_lmstudio_v0_embeddings, "A vector for each text, with LM Studio's facts about the model",
+     "EmbeddingsRequest", "EmbeddingsReply", 0},
     {api_lmstudio_chat, "A reply in LM Studio's shapes", "OtherRequest", "OtherReply", STREAMS}};
 
 static const operation *operation_of(const route *r)

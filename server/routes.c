@@ -74,7 +74,7 @@ static const route table[] = {
     {"GET", "/api/v0/models/*", api_lmstudio_v0_model, 0},
     {"POST", "/api/v0/chat/completions", api_chat, GEN | OLLAMA_ANY},
     {"POST", "/api/v0/completions", api_completions, GEN | OLLAMA_ANY},
-    {"POST", "/api/v0/embeddings", LATER, ROUTE_BODY | OLLAMA_ANY},
+    {"POST", "/api/v0/embeddings", api_lmstudio_v0_embeddings, GEN | OLLAMA_ANY},
     {"POST", "/api/v1/chat", api_lmstudio_chat, GEN | OLLAMA_ANY},
     {"GET", "/api/v1/models", api_lmstudio_models, 0},
     {"POST", "/api/v1/models/load", LATER, ROUTE_BODY | OLLAMA_ANY},

@@ -24,7 +24,10 @@ static const struct {
             {"/infill", api_llama_infill},
             {"/tokenize", api_tokenize},
             {"/v1/messages/count_tokens", api_messages_count},
-            {"/v1/responses/input_tokens", api_responses_count}};
+            {"/v1/responses/input_tokens", api_responses_count},
+            {"/v1/embeddings", api_embeddings},
+            {"/v1/rerank", api_rerank},
+            {"/v1/score", api_score}};
 enum { N_ROWS = sizeof rows / sizeof *rows };
 
 static app the_app;
@@ -60,7 +63,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     char *args[] = {"quern", "serve",          "models/demo", "--kv-cache-memory",
                     "16M",   "--max-num-seqs", "4",           "--threads",
-                    "1",     "--log-level",    "error"};
+                    "1",     "--log-level",    "error",       "--embeddings"};
     static model_setup m;
     err e = {0};
     (void)argc, (void)argv;

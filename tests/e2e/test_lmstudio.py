@@ -70,6 +70,16 @@ def test_v0_plain(server):
     assert EXTRA <= set(r) and len(r["choices"]) == 2
 
 
+def test_v0_embeddings(start, server):
+    s = start("--embeddings")
+    body = {"model": "m", "input": ["a", "b"], "encoding_format": "base64"}
+    mine, theirs = s.post("/api/v0/embeddings", body).json(), s.post("/v1/embeddings", body).json()
+    assert set(mine) - set(theirs) == {"model_info", "runtime"} and mine["data"] == theirs["data"] and mine["usage"] == theirs["usage"]
+    assert s.get("/api/v0/models/m").json()["type"] == "llm"
+    r = server.post("/api/v0/embeddings", body)
+    assert r.status_code == 400 and r.json()["error"]["code"] == "unsupported_value"
+
+
 def test_v0_tool_calls(server):
     with open("tests/data/demo_golden.json", encoding="utf8") as f:
         tools = next(g["tools"] for g in json.load(f) if g["tools"] and g["tools"][0]["function"]["name"] == "get_weather")
