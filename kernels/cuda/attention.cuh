@@ -126,22 +126,7 @@ CU_FN void load_page(char *tile, const attn_args &a, int block, int h, int p, in
 {
     const T *page = (const T *)a.kv + (size_t)block * a.kv_block + head_in_block(a, 0, h);
     size_t to_v = head_in_block(a, 1, 0);
-    /* Nearly all pages: whole, and as wide as the tile.  A thread takes the same piece of rows that
-     * lie a pass apart, so that its addresses differ by constants. */
-    enum { PIECES = D / 8, PASS = THREADS / PIECES };
-    if (PASS <= 16 && n >= KV_PAGE && (skip < 0 || skip >= KV_PAGE) && a.head_dim == D) {
-        const int r = (int)threadIdx.x / PIECES, c = (int)threadIdx.x % PIECES;
-        const T *src = page + r * D + c * 8;
-        char *dst = tile + piece_at<D>(p * KV_PAGE + r, c);
 #pragma unroll
-        for (int row = 0; row < KV_PAGE; row += PASS) {
-            /* rows PASS apart have their pieces permuted alike: PASS is a multiple of 8 */
-            cu_cp_async16(dst + row * D * 2, src + row * D);
-            cu_cp_async16(dst + (row + ATTN_KEYS) * D * 2, src + to_v + row * D);
-        }
-        return;
-    }
-#pragma unroll 1
     for (int i0 = 0; i0 < 4 * D; i0 += THREADS) {
         int i = i0 + (int)threadIdx.x, v = i / (2 * D), r = i / (D / 8) % 16, c = i % (D / 8);
         if (4 * D < THREADS && i >= 4 * D) break;

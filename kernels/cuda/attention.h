@@ -4,7 +4,7 @@
  * KV pages of one layer: [block][K, V][kv_head][16 positions][head_dim], bf16 or f16.
  *
  * Decode body, one row (a query at position len - 1) at a time: its KV is cut into chunks of 256
- * absolute positions, 4 chunks are a span.  A chunk gives (max, sum, weighted values); chunks are
+ * absolute positions, 16 chunks are a span.  A chunk gives (max, sum, weighted values); chunks are
  * folded in order inside their span, spans in order inside the row.  That tree depends on len
  * alone, so who computes what is free: the plan makes an item of a chunk, of a span or of a whole
  * row, and the bits are the same.  Chunks keep many blocks busy, whole rows need no space for
@@ -27,7 +27,7 @@ C_BEGIN
 enum {
     KV_PAGE = 16,           /* positions of a block */
     ATTN_CHUNK = 256,       /* positions */
-    ATTN_SPAN = 4,          /* chunks */
+    ATTN_SPAN = 16,         /* chunks */
     ATTN_TILE = 128,        /* query rows of a prefill tile */
     ATTN_KEYS = 64,         /* keys loaded at a time */
     ATTN_ROWS = 16,         /* query heads of a KV head that share a decode item */
@@ -66,9 +66,8 @@ typedef struct {
 
 /* Partial results a step may have. */
 int attn_parts(const batch_limits *l);
-/* cuda_plan_fill with at most `parts` partial results, for a device that works on `at_once` items
- * at a time. */
-void attn_plan_fill(const batch *host, bool invariant, int parts, int at_once, int32_t *plan);
+/* cuda_plan_fill with at most `parts` partial results. */
+void attn_plan_fill(const batch *host, bool invariant, int parts, int32_t *plan);
 
 /* ---- kernels --------------------------------------------------------------------------------- */
 

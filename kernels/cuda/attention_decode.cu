@@ -271,89 +271,32 @@ CU_FN void fold_chunk(float *x, fold_rows *f, const attn_args &a, const decode_w
     }
 }
 
-/* What folds the values of up to FOLD_SLOTS slots, for each query row, and where the fold of a row
- * stands. */
-enum { FOLD_SLOTS = 16 };
-typedef struct {
-    float max[FOLD_SLOTS][ATTN_ROWS], sum[FOLD_SLOTS][ATTN_ROWS]; /* as stored; then: */
-    float keep[FOLD_SLOTS][ATTN_ROWS], add[FOLD_SLOTS][ATTN_ROWS];
-    float row_max[ATTN_ROWS], row_sum[ATTN_ROWS];
-} fold_room;
-
-/* The factors of n slots that begin at p, `step` floats apart. */
+/* Folds slots first..first+n-1 in order; the result goes to slot `to`. */
 template <int D>
-CU_FN void fold_factors_of(fold_room *f, const attn_args &a, const float *p, size_t step, int n,
-                           int rows, bool first)
+CU_FN void fold_slots(const attn_args &a, const decode_work &w, int first, int n, int to)
 {
-    for (int i = (int)threadIdx.x; i < n * ATTN_ROWS; i += DEC_THREADS) {
-        int k = i / ATTN_ROWS, r = i % ATTN_ROWS;
-        if (r >= rows) continue;
-        const float *at = p + (size_t)k * step + r * (a.head_dim + 2) + a.head_dim;
-        f->max[k][r] = cu_ld_cg_f(at);
-        f->sum[k][r] = cu_ld_cg_f(at + 1);
-    }
-    __syncthreads();
-    int r = (int)threadIdx.x;
-    if (r < rows) {
-        float max = first ? f->max[0][r] : f->row_max[r],
-              sum = first ? f->sum[0][r] : f->row_sum[r];
-        for (int k = first ? 1 : 0; k < n; k++)
-            fold_factors(&max, &sum, f->max[k][r], f->sum[k][r], &f->keep[k][r], &f->add[k][r]);
-        f->row_max[r] = max;
-        f->row_sum[r] = sum;
-    }
-    __syncthreads();
-}
-
-/* Folds slots first..first+n-1 in order; the result goes to slot `to`.  Many loads are on their way
- * at a time: this is what the row's answer waits for. */
-template <int D>
-CU_FN void fold_slots(fold_room *f, const attn_args &a, const decode_work &w, int first, int n,
-                      int to)
-{
-    enum { EACH = ATTN_ROWS * D / DEC_THREADS, AHEAD = 16 / EACH };
-    const size_t step = (size_t)a.heads * (size_t)(a.head_dim + 2);
+    size_t step = (size_t)a.heads * (size_t)(a.head_dim + 2);
     const float *base = a.part + (size_t)first * step + (size_t)w.head0 * (size_t)(a.head_dim + 2);
-    const int c = (int)threadIdx.x % D, r0 = (int)threadIdx.x / D; /* rows r0, r0 + 128 / D.. */
-    const bool on = c < a.head_dim;
-    float v[EACH];
-    for (int k0 = 0; k0 < n; k0 += FOLD_SLOTS) {
-        const int m = min((int)FOLD_SLOTS, n - k0);
-        const float *p = base + (size_t)k0 * step;
-        fold_factors_of<D>(f, a, p, step, m, w.rows, k0 == 0);
-        for (int k = 0; k < m; k += AHEAD) {
-            float q[AHEAD][EACH];
-#pragma unroll
-            for (int i = 0; i < AHEAD; i++)
-#pragma unroll
-                for (int j = 0; j < EACH; j++) {
-                    int r = r0 + j * (DEC_THREADS / D);
-                    q[i][j] = 0;
-                    if (on && k + i < m && r < w.rows)
-                        q[i][j] = cu_ld_cg_f(p + (size_t)(k + i) * step + r * (a.head_dim + 2) + c);
-                }
-#pragma unroll
-            for (int i = 0; i < AHEAD; i++)
-#pragma unroll
-                for (int j = 0; j < EACH; j++) {
-                    int r = r0 + j * (DEC_THREADS / D);
-                    if (k + i >= m || r >= w.rows) continue;
-                    v[j] = k0 + k + i
-                               ? fold_value(v[j], f->keep[k + i][r], q[i][j], f->add[k + i][r])
-                               : q[i][j];
-                }
+    for (int i = (int)threadIdx.x; i < w.rows * D; i += DEC_THREADS) {
+        int r = i / D, c = i % D;
+        if (c >= a.head_dim) continue;
+        const float *p = base + (size_t)r * (size_t)(a.head_dim + 2);
+        float max = cu_ld_cg_f(p + a.head_dim), sum = cu_ld_cg_f(p + a.head_dim + 1);
+        float value = cu_ld_cg_f(p + c);
+#pragma unroll 4
+        for (int k = 1; k < n; k++) {
+            p += step;
+            float m = cu_ld_cg_f(p + a.head_dim), l = cu_ld_cg_f(p + a.head_dim + 1);
+            float v = cu_ld_cg_f(p + c), keep, add;
+            fold_factors(&max, &sum, m, l, &keep, &add);
+            value = fold_value(value, keep, v, add);
         }
-        __syncthreads(); /* the factors are read */
-    }
-#pragma unroll
-    for (int j = 0; j < EACH; j++) {
-        int r = r0 + j * (DEC_THREADS / D);
-        if (on && r < w.rows) put_value(a, w, to, r, c, v[j], f->row_max[r], f->row_sum[r]);
+        put_value(a, w, to, r, c, value, max, sum);
     }
 }
 
 /* The item's partial result is written: whoever completes a span folds it, then the row. */
-template <int D> CU_FN void fold_row_parts(fold_room *f, const attn_args &a, const decode_work &w)
+template <int D> CU_FN void fold_row_parts(const attn_args &a, const decode_work &w)
 {
     int spans = (w.chunks + ATTN_SPAN - 1) / ATTN_SPAN, first = w.it.base;
     if (w.it.cut == CUT_CHUNKS) {
@@ -361,12 +304,12 @@ template <int D> CU_FN void fold_row_parts(fold_room *f, const attn_args &a, con
         first += s * ATTN_SPAN;
         if (!cu_ticket_last(a.ticket + (size_t)first * (size_t)w.units + w.unit, (unsigned)n))
             return;
-        fold_slots<D>(f, a, w, first, n, spans == 1 ? -1 : w.it.base + w.chunks + s);
+        fold_slots<D>(a, w, first, n, spans == 1 ? -1 : w.it.base + w.chunks + s);
         if (spans == 1) return;
         first = w.it.base + w.chunks;
     }
     if (cu_ticket_last(a.ticket + (size_t)first * (size_t)w.units + w.unit, (unsigned)spans))
-        fold_slots<D>(f, a, w, first, spans, -1);
+        fold_slots<D>(a, w, first, spans, -1);
 }
 
 template <typename T, int D>
@@ -409,9 +352,7 @@ CU_FN void decode_item(const attn_args &a, const decode_work &w, char *smem)
         step_load<T, D>(stage, a, w, i + 2, block);
         step_fresh<T, D>(stage, w, i + 2, own);
     }
-    static_assert(sizeof(fold_room) <= STAGE, "it lies where the keys were");
-    if (w.it.slot >= 0) fold_row_parts<D>((fold_room *)smem, a, w);
-    __syncthreads();
+    if (w.it.slot >= 0) fold_row_parts<D>(a, w);
 }
 
 template <typename T, int D>

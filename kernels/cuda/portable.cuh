@@ -145,15 +145,16 @@ CU_FN float2 cu_h2f2(uint32_t u)
 CU_FN bool cu_ticket_last(unsigned *ticket, unsigned n)
 {
     CU_SHARED(unsigned, last);
+    cu_fence();
     __syncthreads();
-    if (threadIdx.x == 0) { /* fences of one thread cover what the barriers order around it */
-        cu_fence();
+    if (threadIdx.x == 0) {
         last = atomicAdd(ticket, 1u) == n - 1;
         if (last) *ticket = 0;
-        cu_fence();
     }
     __syncthreads();
-    return last != 0;
+    bool r = last != 0;
+    cu_fence();
+    return r;
 }
 
 #endif

@@ -1,8 +1,8 @@
 /* skinny.h - y[M, rows] = f(x[M, K] W^T) for M = 1..16: what a launch of skinny.cuh is told, and
  * the launchers, one per family of formats, each in its own source file.
  *
- * The work is cut into units of one tile (16 rows) and one slab of up to 8 groups of 128 k.  Every
- * float sum has an order fixed by P and K: the k of a slab, group by group, then the slabs.  P is a
+ * The work is cut into units of one tile (16 rows) and one slab of P groups of 128 k.  Every float
+ * sum has an order fixed by P and K: k in a group, the groups of a slab, the slabs.  P is a
  * function of the weight's shape alone, so the bits of an output row depend on nothing but its
  * input row and the weight: not on M, on neighbours, on the grid or on who finishes last.
  *
@@ -42,23 +42,16 @@ typedef struct {
     bool deep;        /* set by the launcher: the longer of the format's two rings */
 } skinny_args;
 
-/* P and S of a weight of that many tiles and groups: what makes the warp with the most units the
- * fastest, if there are as many warps as a large device has, and few slabs, whose sums are written
- * and read again. */
+/* P and S of a weight of that many tiles and groups.  Slabs of eight groups, one a warp, unless
+ * there are too few of them to keep a large device busy. */
 static inline void skinny_cut(int tiles, int groups, int *P, int *S)
 {
-    enum { WARPS = 2 * 132 * SKINNY_WARPS, GROUP_COST = 8, SLAB_COST = 2 };
-    int64_t best = INT64_MAX;
-    *P = 1, *S = groups;
-    for (int p = 2; p <= SKINNY_WARPS; p++) {
-        int s = (groups + p - 1) / p, even = (groups + s - 1) / s;
-        int64_t most = ((int64_t)tiles * s + WARPS - 1) / WARPS;
-        int64_t cost = most * even * GROUP_COST + s * SLAB_COST;
-        if (cost >= best) continue;
-        best = cost;
-        *P = even; /* the last slab may be the smaller one */
-        *S = (groups + even - 1) / even;
-    }
+    enum { WANTED_UNITS = 264 }; /* two for every multiprocessor of the largest devices */
+    int64_t p = (int64_t)tiles * groups / WANTED_UNITS;
+    *P = p < 2 ? 2 : p > SKINNY_WARPS ? SKINNY_WARPS : (int)p;
+    *S = (groups + *P - 1) / *P;
+    *P = (groups + *S - 1) / *S; /* the last slab may be the smaller one */
+    *S = (groups + *P - 1) / *P;
 }
 static inline size_t skinny_partial_bytes(int tiles, int S)
 {

@@ -168,25 +168,28 @@ CU_FN void skinny_fold(float acc[4], const float c[4], const float scale[2], con
 
 /* ---- products ----------------------------------------------------------------------------- */
 
-/* Block formats: group `group` of the staged slab; acc[n] += C fragments (rows g, g + 8; columns
- * 2t, 2t + 1). */
-template <int F, int N>
-CU_FN void skinny_codes(float acc[N][4], const char *rec, const skinny_shared &sh, int group,
-                        int lane)
+/* Block formats: the group of this warp in T tiles; acc[tile][n] = C fragments (rows g, g + 8;
+ * columns 2t, 2t + 1).  The arithmetic of a tile does not depend on T. */
+template <int F, int N, int T>
+CU_FN void skinny_codes(float acc[T][N][4], const char *const rec[T], const skinny_shared &sh,
+                        int warp, int lane)
 {
     constexpr record_traits R = record_of(F);
     constexpr bool HALVES = record_halves(F), LEAST = record_has_min(F);
     const int g = lane >> 2, t = lane & 3;
-    skinny_scales sc;
-    uint32_t plane[4] = {};
-    uint4 line = {};
-    skinny_load_scales<F>(&sc, rec, g);
-    if (R.plane == 1) {
-        uint2 q = *(const uint2 *)(rec + record_lines(F) + lane * 8);
-        plane[0] = q.x, plane[1] = q.y;
-    } else if (R.plane == 2) {
-        uint4 q = *(const uint4 *)(rec + record_lines(F) + lane * 16);
-        plane[0] = q.x, plane[1] = q.y, plane[2] = q.z, plane[3] = q.w;
+    skinny_scales sc[T];
+    uint32_t plane[T][4] = {};
+    uint4 line[T] = {};
+#pragma unroll
+    for (int p = 0; p < T; p++) {
+        skinny_load_scales<F>(&sc[p], rec[p], g);
+        if (R.plane == 1) {
+            uint2 q = *(const uint2 *)(rec[p] + record_lines(F) + lane * 8);
+            plane[p][0] = q.x, plane[p][1] = q.y;
+        } else if (R.plane == 2) {
+            uint4 q = *(const uint4 *)(rec[p] + record_lines(F) + lane * 16);
+            plane[p][0] = q.x, plane[p][1] = q.y, plane[p][2] = q.z, plane[p][3] = q.w;
+        }
     }
 #pragma unroll
     for (int b = 0; b < 4; b++) {
@@ -194,48 +197,52 @@ CU_FN void skinny_codes(float acc[N][4], const char *rec, const skinny_shared &s
         float2 sums[N][2];
 #pragma unroll
         for (int n = 0; n < N; n++) {
-            uint4 q = *(const uint4 *)(sh.x + (n * 8 + g) * skinny_stride(F) +
-                                       (group * 4 + b) * 64 + t * 16);
+            uint4 q = *(const uint4 *)(sh.x + (n * 8 + g) * skinny_stride(F) + (warp * 4 + b) * 64 +
+                                       t * 16);
             x[n][0] = q.x, x[n][1] = q.y, x[n][2] = q.z, x[n][3] = q.w;
             const float *at = sh.sums + n * 8 + t * 2;
             if (HALVES) {
-                sums[n][0] = *(const float2 *)(at + (group * 8 + b * 2) * (N * 8));
-                sums[n][1] = *(const float2 *)(at + (group * 8 + b * 2 + 1) * (N * 8));
-            } else sums[n][0] = sums[n][1] = *(const float2 *)(at + (group * 4 + b) * (N * 8));
+                sums[n][0] = *(const float2 *)(at + (warp * 8 + b * 2) * (N * 8));
+                sums[n][1] = *(const float2 *)(at + (warp * 8 + b * 2 + 1) * (N * 8));
+            } else sums[n][0] = sums[n][1] = *(const float2 *)(at + (warp * 4 + b) * (N * 8));
         }
-        if (R.bits == 8 || !(b & 1))
-            line = *(const uint4 *)(rec + (R.bits == 8 ? b : b >> 1) * 512 + lane * 16);
-        float c[N][4];
 #pragma unroll
-        for (int s = 0; s < 2; s++) {
-            if (HALVES || s == 0)
+        for (int p = 0; p < T; p++) {
+            if (R.bits == 8 || !(b & 1))
+                line[p] = *(const uint4 *)(rec[p] + (R.bits == 8 ? b : b >> 1) * 512 + lane * 16);
+            float c[N][4];
 #pragma unroll
-                for (int n = 0; n < N; n++) {
-                    c[n][0] = c[n][2] = LEAST ? 0 : sums[n][s].x;
-                    c[n][1] = c[n][3] = LEAST ? 0 : sums[n][s].y;
-                }
-            uint32_t r[4];
-            skinny_operand<F>(r, line, plane, b, s);
+            for (int s = 0; s < 2; s++) {
+                if (HALVES || s == 0)
 #pragma unroll
-            for (int n = 0; n < N; n++) cu_mma_f16(c[n], r, &x[n][s * 2]);
-            if (!HALVES && s == 0) continue;
-            float scale[2], least[2];
-            skinny_scale<F>(&sc, 0, b, s, &scale[0], &least[0]);
-            skinny_scale<F>(&sc, 1, b, s, &scale[1], &least[1]);
+                    for (int n = 0; n < N; n++) {
+                        c[n][0] = c[n][2] = LEAST ? 0 : sums[n][s].x;
+                        c[n][1] = c[n][3] = LEAST ? 0 : sums[n][s].y;
+                    }
+                uint32_t r[4];
+                skinny_operand<F>(r, line[p], plane[p], b, s);
 #pragma unroll
-            for (int n = 0; n < N; n++) skinny_fold<LEAST>(acc[n], c[n], scale, least, sums[n][s]);
+                for (int n = 0; n < N; n++) cu_mma_f16(c[n], r, &x[n][s * 2]);
+                if (!HALVES && s == 0) continue;
+                float scale[2], least[2];
+                skinny_scale<F>(&sc[p], 0, b, s, &scale[0], &least[0]);
+                skinny_scale<F>(&sc[p], 1, b, s, &scale[1], &least[1]);
+#pragma unroll
+                for (int n = 0; n < N; n++)
+                    skinny_fold<LEAST>(acc[p][n], c[n], scale, least, sums[n][s]);
+            }
         }
     }
 }
 
 /* Dense weights: rows of 256 bytes, their 16-byte pieces swapped within 128 bytes by the row. */
 template <int F, int N>
-CU_FN void skinny_rows(float acc[N][4], const char *rec, const skinny_shared &sh, int group,
+CU_FN void skinny_rows(float acc[N][4], const char *rec, const skinny_shared &sh, int warp,
                        int lane)
 {
     const int r = lane & 7, q = lane >> 3;
     const char *a = rec + (r + (q & 1) * 8) * 256;
-    const char *x = sh.x + r * skinny_stride(F) + group * 256 + q * 16;
+    const char *x = sh.x + r * skinny_stride(F) + warp * 256 + q * 16;
 #pragma unroll
     for (int k = 0; k < 4; k++) {
         uint32_t b[N][4], w[4];

@@ -19,15 +19,22 @@ CU_HFN constexpr int skinny_stride(int type)
 {
     return SKINNY_WARPS * GROUP_K * 2 + (record_dense(type) ? 16 : 64);
 }
+/* Units a round: formats with little work per unit take two and share the reads of x. */
+CU_HFN constexpr int skinny_pair(int type)
+{
+    record_traits r = record_of(type);
+    return r.bits == 4 && r.plane == 0 && !record_halves(type) ? 2 : 1;
+}
 /* Sums of x per block of 32 or 16 k, for the codes' bias and the minima: floats of one column. */
 CU_HFN constexpr int skinny_sums(int type)
 {
     return record_dense(type) ? 0 : SKINNY_WARPS * (record_halves(type) ? 8 : 4);
 }
-/* All but the ring, N tiles of 8 columns: x, sums of x, factors. */
+/* All but the ring, N tiles of 8 columns: x, sums of x, two sets of the warps' results, factors. */
 CU_HFN constexpr int skinny_fixed_bytes(int type, int n)
 {
-    return n * 8 * skinny_stride(type) + n * 8 * 4 * skinny_sums(type) + 64;
+    return n * 8 * skinny_stride(type) + n * 8 * 4 * skinny_sums(type) +
+           2 * skinny_pair(type) * SKINNY_WARPS * n * 512 + 256;
 }
 /* Ring places a warp can have if the block may take `limit` bytes. */
 CU_HFN constexpr int skinny_places(int type, int n, int limit)
@@ -35,12 +42,15 @@ CU_HFN constexpr int skinny_places(int type, int n, int limit)
     int places = (limit - skinny_fixed_bytes(type, n)) / (SKINNY_WARPS * record_bytes(type));
     return places > 8 ? 8 : places;
 }
-/* Two rings, chosen at run time.  Deep: two blocks on a multiprocessor of 228 KB.  Shallow: what
+/* Two rings, chosen at run time.  Deep: two blocks on a multiprocessor of 228 KB; dense weights for
+ * more than 8 columns instead one block with four places, the same bytes in flight.  Shallow: what
  * fits the 99 KB of consumer devices, whose bandwidth asks for less. */
 CU_HFN constexpr int skinny_ring(int type, int n, bool deep)
 {
     enum { DEEP = 113 * 1024, SHALLOW = 99 * 1024 };
-    return skinny_places(type, n, deep ? DEEP : SHALLOW);
+    return !deep                          ? skinny_places(type, n, SHALLOW)
+           : record_dense(type) && n == 2 ? 4
+                                          : skinny_places(type, n, DEEP);
 }
 CU_HFN constexpr int skinny_smem(int type, int n, bool deep)
 {
@@ -52,7 +62,10 @@ typedef struct {
     char *ring;    /* this warp's places */
     char *x;       /* [n * 8][stride] */
     float *sums;   /* [skinny_sums][n * 8] */
+    float *red;    /* [2][pair][warp][n][128] */
     float *xscale; /* [16] 2^-scaling of a staged row (times 2^24 for codes) */
+    float *rnorm;  /* [16] */
+    int *count;
 } skinny_shared;
 
 template <int F, int N> CU_FN skinny_shared skinny_places_of(char *sm, bool deep, int warp)
@@ -63,7 +76,10 @@ template <int F, int N> CU_FN skinny_shared skinny_places_of(char *sm, bool deep
     s.ring = sm + warp * ring;
     s.x = sm + SKINNY_WARPS * ring;
     s.sums = (float *)(s.x + N * 8 * skinny_stride(F));
-    s.xscale = s.sums + N * 8 * skinny_sums(F);
+    s.red = s.sums + N * 8 * skinny_sums(F);
+    s.xscale = s.red + 2 * skinny_pair(F) * SKINNY_WARPS * N * 128;
+    s.rnorm = s.xscale + 16;
+    s.count = (int *)(s.rnorm + 16);
     return s;
 }
 
@@ -95,7 +111,7 @@ CU_FN void skinny_load8(const skinny_args &a, int m, int k, bool there, float v[
 {
 #pragma unroll
     for (int j = 0; j < 8; j++) v[j] = 0;
-    if (!there || k >= a.K) return;
+    if (!there || k >= a.K || m >= a.M) return;
     const bf16 *x = a.x + (size_t)m * a.ldx + k;
     if (a.x16 && k + 8 <= a.K) {
         uint4 q = *(const uint4 *)x;
@@ -169,8 +185,7 @@ CU_FN void skinny_stage(const skinny_args &a, int slab, const skinny_shared &sh,
                                      : record_has_min(F) ? -1.0f
                                                          : -(float)record_of(F).bias);
     const int k0 = slab * a.P * GROUP_K, chunks = skinny_width(a, slab) * (GROUP_K / 8);
-    /* What columns beyond M hold goes nowhere. */
-    for (int m = warp; m < a.M; m += SKINNY_WARPS) {
+    for (int m = warp; m < N * 8; m += SKINNY_WARPS) {
         float v[4][8], ss = 0, largest = 0;
 #pragma unroll
         for (int i = 0; i < 4; i++) {
@@ -181,7 +196,7 @@ CU_FN void skinny_stage(const skinny_args &a, int slab, const skinny_shared &sh,
         }
         if (a.norm) { /* every block that stages this slab writes the same bits */
             ss = cu_warp_sum(ss);
-            if (lane == 0) a.square[slab * SKINNY_ROWS + m] = ss;
+            if (lane == 0 && m < a.M) a.square[slab * SKINNY_ROWS + m] = ss;
         }
         float scale = 1;
         if (F != DT_BF16) {

@@ -8,8 +8,8 @@
  * most 2^-8 = 3.9e-3 of itself.  Own kernels round results only, and with a norm x * g (to bf16 for
  * BF16 weights, else to 11 bits); the residual is rounded twice.  The library's products see
  * normalised rows, F16 and block weights, gate and up in bf16.  Tensor cores cut off what the
- * emulator rounds: 5e-6 was seen. */
-static const double SUM_BOUND = EMULATED ? 1e-6 : 8e-6, OUT_BOUND = 3.9e-3, NORM16_BOUND = 5e-4,
+ * emulator rounds: 2e-6 was seen on an H100. */
+static const double SUM_BOUND = EMULATED ? 1e-6 : 4e-6, OUT_BOUND = 3.9e-3, NORM16_BOUND = 5e-4,
                     NORM_BOUND = 3.9e-3, PANEL_BOUND = 4.5e-3, ADD_BOUND = 3.9e-3,
                     GLU_BOUND = 3.9e-3;
 
@@ -251,20 +251,18 @@ START_TEST(parts_of_several_types)
 }
 END_TEST
 
-/* Long slabs, several of them, more tiles than warps. */
+/* Eight groups a slab, several slabs, more tiles than blocks. */
 START_TEST(full_slabs)
 {
     static const int types[GROUPS] = {DT_BF16, DT_Q4_K, DT_Q6_K};
     if (left_out(_i)) return;
     backend *be = open_device(false);
-    const int type = types[_i], rows = 16 * 1055 + 5;
+    const int type = types[_i], rows = 16 * 208 + 5;
     int P, S;
     skinny_cut(linear_tiles(rows), 10, &P, &S);
     ck_assert(P == 5 && S == 2);
-    skinny_cut(209, 10, &P, &S); /* short ones, so that all warps have work */
-    ck_assert(P == 2 && S == 5);
-    skinny_cut(9504, 28, &P, &S);
-    ck_assert(P == 7 && S == 4);
+    skinny_cut(300, 14, &P, &S);
+    ck_assert(P == 7 && S == 2);
     matrix m = matrix_new(type, rows, 1280, false, false);
     weight w = upload(be, &m, 1, JOIN_ROWS);
     grid x = grid_noise(be, 9, 1280, 1280), y = grid_new(be, 9, rows, rows, ACT_F32);
