@@ -124,41 +124,55 @@ CU_FN size_t head_in_block(const attn_args &a, int v, int h)
 template <typename T, int D, int THREADS>
 CU_FN void load_page(char *tile, const attn_args &a, int block, int h, int p, int n, int skip)
 {
-    const T *page = (const T *)a.kv + (size_t)block * a.kv_block + head_in_block(a, 0, h);
-    size_t to_v = head_in_block(a, 1, 0);
+    /* A thread takes the same piece of rows that lie a pass apart (of K and of V, where a pass is
+     * not both): addresses differ by constants, since rows 8 apart are permuted alike. */
+    constexpr int PIECES = D / 8, PASS = THREADS / PIECES;
+    constexpr bool BOTH = PASS == 2 * KV_PAGE;
+    static_assert(BOTH || (PASS <= KV_PAGE && PASS % 8 == 0), "whole passes");
+    int r = (int)threadIdx.x / PIECES, c = (int)threadIdx.x % PIECES, v = 0;
+    if (BOTH) v = r / KV_PAGE, r %= KV_PAGE;
+    const T *src = (const T *)a.kv + (size_t)block * a.kv_block + head_in_block(a, v, h) +
+                   r * a.head_dim + c * 8;
+    const size_t to_v = head_in_block(a, 1, 0);
+    const bool wide = c * 8 < a.head_dim;
+    char *dst = tile + v * ATTN_KEYS * D * 2 + piece_at<D>(p * KV_PAGE + r, c);
 #pragma unroll
-    for (int i0 = 0; i0 < 4 * D; i0 += THREADS) {
-        int i = i0 + (int)threadIdx.x, v = i / (2 * D), r = i / (D / 8) % 16, c = i % (D / 8);
-        if (4 * D < THREADS && i >= 4 * D) break;
-        if (r == skip) continue;
-        bool on = r < n && c * 8 < a.head_dim;
-        const T *src = page + (v ? to_v : 0) + r * a.head_dim + c * 8;
-        cu_cp_async16_z(tile + v * ATTN_KEYS * D * 2 + piece_at<D>(p * 16 + r, c),
-                        on ? src : (const T *)a.kv, on);
+    for (int row = 0; row < KV_PAGE; row += PASS) {
+        if (row + r == skip) continue;
+        bool on = wide && row + r < n;
+        cu_cp_async16_z(dst + row * D * 2, src + row * a.head_dim, on);
+        if (!BOTH)
+            cu_cp_async16_z(dst + (row + ATTN_KEYS) * D * 2, src + to_v + row * a.head_dim, on);
     }
 }
 
-/* ---- 16 query rows ------------------------------------------------------------------------------
- */
+/* ---- G times 16 query rows
+ * ----------------------------------------------------------------------- What is read from a tile
+ * of keys or values serves all G of a warp. */
 
-/* s[16, 8 NT] = q k^T of keys row0.. of a tile; the query fragments come from q(k). */
-template <typename T, int D, int NT, typename Q>
-CU_FN void score(float s[NT][4], Q q, const char *keys, int row0)
+/* s[g][16, 8 NT] = q k^T of keys row0.. of a tile; the query fragments come from q(fragment, k, g).
+ */
+template <typename T, int D, int NT, int G, typename Q>
+CU_FN void score(float s[G][NT][4], Q q, const char *keys, int row0)
 {
     int lane = cu_lane();
 #pragma unroll
-    for (int n = 0; n < NT; n++) s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0;
+    for (int i = 0; i < G * NT * 4; i++) s[i / (NT * 4)][i / 4 % NT][i % 4] = 0;
 #pragma unroll
     for (int k = 0; k < D / 16; k++) {
-        uint32_t a[4];
-        q(a, k);
+        uint32_t a[G][4];
+#pragma unroll
+        for (int g = 0; g < G; g++) q(a[g], k, g);
 #pragma unroll
         for (int n = 0; n < NT; n += 2) {
             uint32_t b[4];
             int row = row0 + n * 8 + (lane & 7) + (lane >> 4) * 8;
             cu_ldmatrix_x4(b, keys + piece_at<D>(row, k * 2 + (lane >> 3 & 1)));
-            mma_kv(T(), s[n], a, b);
-            mma_kv(T(), s[n + 1], a, b + 2);
+#pragma unroll
+            for (int g = 0; g < G; g++) {
+                mma_kv(T(), s[g][n], a[g], b);
+                mma_kv(T(), s[g][n + 1], a[g], b + 2);
+            }
         }
     }
 }
@@ -187,6 +201,7 @@ CU_FN void soften(float s[NT][4], float o[D / 8][4], float max[2], float sum[2],
             }
         }
         sum[h] = fmaf(sum[h], old, add);
+        if (!__any_sync(CU_FULL, old != 1.0f)) continue; /* most steps: no row has a new maximum */
 #pragma unroll
         for (int n = 0; n < D / 8; n++) {
             o[n][2 * h] *= old;
@@ -196,22 +211,29 @@ CU_FN void soften(float s[NT][4], float o[D / 8][4], float max[2], float sum[2],
 }
 
 /* o += p v: the weights' C fragments are the A fragments of this product. */
-template <typename T, int D, int NT>
-CU_FN void weigh(float o[D / 8][4], const float p[NT][4], const char *values, int row0)
+template <typename T, int D, int NT, int G>
+CU_FN void weigh(float o[G][D / 8][4], const float p[G][NT][4], const char *values, int row0)
 {
     int lane = cu_lane();
 #pragma unroll
     for (int k = 0; k < NT / 2; k++) {
-        const float *x = p[2 * k], *y = p[2 * k + 1];
-        uint32_t a[4] = {pack_kv(T(), x[0], x[1]), pack_kv(T(), x[2], x[3]),
-                         pack_kv(T(), y[0], y[1]), pack_kv(T(), y[2], y[3])};
+        uint32_t a[G][4];
+#pragma unroll
+        for (int g = 0; g < G; g++) {
+            const float *x = p[g][2 * k], *y = p[g][2 * k + 1];
+            a[g][0] = pack_kv(T(), x[0], x[1]), a[g][1] = pack_kv(T(), x[2], x[3]);
+            a[g][2] = pack_kv(T(), y[0], y[1]), a[g][3] = pack_kv(T(), y[2], y[3]);
+        }
 #pragma unroll
         for (int n = 0; n < D / 16; n++) {
             uint32_t b[4];
             int row = row0 + k * 16 + (lane & 15);
             cu_ldmatrix_x4_t(b, values + piece_at<D>(row, n * 2 + (lane >> 4)));
-            mma_kv(T(), o[2 * n], a, b);
-            mma_kv(T(), o[2 * n + 1], a, b + 2);
+#pragma unroll
+            for (int g = 0; g < G; g++) {
+                mma_kv(T(), o[g][2 * n], a[g], b);
+                mma_kv(T(), o[g][2 * n + 1], a[g], b + 2);
+            }
         }
     }
 }

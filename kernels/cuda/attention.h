@@ -66,8 +66,9 @@ typedef struct {
 
 /* Partial results a step may have. */
 int attn_parts(const batch_limits *l);
-/* cuda_plan_fill with at most `parts` partial results. */
-void attn_plan_fill(const batch *host, bool invariant, int parts, int32_t *plan);
+/* cuda_plan_fill with at most `parts` partial results, for a device that works on `at_once` items
+ * at a time. */
+void attn_plan_fill(const batch *host, bool invariant, int parts, int at_once, int32_t *plan);
 
 /* ---- kernels --------------------------------------------------------------------------------- */
 

@@ -63,7 +63,7 @@ CU_FN decode_work work_of(const attn_args &a, const attn_item &it, int unit, int
     return w;
 }
 
-/* Block numbers of step i; they are read one step ahead of the keys. */
+/* Block numbers of step i; they are on their way while the warps meet. */
 CU_FN void step_blocks(int block[4], const decode_work &w, int i)
 {
 #pragma unroll
@@ -107,7 +107,7 @@ CU_FN void prologue(char *q, T *own, const attn_args &a, const decode_work &w)
     const float *cs = a.cs ? a.cs + (size_t)w.it.row * (size_t)a.ldcs : NULL;
     int warp = (int)threadIdx.x / 32, rot = cs ? a.rot : 0;
     float lo[J], hi[J];
-#pragma unroll
+#pragma unroll 1
     for (int r = warp; r < ATTN_ROWS; r += DEC_WARPS) {
         bool on = r < w.rows;
         if (on) turn_head<J>(lo, hi, row + (w.head0 + r) * a.head_dim, cs ? a.q_norm : NULL, cs, a);
@@ -146,26 +146,26 @@ CU_FN void store_own(const T *own, const attn_args &a, const decode_work &w)
 
 /* Scores, softmax and values of this warp's 16 keys of a step. */
 template <typename T, int D>
-CU_FN void step_keys(float o[D / 8][4], float max[2], float sum[2], const char *q,
+CU_FN void step_keys(float o[1][D / 8][4], float max[2], float sum[2], const char *q,
                      const char *stage, float scale, int left)
 {
     int warp = (int)threadIdx.x / 32;
     left -= warp * 16;
     if (left <= 0) return;
-    float s[2][4];
+    float s[1][2][4];
     auto query =
-        [&](uint32_t f[4],
-            int k) { /* kept in registers they would cost 32 of 168 */
-                     cu_ldmatrix_x4(f, q + piece_at<D>(cu_lane() & 15, k * 2 + (cu_lane() >> 4)));
+        [&](uint32_t f[4], int k,
+            int) { /* kept in registers they would cost 32 of 168 */
+                   cu_ldmatrix_x4(f, q + piece_at<D>(cu_lane() & 15, k * 2 + (cu_lane() >> 4)));
         };
-    score<T, D, 2>(s, query, stage, warp * 16);
+    score<T, D, 2, 1>(s, query, stage, warp * 16);
 #pragma unroll
     for (int n = 0; n < 2; n++)
 #pragma unroll
         for (int e = 0; e < 4; e++)
-            if (n * 8 + (cu_lane() & 3) * 2 + (e & 1) >= left) s[n][e] = -INFINITY;
-    soften<D, 2>(s, o, max, sum, scale);
-    weigh<T, D, 2>(o, s, stage + ATTN_KEYS * D * 2, warp * 16);
+            if (n * 8 + (cu_lane() & 3) * 2 + (e & 1) >= left) s[0][n][e] = -INFINITY;
+    soften<D, 2>(s[0], o[0], max, sum, scale);
+    weigh<T, D, 2, 1>(o, s, stage + ATTN_KEYS * D * 2, warp * 16);
 }
 
 /* Float (r, c) of a warp's values in the exchange: columns are permuted against bank conflicts. */
@@ -329,22 +329,22 @@ CU_FN void decode_item(const attn_args &a, const decode_work &w, char *smem)
     store_own<T, D>(own, a, w);
     for (int i = 0; i < 2; i++) step_fresh<T, D>(smem + i * STAGE, w, w.first + i, own);
 
-    float o[D / 8][4], max[2], sum[2];
+    float o[1][D / 8][4], max[2], sum[2];
     for (int i = w.first; i < w.end; i++) {
         char *stage = smem + ((i - w.first) & 1) * STAGE;
         if (i % DEC_STEPS == 0) {
             max[0] = max[1] = -INFINITY;
             sum[0] = sum[1] = 0;
 #pragma unroll
-            for (int n = 0; n < D / 8; n++) o[n][0] = o[n][1] = o[n][2] = o[n][3] = 0;
+            for (int n = 0; n < D / 8; n++) o[0][n][0] = o[0][n][1] = o[0][n][2] = o[0][n][3] = 0;
         }
-        step_blocks(block, w, i + 2);
         cu_cp_wait<1>();
         __syncthreads();
         step_keys<T, D>(o, max, sum, q, stage, a.scale, w.it.len - i * ATTN_KEYS);
+        step_blocks(block, w, i + 2);
         __syncthreads();
         if (i + 1 == w.end || (i + 1) % DEC_STEPS == 0) {
-            put_warp<D>((float *)stage, f, o, max, sum, w.rows);
+            put_warp<D>((float *)stage, f, o[0], max, sum, w.rows);
             __syncthreads();
             fold_chunk<D>((float *)stage, f, a, w, i / DEC_STEPS);
             __syncthreads();

@@ -56,9 +56,11 @@ static seq_rows rows_of(const batch *b, int s, bool invariant)
     return r;
 }
 
-/* Hands out slots: first every row gets spans if all rows can; then, in order, chunks. */
+/* Hands out slots: first every row gets spans if all rows can; then, in order, chunks; none is cut
+ * finer than it pays. */
 typedef struct {
     bool all_spans;
+    attn_cut finest;
     int left, slot;
 } share;
 
@@ -72,27 +74,68 @@ static attn_cut cut_row(share *s, int chunks)
 {
     int spans = span_slots(chunks);
     if (s->all_spans) {
-        if (chunks > UNCUT && chunks <= s->left) {
+        if (s->finest == CUT_CHUNKS && chunks > UNCUT && chunks <= s->left) {
             s->left -= chunks;
             return CUT_CHUNKS;
         }
-        return spans ? CUT_SPANS : CUT_WHOLE;
+        return spans && s->finest != CUT_WHOLE ? CUT_SPANS : CUT_WHOLE;
     }
-    if (!spans || spans > s->left) return CUT_WHOLE;
+    if (!spans || spans > s->left || s->finest == CUT_WHOLE) return CUT_WHOLE;
     s->left -= spans;
     return CUT_SPANS;
 }
 
-static share share_of(const batch *b, bool invariant, int parts)
+/* Chunks that rows have, and pieces they make, cut one way. */
+typedef struct {
+    int64_t chunks, pieces;
+    int longest; /* chunks of a piece */
+} cut_sum;
+
+static void count_row(cut_sum sum[3], int chunks)
+{
+    const int most[] = {[CUT_WHOLE] = chunks, [CUT_SPANS] = ATTN_SPAN, [CUT_CHUNKS] = 1};
+    for (int c = CUT_WHOLE; c <= CUT_CHUNKS; c++) {
+        int n = c == CUT_CHUNKS && chunks <= UNCUT ? chunks : most[c];
+        sum[c].chunks += chunks;
+        sum[c].pieces += ceil_div(chunks, n);
+        int longest = n < chunks ? n : chunks;
+        if (longest > sum[c].longest) sum[c].longest = longest;
+    }
+}
+
+/* The cut that is over first if `at_once` pieces are under way at a time, in quarters of a chunk:
+ * an item costs about another six for its query, its fold and its ticket, and at the end half of
+ * an item is waited for (fitted to an H100). */
+static attn_cut finest_of(const cut_sum sum[3], int at_once)
+{
+    enum { ITEM = 6 };
+    attn_cut best = CUT_WHOLE;
+    int64_t least = INT64_MAX;
+    for (int c = CUT_CHUNKS; c >= CUT_WHOLE; c--) {
+        int64_t one = 4 * (int64_t)sum[c].longest + ITEM;
+        int64_t all = (4 * sum[c].chunks + ITEM * sum[c].pieces) / at_once + one / 2;
+        int64_t cost = all > one ? all : one;
+        if (cost >= least) continue;
+        least = cost;
+        best = (attn_cut)c;
+    }
+    return best;
+}
+
+static share share_of(const batch *b, bool invariant, int parts, int at_once)
 {
     int64_t spans = 0;
+    cut_sum sum[3] = {{0}};
     for (int s = 0; s < b->n_seq; s++) {
         seq_rows r = rows_of(b, s, invariant);
-        for (int i = r.prompt; i < r.n; i++)
-            spans += span_slots(ceil_div(r.pos + i + 1, ATTN_CHUNK));
+        for (int i = r.prompt; i < r.n; i++) {
+            int chunks = ceil_div(r.pos + i + 1, ATTN_CHUNK);
+            spans += span_slots(chunks);
+            count_row(sum, chunks);
+        }
     }
     bool all = spans <= parts;
-    return (share){all, all ? parts - (int)spans : parts, 0};
+    return (share){all, finest_of(sum, at_once), all ? parts - (int)spans : parts, 0};
 }
 
 /* Items of one row; slots are counted even where the items are for another pass. */
@@ -130,13 +173,13 @@ static void add_tiles(attn_plan *p, int seq, seq_rows r)
     }
 }
 
-void attn_plan_fill(const batch *b, bool invariant, int parts, int32_t *plan)
+void attn_plan_fill(const batch *b, bool invariant, int parts, int at_once, int32_t *plan)
 {
     attn_plan *p = (attn_plan *)(void *)plan;
     memset(p, 0, sizeof *p);
     p->fused = 1;
     for (int large = 1; large >= 0; large--) { /* long items first: the tail is then short */
-        share sh = share_of(b, invariant, parts);
+        share sh = share_of(b, invariant, parts, at_once);
         for (int s = 0; s < b->n_seq; s++) {
             seq_rows r = rows_of(b, s, invariant);
             for (int i = r.prompt; i < r.n; i++)
@@ -157,10 +200,16 @@ void attn_plan_fill(const batch *b, bool invariant, int parts, int32_t *plan)
     }
 }
 
-void cuda_plan_fill(const batch_limits *l, const batch *host, bool invariant, int32_t *plan)
+void cuda_plan_fill(const cuda_state *st, const batch *host, int32_t *plan)
 {
+    const batch_limits *l = &st->limits;
+    int at_once = 1;
     assert(host->n_tok <= l->max_tok && host->n_seq <= l->max_seqs);
-    attn_plan_fill(host, invariant, attn_parts(l), plan);
+    if (l->heads) {
+        int units = l->kv_heads * ceil_div(l->heads / l->kv_heads, ATTN_ROWS);
+        at_once = attn_decode_blocks(st, l->head_dim) / units;
+    }
+    attn_plan_fill(host, st->invariant, attn_parts(l), at_once > 0 ? at_once : 1, plan);
 }
 
 int attn_built_dim(int head_dim)

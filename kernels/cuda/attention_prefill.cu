@@ -1,28 +1,34 @@
 /* attention_prefill.cu - causal attention of prompt rows: tiles of 128 query rows x 64 keys.
  *
- * A block takes a (tile, q head): 8 warps of 16 rows each.  K and V come by double-buffered
+ * A block takes a (tile, q head): 4 warps of 2 times 16 rows each.  K and V come by double-buffered
  * cp.async; q is normed and rotated on the way into shared memory, so that the rotated q never goes
  * through device memory.  Tiles and the 16-row groups lie at absolute positions: which keys are
  * read and masked for a row, and so its bits, do not depend on where the step began.
  *
- * Not measured on a GPU.  Above head_dim 32 registers let one block run on an SM (at 64, 128
- * registers for two would spill). Owns nothing.  Refuses nothing.  Thread: the rank's. */
+ * Two blocks run on an SM, so that one multiplies while the other is at its softmax. Owns nothing.
+ * Refuses nothing.  Thread: the rank's. */
 #include "kernels/cuda/attention.cuh"
 
-enum { PRE_THREADS = 256 };
+enum {
+    PRE_THREADS = 128,
+    PRE_BLOCKS = 2, /* of an SM */
+    PRE_GROUPS = 2, /* of 16 rows, a warp: what it reads of K and V serves both */
+    PRE_ROWS = 16 * PRE_GROUPS,
+    PRE_KEYS = 32 /* scored at a time; more would not fit the registers */
+};
 
 template <int D> static size_t prefill_smem(void)
 {
     return ATTN_TILE * D * 2 + 2 * 2 * ATTN_KEYS * D * 2;
 }
 
-/* This warp's 16 rows of q into shared memory; rows outside [lo, hi) are zeros. */
+/* This warp's rows of q into shared memory; rows outside [lo, hi) are zeros. */
 template <typename T, int D>
 CU_FN void prefill_q(char *q, const attn_args &a, const attn_tile &t, int head, int group)
 {
     enum { J = D / 64 ? D / 64 : 1 };
 #pragma unroll 2
-    for (int i = 0; i < 16; i++) {
+    for (int i = 0; i < PRE_ROWS; i++) {
         int r = group + i;
         bool on = r >= t.lo && r < t.hi;
         float lo[J], hi[J];
@@ -85,19 +91,24 @@ CU_FN void prefill_tile(const attn_args &a, const attn_tile *tp, int head, char 
     enum { STAGE = 2 * ATTN_KEYS * D * 2 };
     char *q = smem, *stages = smem + ATTN_TILE * D * 2;
     attn_tile t = *tp;
-    int lane = cu_lane(), group = (int)threadIdx.x / 32 * 16, first = t.q0 + group;
+    int lane = cu_lane(), group = (int)threadIdx.x / 32 * PRE_ROWS, first = t.q0 + group;
     int h = head / a.group, end = t.q0 + t.hi, n_keys = (end + ATTN_KEYS - 1) / ATTN_KEYS;
     const int32_t *table = a.table + (size_t)t.seq * (size_t)a.max_blocks;
-    bool on = group < t.hi && group + 16 > t.lo;
-    int mine = on ? first / ATTN_KEYS + 1 : 0; /* key tiles up to this group's diagonal */
+    bool on = group < t.hi && group + PRE_ROWS > t.lo;
+    int mine = on ? first / ATTN_KEYS + 1 : 0; /* key tiles up to this warp's diagonal */
 
     prefill_keys<T, D>(stages, a, table, h, 0, end);
     prefill_q<T, D>(q, a, t, head, group);
-    float o[D / 8][4], max[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
+    float o[PRE_GROUPS][D / 8][4], max[PRE_GROUPS][2], sum[PRE_GROUPS][2];
 #pragma unroll
-    for (int n = 0; n < D / 8; n++) o[n][0] = o[n][1] = o[n][2] = o[n][3] = 0;
-    auto query = [&](uint32_t f[4], int k) {
-        cu_ldmatrix_x4(f, q + piece_at<D>(group + (lane & 15), k * 2 + (lane >> 4)));
+    for (int g = 0; g < PRE_GROUPS; g++) {
+        max[g][0] = max[g][1] = -INFINITY;
+        sum[g][0] = sum[g][1] = 0;
+#pragma unroll
+        for (int n = 0; n < D / 8; n++) o[g][n][0] = o[g][n][1] = o[g][n][2] = o[g][n][3] = 0;
+    }
+    auto query = [&](uint32_t f[4], int k, int g) {
+        cu_ldmatrix_x4(f, q + piece_at<D>(group + g * 16 + (lane & 15), k * 2 + (lane >> 4)));
     };
     for (int i = 0; i < n_keys; i++) {
         char *stage = stages + (i & 1) * STAGE;
@@ -109,27 +120,37 @@ CU_FN void prefill_tile(const attn_args &a, const attn_tile *tp, int head, char 
         }
         __syncthreads();
         if (i < mine) {
-            float s[8][4];
-            score<T, D, 8>(s, query, stage, 0);
-            if (i * ATTN_KEYS + ATTN_KEYS - 1 > first) {
+#pragma unroll 1
+            for (int half = 0; half < ATTN_KEYS; half += PRE_KEYS) {
+                const int key0 = i * ATTN_KEYS + half;
+                if (key0 >= first + PRE_ROWS) break;
+                float s[PRE_GROUPS][PRE_KEYS / 8][4];
+                score<T, D, PRE_KEYS / 8, PRE_GROUPS>(s, query, stage, half);
 #pragma unroll
-                for (int n = 0; n < 8; n++)
+                for (int g = 0; g < PRE_GROUPS; g++) {
+                    int row = first + g * 16 + (lane >> 2);
+                    if (key0 + PRE_KEYS - 1 > first + g * 16) {
 #pragma unroll
-                    for (int e = 0; e < 4; e++) {
-                        int key = i * ATTN_KEYS + n * 8 + (lane & 3) * 2 + (e & 1);
-                        if (key > first + (lane >> 2) + (e >> 1) * 8) s[n][e] = -INFINITY;
+                        for (int n = 0; n < PRE_KEYS / 8; n++)
+#pragma unroll
+                            for (int e = 0; e < 4; e++) {
+                                int key = key0 + n * 8 + (lane & 3) * 2 + (e & 1);
+                                if (key > row + (e >> 1) * 8) s[g][n][e] = -INFINITY;
+                            }
                     }
+                    soften<D, PRE_KEYS / 8>(s[g], o[g], max[g], sum[g], a.scale);
+                }
+                weigh<T, D, PRE_KEYS / 8, PRE_GROUPS>(o, s, stage + STAGE / 2, half);
             }
-            soften<D, 8>(s, o, max, sum, a.scale);
-            weigh<T, D, 8>(o, s, stage + STAGE / 2, 0);
         }
         __syncthreads();
     }
-    prefill_out<D>(o, sum, a, *tp, head, group);
+#pragma unroll
+    for (int g = 0; g < PRE_GROUPS; g++) prefill_out<D>(o[g], sum[g], a, *tp, head, group + g * 16);
 }
 
 template <typename T, int D>
-__global__ void __launch_bounds__(PRE_THREADS, D == 32 ? 2 : 1) attn_prefill_kernel(attn_args a)
+__global__ void __launch_bounds__(PRE_THREADS, PRE_BLOCKS) attn_prefill_kernel(attn_args a)
 {
     CU_DYN_SMEM(char, smem);
     cu_gdc_wait();
@@ -142,7 +163,7 @@ __global__ void __launch_bounds__(PRE_THREADS, D == 32 ? 2 : 1) attn_prefill_ker
 
 template <typename T, int D> static void launch(cuda_state *st, const attn_args *a, int n)
 {
-    int blocks = st->info.sms * (D == 32 ? 2 : 1);
+    int blocks = st->info.sms * PRE_BLOCKS;
     if (n > 0 && n < blocks) blocks = n;
     GPU_LAUNCH((attn_prefill_kernel<T, D>), blocks, PRE_THREADS, prefill_smem<D>(), true,
                st->stream, *a);

@@ -197,7 +197,7 @@ void cuda_batch_upload(backend *be, const batch *b, batch *device)
     if (!be->fault[0]) cuda_await(be, r->copied[r->next]); /* the step before last */
     batch padded;
     size_t words = fill(at, be->kv_block, b, rows, h, &padded);
-    cuda_plan_fill(l, &padded, st->invariant, h + at->plan);
+    cuda_plan_fill(st, &padded, h + at->plan);
     st->plan_h = h + at->plan;
     gpu_memcpy_async(r->dev, h, words * sizeof *h, st->stream);
     gpu_memcpy_async(r->dev + at->plan, h + at->plan, cuda_plan_used(h + at->plan) * sizeof *h,

@@ -108,7 +108,7 @@ size_t cuda_plan_words(const batch_limits *l);
 int cuda_attn_need(backend *be, const batch_limits *l, int heads, int kv_heads, int head_dim,
                    err *e);
 /* Lists the work of a (padded) host batch into plan[cuda_plan_words]. */
-void cuda_plan_fill(const batch_limits *l, const batch *host, bool invariant, int32_t *plan);
+void cuda_plan_fill(const cuda_state *st, const batch *host, int32_t *plan);
 /* Words of a filled plan that say something. */
 size_t cuda_plan_used(const int32_t *plan);
 

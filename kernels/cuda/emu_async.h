@@ -52,6 +52,10 @@ CU_FN void cu_cp_async16(void *dst, const void *src)
 {
     emu::issue_copy(dst, src, 16);
 }
+CU_FN void cu_cp_async16_once(void *dst, const void *src)
+{
+    emu::issue_copy(dst, src, 16);
+}
 CU_FN void cu_cp_async16_z(void *dst, const void *src, bool on)
 {
     emu::issue_copy(dst, on ? src : nullptr, 16);

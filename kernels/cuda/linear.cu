@@ -20,7 +20,7 @@ enum {
     PASSES = 4,              /* of SKINNY_ROWS over block types */
     LARGE_ROWS = 2048,       /* rows a library product takes at a time */
     NORMED_BYTES = 32 << 20, /* of normalised rows, at least 256 of them */
-    PANEL_BYTES = 64 << 20,  /* of a panel, at least 1024 rows for the library to be fast */
+    PANEL_BYTES = 144 << 20, /* of a panel, at least 1024 rows for the library to be fast */
     PANEL_MAX_ROWS = 8192,   /* bounds the products of a panel that wait to be added */
     MIXED_BYTES = 64 << 20   /* of gate and up whose types differ */
 };

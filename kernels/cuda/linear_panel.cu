@@ -103,41 +103,88 @@ typedef struct {
     const float *bias;
     int ldy, ldt, cols; /* cols: of t */
     int tile, ff;
-    bool f32;
+    bool f32, wide; /* wide: bf16 rows that may be read and written 16 bytes at a time */
     split_mode mode;
 } split_args;
+
+enum { EIGHT = TILE_ROWS / 2 /* values a thread takes: gates of a tile, or their ups */ };
+
+CU_FN void eight_get(float v[EIGHT], const void *p, size_t i, const split_args &a)
+{
+    if (a.wide) {
+        uint4 q = *(const uint4 *)((const bf16 *)p + i);
+        const uint32_t w[4] = {q.x, q.y, q.z, q.w};
+#pragma unroll
+        for (int j = 0; j < 4; j++) v[2 * j] = cu_bf_lo(w[j]), v[2 * j + 1] = cu_bf_hi(w[j]);
+    } else
+#pragma unroll
+        for (int j = 0; j < EIGHT; j++) v[j] = row_get(p, i + j, a.f32);
+}
+/* The first n of v. */
+CU_FN void eight_put(void *p, size_t i, const split_args &a, const float v[EIGHT], int n)
+{
+    if (a.wide && n == EIGHT)
+        *(uint4 *)((bf16 *)p + i) = make_uint4(cu_pack_bf16(v[0], v[1]), cu_pack_bf16(v[2], v[3]),
+                                               cu_pack_bf16(v[4], v[5]), cu_pack_bf16(v[6], v[7]));
+    else
+#pragma unroll
+        for (int j = 0; j < EIGHT; j++)
+            if (j < n) row_put(p, i + j, a.f32, v[j]);
+}
 
 __global__ void __launch_bounds__(ROW_THREADS) panel_bias_kernel(const split_args a)
 {
     cu_gdc_wait();
     cu_gdc_launch();
-    const int c = (int)(blockIdx.x * ROW_THREADS + threadIdx.x);
-    if (c < a.cols) row_put(a.y, (size_t)blockIdx.y * a.ldy + c, a.f32, a.bias[c]);
+    const int c = (int)(blockIdx.x * ROW_THREADS + threadIdx.x) * EIGHT,
+              n = min((int)EIGHT, a.cols - c);
+    if (n <= 0) return;
+    float v[EIGHT];
+#pragma unroll
+    for (int j = 0; j < EIGHT; j++) v[j] = j < n ? a.bias[c + j] : 0;
+    eight_put(a.y, (size_t)blockIdx.y * a.ldy + c, a, v, n);
 }
 
-/* A thread takes one gate and its up. */
+/* A thread takes the gates of a tile and their ups. */
 __global__ void __launch_bounds__(ROW_THREADS) panel_split_kernel(const split_args a)
 {
     cu_gdc_wait();
     cu_gdc_launch();
-    const int i = (int)(blockIdx.x * ROW_THREADS + threadIdx.x), gate = a.tile * 8 + i;
-    if (i >= a.cols / 2 || gate >= a.ff) return;
-    const size_t from = (size_t)blockIdx.y * a.ldt + i / 8 * TILE_ROWS + i % 8;
+    const int i = (int)(blockIdx.x * ROW_THREADS + threadIdx.x), gate = (a.tile + i) * EIGHT;
+    const int n = min((int)EIGHT, a.ff - gate);
+    if (i >= a.cols / TILE_ROWS || n <= 0) return;
+    const size_t from = (size_t)blockIdx.y * a.ldt + (size_t)i * TILE_ROWS;
     const size_t to = (size_t)blockIdx.y * a.ldy + gate;
-    float g = row_get(a.t, from, a.f32), u = row_get(a.t, from + 8, a.f32);
-    if (a.bias) g += a.bias[gate], u += a.bias[a.ff + gate];
+    float g[EIGHT], u[EIGHT];
+    eight_get(g, a.t, from, a);
+    eight_get(u, a.t, from + EIGHT, a);
+    if (a.bias)
+#pragma unroll
+        for (int j = 0; j < EIGHT; j++)
+            if (j < n) g[j] += a.bias[gate + j], u[j] += a.bias[a.ff + gate + j];
     if (a.mode == SPLIT_GLU) {
-        row_put(a.y, to, a.f32, g / (1 + cu_ex2(-1.4426950408889634f * g)) * u);
+#pragma unroll
+        for (int j = 0; j < EIGHT; j++)
+            g[j] = g[j] / (1 + cu_ex2(-1.4426950408889634f * g[j])) * u[j];
+        eight_put(a.y, to, a, g, n);
         return;
     }
-    if (a.mode == SPLIT_ADD) { /* bf16 */
-        g = __bfloat162float(__float2bfloat16(g)) + row_get(a.y, to, false);
-        u = __bfloat162float(__float2bfloat16(u)) + row_get(a.y, to + a.ff, false);
-    }
-    row_put(a.y, to, a.f32, g);
-    row_put(a.y, to + a.ff, a.f32, u);
+    if (a.mode == SPLIT_ADD) /* bf16 */
+#pragma unroll
+        for (int j = 0; j < EIGHT; j++) {
+            if (j >= n) continue;
+            g[j] = __bfloat162float(__float2bfloat16(g[j])) + row_get(a.y, to + j, false);
+            u[j] = __bfloat162float(__float2bfloat16(u[j])) + row_get(a.y, to + a.ff + j, false);
+        }
+    eight_put(a.y, to, a, g, n);
+    eight_put(a.y, to + a.ff, a, u, n);
 }
 
+/* Rows of tensors whose groups of eight lie on 16 bytes. */
+static bool is_wide(tensor t)
+{
+    return t.type == ACT_BF16 && (uintptr_t)t.ptr % 16 == 0 && t.ld % EIGHT == 0;
+}
 static dim3 row_grid(int cols, int rows)
 {
     return dim3((unsigned)(cols + ROW_THREADS - 1) / ROW_THREADS, (unsigned)rows);
@@ -148,9 +195,10 @@ void panel_fill_bias(cuda_state *st, tensor y, const float *bias)
     split_args a = {};
     a.y = y.ptr, a.ldy = y.ld, a.cols = y.cols;
     a.f32 = y.type == ACT_F32;
+    a.wide = is_wide(y);
     a.bias = bias;
-    GPU_LAUNCH(panel_bias_kernel, row_grid(y.cols, y.rows), dim3(ROW_THREADS), 0, true, st->stream,
-               a);
+    GPU_LAUNCH(panel_bias_kernel, row_grid((y.cols + EIGHT - 1) / EIGHT, y.rows), dim3(ROW_THREADS),
+               0, true, st->stream, a);
 }
 
 void panel_split(cuda_state *st, tensor y, tensor t, int tile, int ff, const float *bias,
@@ -162,7 +210,8 @@ void panel_split(cuda_state *st, tensor y, tensor t, int tile, int ff, const flo
     a.bias = bias;
     a.tile = tile, a.ff = ff;
     a.f32 = y.type == ACT_F32;
+    a.wide = is_wide(y) && is_wide(t) && ff % EIGHT == 0;
     a.mode = mode;
-    GPU_LAUNCH(panel_split_kernel, row_grid(t.cols / 2, t.rows), dim3(ROW_THREADS), 0, true,
+    GPU_LAUNCH(panel_split_kernel, row_grid(t.cols / TILE_ROWS, t.rows), dim3(ROW_THREADS), 0, true,
                st->stream, a);
 }

@@ -38,8 +38,10 @@
  *   cu_st16(p, v)                 16-byte store
  * cp.async (this thread's copies, global to shared; groups end at a commit)
  *   cu_cp_async16/8/4(dst, src)   16, 8, 4 bytes, aligned so
- *                                 (without an L2 policy: ptxas 13.0 makes an illegal instruction of
- *                                 one whose shared address has a part that is uniform)
+ *   cu_cp_async16_once(dst, src)  of data read once, which L2 may drop first (sm_90 only).  The
+ *                                 shared address must be this thread's own in all its parts:
+ *                                 of one with a part in a uniform register ptxas 13.0 makes an
+ *                                 illegal instruction
  *   cu_cp_async16_z(d, s, on)     zeros when !on (src is then not read)
  *   cu_cp_commit()                ends a group
  *   cu_cp_wait<N>()               until all but the last N groups are here (for this thread)
@@ -145,16 +147,15 @@ CU_FN float2 cu_h2f2(uint32_t u)
 CU_FN bool cu_ticket_last(unsigned *ticket, unsigned n)
 {
     CU_SHARED(unsigned, last);
-    cu_fence();
     __syncthreads();
-    if (threadIdx.x == 0) {
+    if (threadIdx.x == 0) { /* fences of one thread cover what the barriers order around it */
+        cu_fence();
         last = atomicAdd(ticket, 1u) == n - 1;
         if (last) *ticket = 0;
+        cu_fence();
     }
     __syncthreads();
-    bool r = last != 0;
-    cu_fence();
-    return r;
+    return last != 0;
 }
 
 #endif

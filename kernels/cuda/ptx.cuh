@@ -99,6 +99,16 @@ CU_FN void cu_cp_async16(void *dst, const void *src)
     asm volatile("cp.async.cg.shared.global [%0],[%1],16;" ::"r"(cu_saddr(dst)), "l"(src)
                  : "memory");
 }
+CU_FN void cu_cp_async16_once(void *dst, const void *src)
+{
+#if __CUDA_ARCH__ == 900
+    asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0],[%1],16,%2;" ::"r"(cu_saddr(dst)),
+                 "l"(src), "l"(cu_policy_evict_first())
+                 : "memory");
+#else
+    cu_cp_async16(dst, src);
+#endif
+}
 CU_FN void cu_cp_async16_z(void *dst, const void *src, bool on)
 {
     asm volatile("cp.async.cg.shared.global [%0],[%1],16,%2;" ::"r"(cu_saddr(dst)), "l"(src),
@@ -264,7 +274,8 @@ CU_REDUX(or, "or.b32")
 
 CU_FN void cu_fence(void)
 {
-    __threadfence();
+    asm volatile("fence.acq_rel.gpu;" ::
+                     : "memory"); /* __threadfence also orders what nobody asks for */
 }
 CU_FN void cu_bar_sync(int id, int n)
 {

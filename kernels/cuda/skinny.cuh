@@ -61,12 +61,12 @@ template <int F> CU_FN void skinny_fetch(const skinny_args &a, skinny_feed *f, i
         } else {
 #pragma unroll
             for (int i = 0; i < LINES; i++)
-                cu_cp_async16(to + i * 512 + lane * 16, f->from + i * 512 + lane * 16);
+                cu_cp_async16_once(to + i * 512 + lane * 16, f->from + i * 512 + lane * 16);
 #pragma unroll
             for (int i = 0; i < TAIL; i += 512)
                 if (i + lane * 16 < TAIL)
-                    cu_cp_async16(to + LINES * 512 + i + lane * 16,
-                                  f->from + LINES * 512 + i + lane * 16);
+                    cu_cp_async16_once(to + LINES * 512 + i + lane * 16,
+                                       f->from + LINES * 512 + i + lane * 16);
         }
         f->from += f->stride;
     }
@@ -153,17 +153,70 @@ CU_FN void skinny_round(const skinny_args &a, skinny_walk *k, const skinny_share
 
 /* ---- epilogue ----------------------------------------------------------------------------- */
 
-CU_FN void skinny_store(const skinny_args &a, int m, int row, float v)
+/* What is added to an output besides the sum, read while the sums are on their way. */
+typedef struct {
+    float bias, old;
+} skinny_beside;
+
+CU_FN skinny_beside skinny_look(const skinny_args &a, int m, int row)
+{
+    skinny_beside b = {0, 0};
+    if (row < 0 || m >= a.M) return b;
+    if (a.bias) b.bias = a.bias[row];
+    if (a.out == SKINNY_ADD) b.old = __bfloat162float(((bf16 *)a.y)[(size_t)m * a.ldy + row]);
+    return b;
+}
+CU_FN void skinny_store(const skinny_args &a, int m, int row, float v, skinny_beside b)
 {
     if (row < 0) return;
     size_t at = (size_t)m * a.ldy + row;
-    if (a.bias) v += a.bias[row];
+    v += b.bias;
     if (a.out == SKINNY_F32) ((float *)a.y)[at] = v;
     else if (a.out == SKINNY_BF16) ((bf16 *)a.y)[at] = __float2bfloat16(v);
-    else {
-        float sum = __bfloat162float(((bf16 *)a.y)[at]) + __bfloat162float(__float2bfloat16(v));
-        ((bf16 *)a.y)[at] = __float2bfloat16(sum);
+    else ((bf16 *)a.y)[at] = __float2bfloat16(b.old + __bfloat162float(__float2bfloat16(v)));
+}
+
+/* v = p[0] + p[step] + .. in order; several are on their way at a time. */
+template <int N> CU_FN void skinny_sum(float4 v[N], const float *p, size_t step, int S)
+{
+    enum { AHEAD = 8 / N };
+#pragma unroll
+    for (int n = 0; n < N; n++) v[n] = make_float4(0, 0, 0, 0);
+#pragma unroll 1
+    for (int s = 0; s < S; s += AHEAD) {
+        float4 q[AHEAD][N];
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++)
+#pragma unroll
+            for (int n = 0; n < N; n++)
+                q[i][n] = cu_ld_cg16f(p + (size_t)min(s + i, S - 1) * step + n * 128);
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++)
+            if (s + i < S)
+#pragma unroll
+                for (int n = 0; n < N; n++) {
+                    v[n].x += q[i][n].x, v[n].y += q[i][n].y;
+                    v[n].z += q[i][n].z, v[n].w += q[i][n].w;
+                }
     }
+}
+
+/* 1 / RMS of row m of x, from the sums of squares of its slabs. */
+CU_FN float skinny_rnorm(const skinny_args &a, int m)
+{
+    enum { AHEAD = 8 };
+    float sum = 0;
+#pragma unroll 1
+    for (int s = 0; s < a.S; s += AHEAD) {
+        float q[AHEAD];
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++)
+            q[i] = cu_ld_cg_f(a.square + min(s + i, a.S - 1) * SKINNY_ROWS + m);
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++)
+            if (s + i < a.S) sum += q[i];
+    }
+    return rsqrtf(sum / (float)a.K + a.eps);
 }
 
 /* Adds the slabs of a tile in order and writes its 16 rows of y. */
@@ -179,25 +232,31 @@ CU_FN void skinny_finish(const skinny_args &a, int tile, const float *rnorm, int
         if (low >= a.rows) low = -1;
         if (high >= a.rows) high = -1;
     }
+    skinny_beside beside[N][2][2];
+#pragma unroll
+    for (int n = 0; n < N; n++)
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
+            beside[n][j][0] = skinny_look(a, n * 8 + t * 2 + j, low);
+            beside[n][j][1] = skinny_look(a, n * 8 + t * 2 + j, high);
+        }
+    float4 sum[N];
+    skinny_sum<N>(sum, a.partial + (size_t)tile * (N * 128) + lane * 4, (size_t)a.tiles * (N * 128),
+                  a.S);
 #pragma unroll
     for (int n = 0; n < N; n++) {
-        const float *p = a.partial + ((size_t)tile * N + n) * 128 + lane * 4;
-        float4 v = cu_ld_cg16f(p);
-        for (int s = 1; s < a.S; s++) {
-            float4 q = cu_ld_cg16f(p + (size_t)s * a.tiles * N * 128);
-            v.x += q.x, v.y += q.y, v.z += q.z, v.w += q.w;
-        }
-        float e[4] = {v.x, v.y, v.z, v.w};
+        float e[4] = {sum[n].x, sum[n].y, sum[n].z, sum[n].w};
 #pragma unroll
         for (int j = 0; j < 2; j++) {
             int m = n * 8 + t * 2 + j;
             if (m >= a.M) continue;
             float r = a.norm ? rnorm[m] : 1, first = e[j] * r, second = e[2 + j] * r;
+            const skinny_beside *b = beside[n][j];
             if (a.out != SKINNY_GLU) {
-                skinny_store(a, m, low, first);
-                skinny_store(a, m, high, second);
+                skinny_store(a, m, low, first, b[0]);
+                skinny_store(a, m, high, second, b[1]);
             } else if (low >= 0) {
-                if (a.bias) first += a.bias[low], second += a.bias[high];
+                first += b[0].bias, second += b[1].bias;
                 float silu = first / (1 + cu_ex2(-1.4426950408889634f * first));
                 ((bf16 *)a.y)[(size_t)m * a.ldy + low] = __float2bfloat16(silu * second);
             }
@@ -225,10 +284,7 @@ CU_FN void skinny_fix_up(const skinny_args &a, const skinny_shared &sh, int *lis
     const int done = *sh.count;
     if (done && a.norm) {
         if ((int)threadIdx.x < a.M) {
-            float sum = 0;
-            for (int s = 0; s < a.S; s++)
-                sum += cu_ld_cg_f(a.square + s * SKINNY_ROWS + threadIdx.x);
-            sh.rnorm[threadIdx.x] = rsqrtf(sum / (float)a.K + a.eps);
+            sh.rnorm[threadIdx.x] = skinny_rnorm(a, (int)threadIdx.x);
         }
         __syncthreads();
     }

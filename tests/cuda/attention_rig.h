@@ -289,9 +289,10 @@ static inline void step_take(world *w, const step_mem *m, const span *sp, int n)
 
 /* How steps are cut and launched; results must not depend on it. */
 static struct {
-    int parts;  /* partial results at most; -1: as the plan likes */
-    bool eager; /* grids for this step's work only, not for every step of the bucket */
-} rig_how = {-1, false};
+    int parts;   /* partial results at most; -1: as the plan likes */
+    int at_once; /* items under way at a time, where parts >= 0 */
+    bool eager;  /* grids for this step's work only, not for every step of the bucket */
+} rig_how = {-1, 1 << 20, false};
 
 /* Host step to the device, with the plan as rig_how wants it. */
 static inline batch step_up(world *w, const host_step *h)
@@ -303,7 +304,7 @@ static inline batch step_up(world *w, const host_step *h)
     if (rig_how.parts < 0) return d;
     free(plan);
     plan = (int32_t *)need(cuda_plan_words(&st->limits) * sizeof *plan);
-    attn_plan_fill(&h->b, st->invariant, rig_how.parts, plan);
+    attn_plan_fill(&h->b, st->invariant, rig_how.parts, rig_how.at_once, plan);
     k_upload(w->be, (void *)st->plan, plan, cuda_plan_used(plan) * sizeof *plan);
     st->plan_h = plan;
     return d;

@@ -296,6 +296,13 @@ START_TEST(span_bits)
         step_run(&w, sp, n, RUN_FUSED);
         same(&w, &k, true, "cut of a long row");
     }
+    rig_how.parts = 100;
+    for (rig_how.at_once = 1; rig_how.at_once < 100; rig_how.at_once *= 3) {
+        memset(w.o, 0xff, k.o_bytes);
+        step_run(&w, sp, n, RUN_FUSED);
+        same(&w, &k, true, "cut for another device");
+    }
+    rig_how.at_once = 1 << 20;
     rig_how.parts = -1;
     kept_free(&k);
     world_free(&w);
@@ -458,12 +465,13 @@ END_TEST
 
 /* Every chunk of every row once, slots used once and within the limit, tiles cover the prompt rows.
  */
-static void check_plan(const batch *b, const batch_limits *l, bool invariant, int parts)
+static void check_plan(const batch *b, const batch_limits *l, bool invariant, int parts,
+                       int at_once)
 {
     size_t words = cuda_plan_words(l);
     int32_t *plan = (int32_t *)malloc((words + 1) * 4);
     plan[words] = 12345;
-    attn_plan_fill(b, invariant, parts, plan);
+    attn_plan_fill(b, invariant, parts, at_once, plan);
     ck_assert(cuda_plan_used(plan) <= words && plan[words] == 12345);
     const attn_plan *p = (const attn_plan *)plan;
     const attn_item *it = (const attn_item *)(p + 1);
@@ -526,7 +534,7 @@ START_TEST(plan_is_whole)
         b.n_prompt = round % 5 == 4 ? NULL : prompt;
         b.slot = slots;
         static const int parts[] = {0, 1, 63, 64, 500, ATTN_PARTS};
-        for (int i = 0; i < 12; i++) check_plan(&b, &l, i >= 6, parts[i % 6]);
+        for (int i = 0; i < 12; i++) check_plan(&b, &l, i >= 6, parts[i % 6], 1 << 2 * i);
     }
 }
 END_TEST
