@@ -174,7 +174,10 @@ static void on_gone(void *ctx)
 
 static void on_release(void *ctx)
 {
-    pooled_free(ctx);
+    pooled *p = ctx;
+    int64_t queue_us = p->first_us ? p->first_us - http_arrival_us(p->call) : 0;
+    http_spend(p->call, &(http_usage){.queue_us = queue_us});
+    pooled_free(p);
 }
 
 static const http_waiter waiter = {.step = on_step, .gone = on_gone, .release = on_release};
@@ -202,6 +205,7 @@ void pooled_start(pooled *p, reader *r)
     }
     params_headers(&p->p, r, 0);
     if (p->n_cut) http_add_header(p->call, "x-quern-truncated", "%lld", (long long)p->n_cut);
+    http_spend(p->call, &(http_usage){.prompt = p->n_tokens});
     http_wait(p->call, &waiter, p);
 }
 

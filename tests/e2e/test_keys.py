@@ -160,6 +160,17 @@ def test_requests_and_tokens_a_minute(start):
     assert r.status_code == 429 and "--key-tpm of 60 tokens a minute" in r.json()["error"]["message"] and 50 <= int(r.headers["retry-after"]) <= 60
 
 
+def test_pooled_tokens_count_too(start):
+    """H23 and the log: what embeddings read is paid for like any prompt."""
+    s = start("--embeddings", "--api-key", "k1", "--key-tpm", "10", "--log-format", "json")
+    ask = {"model": "m", "input": ["one two three four five", "six seven eight nine ten"]}
+    r = s.post("/v1/embeddings", ask, **key("k1", **{"x-request-id": "emb-1"}))
+    assert r.status_code == 200 and r.json()["usage"]["prompt_tokens"] >= 10
+    d = logged(s, "emb-1")
+    assert d["prompt_tokens"] == r.json()["usage"]["prompt_tokens"] and d["completion_tokens"] == 0 and d["queue_ms"] >= 0
+    assert s.post("/v1/embeddings", ask, **key("k1")).status_code == 429
+
+
 def test_priority(start):
     """G18, H11: lower first among those that wait, if the server allows it; else listed and without effect."""
     s = start(*SLOW, "--max-num-seqs", "1", "--allow-priority")
