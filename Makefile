@@ -55,7 +55,8 @@ CU_C    := $(wildcard kernels/cuda/*.c)
 CU_CPP  := $(wildcard kernels/cuda/*.cpp)
 EMU     := $(BUILD)-emu
 EMU_SEEDS ?= 1 2
-E2E_EMU ?= tests/e2e/test_openai_client.py tests/e2e/test_demo.py::test_greedy_ids
+E2E_EMU ?= tests/e2e/test_openai_client.py tests/e2e/test_demo.py::test_greedy_ids \
+  $(addprefix tests/e2e/test_pooled.py::,test_full_attention_vectors_are_those_of_transformers test_mean_vectors_are_those_of_transformers)
 EMU_NOT := $(CU_CPP:%_emu.cpp=%.c) $(CU_CPP:%_emu.cpp=%.cu)
 EMU_OBJ := $(patsubst %,$(EMU)/%.o,kernels/kernels.c $(CU_CPP) $(filter-out $(EMU_NOT),$(CU) $(CU_C)))
 EMU_TESTS := $(patsubst tests/%,$(EMU)/tests/%,$(basename $(wildcard tests/cuda/test_*.cu tests/cuda/test_*.c)))

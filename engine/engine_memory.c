@@ -157,9 +157,6 @@ int engine_plan_memory(engine *g, const engine_options *o, err *e)
     g->mo.max_out = out < i->max_batched ? out : i->max_batched;
     g->mo.no_logits = !g->conf.pool.generates;
     if (g->conf.pool.embeds || g->conf.pool.score) g->mo.max_state = i->max_batched;
-    if (g->mo.max_state && !g->be->op->pool)
-        return err_set(e, ERR_UNSUPPORTED, "the %s backend makes no embeddings and scores",
-                       g->be->op->name);
     g->mo.progress = &g->progress;
     model_plan p;
     uint64_t available;

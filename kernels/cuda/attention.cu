@@ -36,6 +36,7 @@ static bool args_of(backend *be, const char *op, attn_args *a, tensor qkv, int h
     a->table = b->block_table;
     a->max_blocks = b->max_blocks;
     a->slot = b->slot;
+    a->full = b->full;
     a->heads = heads;
     a->kv_heads = kv->kv_heads;
     a->group = heads / kv->kv_heads;

@@ -53,6 +53,7 @@ typedef struct {
     int32_t seq, q0;
     int32_t row0; /* row of position p is row0 + p */
     int16_t lo, hi;
+    int32_t keys; /* positions of the sequence that are read: up to hi, or all of it */
 } attn_tile;
 
 typedef struct {
@@ -89,6 +90,7 @@ typedef struct {
     float scale;         /* log2(e) / sqrt(head_dim) */
     const int32_t *plan; /* device */
     bool store;          /* decode: write the row's k and v (else they are in the pages already) */
+    bool full;           /* every row sees all of its sequence */
     bool turn_q;         /* rope_store: also rotate q in place */
     float *part;         /* [slot][heads][head_dim + 2]: values, max, sum */
     float *fold;         /* [block][2][ATTN_ROWS][head_dim]: a decode item's span and row so far */

@@ -56,6 +56,12 @@ static seq_rows rows_of(const batch *b, int s, bool invariant)
     return r;
 }
 
+/* Positions that row i of r sees. */
+static int row_len(const batch *b, int s, const seq_rows *r, int i)
+{
+    return b->full ? b->ctx_len[s] : r->pos + i + 1;
+}
+
 /* Hands out slots: first every row gets spans if all rows can; then, in order, chunks; none is cut
  * finer than it pays. */
 typedef struct {
@@ -129,7 +135,7 @@ static share share_of(const batch *b, bool invariant, int parts, int at_once)
     for (int s = 0; s < b->n_seq; s++) {
         seq_rows r = rows_of(b, s, invariant);
         for (int i = r.prompt; i < r.n; i++) {
-            int chunks = ceil_div(r.pos + i + 1, ATTN_CHUNK);
+            int chunks = ceil_div(row_len(b, s, &r, i), ATTN_CHUNK);
             spans += span_slots(chunks);
             count_row(sum, chunks);
         }
@@ -160,13 +166,14 @@ static void add_row(attn_plan *p, share *s, attn_item it, bool large)
 }
 
 /* Tiles of the prompt rows, the ones with the most keys first. */
-static void add_tiles(attn_plan *p, int seq, seq_rows r)
+static void add_tiles(attn_plan *p, const batch *b, int seq, seq_rows r)
 {
     attn_tile *to = (attn_tile *)(void *)((int32_t *)p + p->tile_at);
     int end = r.pos + r.prompt;
     for (int q0 = r.pos / ATTN_TILE * ATTN_TILE; q0 < end; q0 += ATTN_TILE) {
         int lo = r.pos > q0 ? r.pos - q0 : 0, hi = end - q0 < ATTN_TILE ? end - q0 : ATTN_TILE;
-        attn_tile t = {seq, q0, r.row - r.pos, (int16_t)lo, (int16_t)hi};
+        int keys = b->full ? b->ctx_len[seq] : q0 + hi;
+        attn_tile t = {seq, q0, r.row - r.pos, (int16_t)lo, (int16_t)hi, keys};
         int at = p->n_tiles++;
         for (; at > 0 && to[at - 1].q0 < q0; at--) to[at] = to[at - 1];
         to[at] = t;
@@ -183,7 +190,8 @@ void attn_plan_fill(const batch *b, bool invariant, int parts, int at_once, int3
         for (int s = 0; s < b->n_seq; s++) {
             seq_rows r = rows_of(b, s, invariant);
             for (int i = r.prompt; i < r.n; i++)
-                add_row(p, &sh, (attn_item){.row = r.row + i, .seq = s, .len = r.pos + i + 1},
+                add_row(p, &sh,
+                        (attn_item){.row = r.row + i, .seq = s, .len = row_len(b, s, &r, i)},
                         large != 0);
         }
     }
@@ -196,7 +204,7 @@ void attn_plan_fill(const batch *b, bool invariant, int parts, int at_once, int3
             assert(b->slot[r.row + i] >= 0);
             if (b->slot[r.row + i] > p->max_slot) p->max_slot = b->slot[r.row + i];
         }
-        if (r.prompt) add_tiles(p, s, r);
+        if (r.prompt) add_tiles(p, b, s, r);
     }
 }
 

@@ -1,4 +1,5 @@
-/* attention_prefill.cu - causal attention of prompt rows: tiles of 128 query rows x 64 keys.
+/* attention_prefill.cu - attention of prompt rows, causal or over the whole sequence: tiles of 128
+ * query rows x 64 keys.
  *
  * A block takes a (tile, q head): 4 warps of 2 times 16 rows each.  K and V come by double-buffered
  * cp.async; q is normed and rotated on the way into shared memory, so that the rotated q never goes
@@ -92,10 +93,11 @@ CU_FN void prefill_tile(const attn_args &a, const attn_tile *tp, int head, char 
     char *q = smem, *stages = smem + ATTN_TILE * D * 2;
     attn_tile t = *tp;
     int lane = cu_lane(), group = (int)threadIdx.x / 32 * PRE_ROWS, first = t.q0 + group;
-    int h = head / a.group, end = t.q0 + t.hi, n_keys = (end + ATTN_KEYS - 1) / ATTN_KEYS;
+    int h = head / a.group, end = t.keys, n_keys = (end + ATTN_KEYS - 1) / ATTN_KEYS;
     const int32_t *table = a.table + (size_t)t.seq * (size_t)a.max_blocks;
     bool on = group < t.hi && group + PRE_ROWS > t.lo;
-    int mine = on ? first / ATTN_KEYS + 1 : 0; /* key tiles up to this warp's diagonal */
+    /* Key tiles up to this warp's diagonal. */
+    int mine = !on ? 0 : a.full ? n_keys : first / ATTN_KEYS + 1;
 
     prefill_keys<T, D>(stages, a, table, h, 0, end);
     prefill_q<T, D>(q, a, t, head, group);
@@ -123,19 +125,20 @@ CU_FN void prefill_tile(const attn_args &a, const attn_tile *tp, int head, char 
 #pragma unroll 1
             for (int half = 0; half < ATTN_KEYS; half += PRE_KEYS) {
                 const int key0 = i * ATTN_KEYS + half;
-                if (key0 >= first + PRE_ROWS) break;
+                if (key0 >= (a.full ? end : first + PRE_ROWS)) break;
                 float s[PRE_GROUPS][PRE_KEYS / 8][4];
                 score<T, D, PRE_KEYS / 8, PRE_GROUPS>(s, query, stage, half);
 #pragma unroll
                 for (int g = 0; g < PRE_GROUPS; g++) {
                     int row = first + g * 16 + (lane >> 2);
-                    if (key0 + PRE_KEYS - 1 > first + g * 16) {
+                    if (key0 + PRE_KEYS - 1 > (a.full ? end - 1 : first + g * 16)) {
 #pragma unroll
                         for (int n = 0; n < PRE_KEYS / 8; n++)
 #pragma unroll
                             for (int e = 0; e < 4; e++) {
                                 int key = key0 + n * 8 + (lane & 3) * 2 + (e & 1);
-                                if (key > row + (e >> 1) * 8) s[g][n][e] = -INFINITY;
+                                if (key > (a.full ? end - 1 : row + (e >> 1) * 8))
+                                    s[g][n][e] = -INFINITY;
                             }
                     }
                     soften<D, PRE_KEYS / 8>(s[g], o[g], max[g], sum[g], a.scale);

@@ -154,12 +154,43 @@ static void collect_until(backend *be, int64_t queued)
     for (; own->collected < queued; own->collected++) cuda_sampler_collect(own->sampler);
 }
 
+/* Rows that have arrived go to whoever asked for them. */
+static void deliver_until(backend *be, int64_t queued)
+{
+    cuda_own *own = own_of(be);
+    for (; own->fetched < queued; own->fetched++) {
+        int i = (int)(own->fetched % SAMPLES_OPEN), cols = own->fetch[i].cols;
+        for (int r = 0; r < own->fetch[i].rows; r++)
+            memcpy(own->fetch[i].dst + (size_t)r * (size_t)cols,
+                   own->fetch[i].pinned + (size_t)r * (size_t)own->fetch[i].ld,
+                   (size_t)cols * sizeof(float));
+    }
+}
+
 static int sync_all(backend *be, err *e)
 {
     cuda_own *own = own_of(be);
     if (be->fault[0] || cuda_drain(be)) return err_set(e, ERR_DEVICE, "%s", be->fault);
     collect_until(be, own->queued);
+    deliver_until(be, own->fetching);
     return 0;
+}
+
+static void fetch(backend *be, float *dst, tensor y)
+{
+    cuda_own *own = own_of(be);
+    if (y.rows == 0 || be->fault[0]) return;
+    if (own->fetching - own->fetched == SAMPLES_OPEN && sync_all(be, NULL)) return;
+    int i = (int)(own->fetching++ % SAMPLES_OPEN);
+    const batch_limits *l = &cuda_of(be)->limits;
+    assert(own->fetch[i].pinned && y.rows <= l->max_seqs && y.ld <= (l->hidden + 15) / 16 * 16);
+    own->fetch[i].dst = dst;
+    own->fetch[i].rows = y.rows;
+    own->fetch[i].cols = y.cols;
+    own->fetch[i].ld = y.ld;
+    size_t n = (size_t)(y.rows - 1) * (size_t)y.ld + (size_t)y.cols;
+    gpu_memcpy_async(own->fetch[i].pinned, y.ptr, n * sizeof(float), cuda_of(be)->stream);
+    latch(be);
 }
 
 static void sample(backend *be, tensor logits, sample_row *rows, int n)
@@ -181,6 +212,7 @@ static int mark(backend *be)
     own->n_marks = m == INT32_MAX ? 0 : m + 1;
     gpu_event_record(own->mark[m % MARKS].reached, cuda_of(be)->stream);
     own->mark[m % MARKS].queued = own->queued;
+    own->mark[m % MARKS].fetching = own->fetching;
     latch(be);
     return m;
 }
@@ -198,23 +230,24 @@ static int wait_mark(backend *be, int m, err *e)
     if (be->fault[0] || cuda_await(be, own->mark[m % MARKS].reached))
         return err_set(e, ERR_DEVICE, "%s", be->fault);
     collect_until(be, own->mark[m % MARKS].queued);
+    deliver_until(be, own->mark[m % MARKS].fetching);
     return 0;
 }
 
 /* ---- opening --------------------------------------------------------------------------------- */
 
-#define CUDA_OPS                                                                                \
-    .alloc = alloc_zeroed, .release = release, .upload_weight = cuda_upload_weight,             \
-    .release_weight = cuda_release_weight, .dummy_weight = cuda_dummy_weight,                   \
-    .weight_bytes = cuda_weight_bytes, .kv_block_bytes = cuda_kv_block_bytes, .sync = sync_all, \
-    .upload = upload, .download = download, .batch_reserve = cuda_batch_reserve,                \
-    .batch_upload = cuda_batch_upload, .mem_available = mem_available, .replay = cuda_replay,   \
-    .record = cuda_record, .record_end = cuda_record_end, .mark = mark, .wait = wait_mark,      \
-    .join = cuda_join, .embed = cuda_embed, .gather_rows = cuda_gather_rows,                    \
-    .linear = cuda_linear, .rms_norm = cuda_rms_norm, .glu = cuda_glu, .add = cuda_add,         \
-    .rope_rows = cuda_rope_rows, .rope_store = cuda_rope_store, .attn_paged = cuda_attn_paged,  \
-    .rope_attn = cuda_rope_attn, .norm_linear = cuda_norm_linear, .norm_glu = cuda_norm_glu,    \
-    .linear_add = cuda_linear_add, .sample = sample, .drawn = drawn
+#define CUDA_OPS                                                                                 \
+    .alloc = alloc_zeroed, .release = release, .upload_weight = cuda_upload_weight,              \
+    .release_weight = cuda_release_weight, .dummy_weight = cuda_dummy_weight,                    \
+    .weight_bytes = cuda_weight_bytes, .kv_block_bytes = cuda_kv_block_bytes, .sync = sync_all,  \
+    .upload = upload, .download = download, .batch_reserve = cuda_batch_reserve,                 \
+    .batch_upload = cuda_batch_upload, .mem_available = mem_available, .replay = cuda_replay,    \
+    .record = cuda_record, .record_end = cuda_record_end, .mark = mark, .wait = wait_mark,       \
+    .join = cuda_join, .embed = cuda_embed, .gather_rows = cuda_gather_rows, .pool = cuda_pool,  \
+    .fetch = fetch, .linear = cuda_linear, .rms_norm = cuda_rms_norm, .glu = cuda_glu,           \
+    .add = cuda_add, .rope_rows = cuda_rope_rows, .rope_store = cuda_rope_store,                 \
+    .attn_paged = cuda_attn_paged, .rope_attn = cuda_rope_attn, .norm_linear = cuda_norm_linear, \
+    .norm_glu = cuda_norm_glu, .linear_add = cuda_linear_add, .sample = sample, .drawn = drawn
 static const backend_ops cuda_ops = {.name = "cuda", CUDA_OPS};
 static const backend_ops emulated_ops = {.name = "cuda-emu", CUDA_OPS};
 

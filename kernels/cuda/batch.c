@@ -46,7 +46,8 @@ static batch_layout layout_of(const batch_limits *l)
     y.seq_start = place(&at, seqs + 1);
     y.ctx_len = place(&at, seqs);
     y.n_prompt = place(&at, seqs);
-    y.out_row = place(&at, (size_t)l->max_out);
+    y.out_row = place(&at, (size_t)l->max_out + (size_t)l->max_state);
+    y.pool = place(&at, l->max_state ? seqs * (sizeof(pool_span) / sizeof(int32_t)) : 0);
     y.table_start = place(&at, seqs + 1);
     y.packed = place(&at, seqs * (size_t)l->max_blocks);
     y.plan = place(&at, cuda_plan_words(l));
@@ -61,6 +62,10 @@ void cuda_batch_release(backend *be)
     batch_room *r = &own->room;
     cuda_sampler_close(be, own->sampler);
     own->sampler = NULL;
+    for (int i = 0; i < SAMPLES_OPEN; i++) {
+        cuda_free_pinned(be, own->fetch[i].pinned);
+        own->fetch[i].pinned = NULL;
+    }
     for (int i = 0; i < BATCH_BLOCKS; i++) {
         cuda_free_pinned(be, r->host[i]);
         gpu_event_free(r->copied[i]);
@@ -81,6 +86,9 @@ static int alloc_room(backend *be, const batch_limits *l, err *e)
     size_t bytes = r->at.words * sizeof(int32_t);
     size_t table = (size_t)l->max_seqs * (size_t)l->max_blocks * sizeof(int32_t);
     bool ok = true;
+    size_t fetch = l->max_state ? (size_t)l->max_seqs * (((size_t)l->hidden + 15) / 16 * 16) : 0;
+    for (int i = 0; i < SAMPLES_OPEN && fetch; i++)
+        ok = ok && (own_of(be)->fetch[i].pinned = cuda_alloc_pinned(be, fetch * sizeof(float)));
     for (int i = 0; i < BATCH_BLOCKS; i++) {
         ok = ok && (r->host[i] = cuda_alloc_pinned(be, bytes));
         ok = ok && (r->copied[i] = gpu_event_new(st->dev, false));
@@ -126,7 +134,8 @@ int cuda_batch_reserve(backend *be, const batch_limits *l, err *e)
 /* Rows this step is padded to; 0: it is no pure decode step, or larger than every bucket. */
 static int bucket_of(const cuda_own *own, const batch *b)
 {
-    if (!b->n_prompt || b->n_tok != b->n_seq || b->n_out != b->n_seq) return 0;
+    if (!b->n_prompt || b->n_tok != b->n_seq || b->n_out != b->n_seq || b->n_state || b->n_pool)
+        return 0;
     for (int i = 0; i < b->n_seq; i++)
         if (b->pos[i] < b->n_prompt[i]) return 0;
     for (int i = 0; i < own->n_pass; i++)
@@ -154,7 +163,8 @@ static size_t fill(const batch_layout *at, int kv_block, const batch *b, int row
     put(h + at->slot, b->slot, b->n_tok, rows);
     put(h + at->ctx_len, b->ctx_len, b->n_seq, seqs);
     memcpy(start, b->seq_start, (size_t)(b->n_seq + 1) * sizeof *start);
-    memcpy(row, b->out_row, (size_t)b->n_out * sizeof *row);
+    memcpy(row, b->out_row, (size_t)(b->n_out + b->n_state) * sizeof *row);
+    if (b->n_pool) memcpy(h + at->pool, b->pool, (size_t)b->n_pool * sizeof *b->pool);
     for (int i = 0; i < more; i++) {
         start[b->n_seq + 1 + i] = b->n_tok + 1 + i;
         row[b->n_out + i] = b->n_tok + i;
@@ -173,6 +183,9 @@ static size_t fill(const batch_layout *at, int kv_block, const batch *b, int row
     *p = (batch){.n_tok = rows,
                  .n_seq = seqs,
                  .n_out = out,
+                 .n_state = b->n_state,
+                 .n_pool = b->n_pool,
+                 .full = b->full,
                  .tok = h + at->tok,
                  .pos = h + at->pos,
                  .slot = h + at->slot,
@@ -191,7 +204,8 @@ void cuda_batch_upload(backend *be, const batch *b, batch *device)
     const batch_layout *at = &r->at;
     const batch_limits *l = &st->limits;
     assert(r->dev && b->n_tok <= l->max_tok && b->n_seq <= l->max_seqs && b->n_out <= l->max_out);
-    assert(b->max_blocks <= l->max_blocks);
+    assert(b->max_blocks <= l->max_blocks && b->n_state <= l->max_state &&
+           b->n_pool <= l->max_seqs);
     int bucket = bucket_of(own, b), rows = bucket ? bucket : b->n_tok;
     int32_t *h = r->host[r->next];
     if (!be->fault[0]) cuda_await(be, r->copied[r->next]); /* the step before last */
@@ -209,6 +223,10 @@ void cuda_batch_upload(backend *be, const batch *b, batch *device)
     *device = (batch){.n_tok = padded.n_tok,
                       .n_seq = padded.n_seq,
                       .n_out = padded.n_out,
+                      .n_state = padded.n_state,
+                      .n_pool = padded.n_pool,
+                      .full = padded.full,
+                      .pool = (const pool_span *)(const void *)(r->dev + at->pool),
                       .max_blocks = l->max_blocks,
                       .tok = r->dev + at->tok,
                       .pos = r->dev + at->pos,

@@ -115,6 +115,7 @@ size_t cuda_plan_used(const int32_t *plan);
 /* ---- rows.cu --------------------------------------------------------------------------------- */
 /* None of these uses the work space: linear.cu keeps rows there around them. */
 
+void cuda_pool(backend *be, tensor y, tensor x, double *sum, const pool_span *span);
 void cuda_gather_rows(backend *be, tensor y, tensor x, const int32_t *row);
 void cuda_rms_norm(backend *be, tensor y, tensor x, const vec *w, float eps);
 void cuda_glu(backend *be, tensor y, tensor gate_up);

@@ -15,7 +15,7 @@ typedef struct pool pool; /* kernels/cpu/pool.h */
  * The tables come packed behind the rest and are spread out by a kernel (table.cu): a step's
  * tables are a few hundred kilobytes at most, rows of the largest context would be megabytes. */
 typedef struct {
-    size_t tok, pos, slot, seq_start, ctx_len, n_prompt, out_row, table_start, packed, plan;
+    size_t tok, pos, slot, seq_start, ctx_len, n_prompt, out_row, pool, table_start, packed, plan;
     size_t words; /* of a block: the packed tables at their largest */
 } batch_layout;
 
@@ -87,10 +87,16 @@ typedef struct {
     /* Sample calls queued and collected so far, and where each mark stands among them. */
     cuda_sampler *sampler;
     int64_t queued, collected;
+    /* Rows on their way to the host (k_fetch), through pinned memory, counted likewise. */
+    struct {
+        float *pinned, *dst;
+        int rows, cols, ld;
+    } fetch[SAMPLES_OPEN];
+    int64_t fetching, fetched;
     int n_marks;
     struct {
         gpu_event *reached;
-        int64_t queued;
+        int64_t queued, fetching;
     } mark[MARKS];
     gpu_event *all;      /* of sync */
     int64_t patience_us; /* before a device that does not answer is given up */

@@ -139,6 +139,33 @@ void cuda_add(backend *be, tensor y, tensor x)
                matrix_of(x));
 }
 
+/* ---- sums of states ------------------------------------------------------------------------ */
+
+/* A thread a column of a span: rows in order, in double. */
+__global__ void __launch_bounds__(THREADS)
+    pool_kernel(float *y, int64_t ldy, matrix x, double *sum, const pool_span *span)
+{
+    cu_gdc_wait();
+    cu_gdc_launch();
+    int c = (int)(blockIdx.y * THREADS + threadIdx.x);
+    if (c >= x.cols) return;
+    pool_span s = span[blockIdx.x];
+    double *at = sum + (int64_t)s.place * x.cols + c, v = s.begin ? 0.0 : *at;
+    for (int r = s.first; r < s.first + s.n; r++) v += (double)__bfloat162float(x.p[r * x.ld + c]);
+    *at = v;
+    y[blockIdx.x * ldy + c] = (float)v;
+}
+
+void cuda_pool(backend *be, tensor y, tensor x, double *sum, const pool_span *span)
+{
+    cuda_state *st = cuda_of(be);
+    assert(y.type == ACT_F32);
+    if (y.rows == 0) return;
+    dim3 grid((unsigned)y.rows, (unsigned)((x.cols + THREADS - 1) / THREADS));
+    GPU_LAUNCH(pool_kernel, grid, dim3(THREADS), 0, true, st->stream, (float *)y.ptr, (int64_t)y.ld,
+               matrix_of(x), sum, span);
+}
+
 /* ---- RMSNorm ------------------------------------------------------------------------------ */
 
 /* A block a row.  Squares are summed by thread (groups t, t + 256, ..., left to right), over lanes

@@ -95,6 +95,44 @@ static vec upload_vec(backend *be, const float *w, int n)
     return v;
 }
 
+/* Sums of rows over spans, continued, started anew and brought back: exact, as on the host. */
+START_TEST(pool_sums_in_order)
+{
+    static const pool_span first[] = {{0, 3, 2, 1}, {3, 1, 0, 1}, {4, 1, 1, 1}};
+    static const pool_span then[] = {{0, 0, 2, 0}, {0, 5, 1, 0}, {4, 1, 0, 1}};
+    open_both();
+    for (int i = 0; i < N_WIDTHS; i++) {
+        int n = widths[i];
+        size_t bytes = 3 * (size_t)n * sizeof(double);
+        half_tensor x = placed(ROWS, n, places[i % 3]);
+        fill(x, 3, 7 + (uint64_t)i);
+        own wx = widened(x), want = own_new(3, n);
+        double *ds = (double *)k_alloc(dev, bytes), *rs = (double *)k_alloc(ref, bytes);
+        pool_span *span = (pool_span *)k_alloc(dev, sizeof first);
+        float *y = (float *)k_alloc(dev, 3 * (size_t)n * sizeof *y);
+        float *got = (float *)malloc(3 * (size_t)n * sizeof *got);
+        tensor t = {y, 3, n, n, ACT_F32};
+        for (const pool_span *p : {first, then}) {
+            k_upload(dev, span, p, sizeof first);
+            k_pool(dev, t, x.t, ds, span);
+            k_pool(ref, want.t, wx.t, rs, p);
+            k_download(dev, got, y, 3 * (size_t)n * sizeof *got);
+            for (int r = 0; r < 3; r++)
+                ck_assert(!memcmp(got + r * n, tensor_row(want.t, r), (size_t)n * sizeof *got));
+        }
+        free(got);
+        k_free(dev, y, 3 * (size_t)n * sizeof *y);
+        k_free(dev, span, sizeof first);
+        k_free(dev, ds, bytes);
+        k_free(ref, rs, bytes);
+        own_free(&wx);
+        own_free(&want);
+        half_free(&x);
+    }
+    close_both();
+}
+END_TEST
+
 START_TEST(rms_norm_is_ref_rounded)
 {
     open_both();
@@ -276,6 +314,7 @@ int main(void)
     TCase *t = tcase_create("rows");
     tcase_set_timeout(t, 60);
     tcase_add_test(t, gather_copies);
+    tcase_add_test(t, pool_sums_in_order);
     tcase_add_test(t, rms_norm_is_ref_rounded);
     tcase_add_test(t, glu_is_ref_rounded);
     tcase_add_test(t, add_is_exact);

@@ -132,9 +132,7 @@ def test_plain_backend_is_nearer(models):
                                        ("copy_demo", ("--embeddings", "--max-num-batched-tokens", "64"))])
 def test_same_text_same_bits(models, kind, args):
     """B3, G4: alone or in any batch, prompt in chunks, prefix cached or not, beside generation."""
-    if EMULATED:
-        pytest.skip("needs --batch-invariant on a device: test_cuda_bits")
-    s = models(kind, *args)
+    s = models(kind, *args, *(["--batch-invariant"] if EMULATED else []))
     alone = [vectors(s, t, cache_prompt=False)[0] for t in TEXTS]
     batch = vectors(s, [f"other text {i}" for i in range(20)] + TEXTS + TEXTS[::-1])
     assert batch[20:24] == alone and batch[24:] == alone[::-1]
