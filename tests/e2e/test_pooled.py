@@ -107,7 +107,10 @@ def test_mean_vectors_are_those_of_transformers(models):
     s = models("copy_demo", "--embeddings", "--max-num-batched-tokens", "64")
     for got, want in zip(vectors(s, TEXTS), GOLDEN["mean"]):
         near(got, want)
-    assert vectors(s, TEXTS) == vectors(models("mean"), TEXTS)
+    for got, want in zip(vectors(models("mean"), TEXTS), GOLDEN["mean"]):
+        near(got, want)
+    # Cut into other chunks; on a device only --batch-invariant keeps bits.
+    assert EMULATED or vectors(s, TEXTS) == vectors(models("mean"), TEXTS)
     assert s.chat(max_tokens=3).status_code == 200
 
 
