@@ -60,6 +60,7 @@ typedef struct {
     uint64_t max_body, max_body_total;
     double request_timeout, drain_timeout, sse_ping; /* seconds; 0 = none, -, -1 = off */
     bool no_timings, no_slots;
+    char *tool_format;     /* auto, hermes, qwen3_coder, xml, react, function, none */
     char *reasoning_field; /* both, reasoning_content, reasoning */
     int64_t response_store;
     bool allow_request_template;

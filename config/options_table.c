@@ -114,6 +114,8 @@ const option_row option_rows[] = {
      .help = "silence in a stream before a keep-alive comment (-1: off)"},
     {"no-timings", {0}, OPT_BOOL, AT(no_timings), .commands = CMD_SERVE, .group = "Server", .help = "leave 'timings' out of replies"},
     {"no-slots", {0}, OPT_BOOL, AT(no_slots), .commands = CMD_SERVE, .group = "Server", .help = "turn the view of running requests at /slots off"},
+    {"tool-format", {0}, OPT_CHOICE, AT(tool_format), "auto", "auto|hermes|qwen3_coder|xml|react|function|none", .commands = CMD_SERVE | CMD_CHAT | CMD_RENDER,
+     .group = "Server", .arg = "WORD", .help = "how tool calls are written and read (auto: as the template tells; xml is qwen3_coder; none: calls stay text)"},
     {"reasoning-field", {0}, OPT_CHOICE, AT(reasoning_field), "both", "both|reasoning_content|reasoning", .commands = CMD_SERVE,
      .group = "Server", .arg = "WORD", .help = "which field carries the reasoning text"},
     {"effort-budgets", {0}, OPT_STR, AT(effort_budgets), "512,2048,8192", .commands = CMD_SERVE, .group = "Server", .arg = "A,B,C",
@@ -178,6 +180,5 @@ const int option_n_rows = sizeof option_rows / sizeof option_rows[0];
 const option_later option_laters[] = {
     {"media-allow", "image, audio and video input"},
     {"media-path", "image, audio and video input"},
-    {"tool-format", "tool calls"},
 };
 const int option_n_laters = sizeof option_laters / sizeof option_laters[0];

@@ -88,8 +88,10 @@ static int open_text(engine *g, const engine_options *o, err *e)
     if (!rc) {
         g->chat = chat_format_open(text, n, tokenizer_bos_text(g->tok), tokenizer_eos_text(g->tok),
                                    o->template_kwargs, e);
-        g->template_hash = engine_hash_template(text, n, o->template_kwargs);
+        g->template_hash = engine_hash_template(text, n, o->template_kwargs, o->tool_format);
         if (!g->chat) rc = e ? e->code : ERR_INVALID;
+        else if (!chat_format_use_calls(g->chat, o->tool_format))
+            rc = err_set(e, ERR_INVALID, "no such tool format: %s", o->tool_format);
     }
     buf_clear(&file);
     return rc;

@@ -49,6 +49,7 @@ typedef struct {
     const char *chat_template_text;  /* operator's template or NULL */
     size_t chat_template_len;
     const json *template_kwargs; /* operator's defaults or NULL; borrowed */
+    const char *tool_format;     /* as chat_format_use_calls reads it, or NULL */
     bool allow_no_template;      /* reserved for bench: no tokenizer needed */
     const char *trace_ops;       /* "name,layer,step" or NULL */
     bool dump_plan;              /* a log line per step */

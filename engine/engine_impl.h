@@ -75,7 +75,8 @@ int engine_plan_memory(engine *g, const engine_options *o, err *e);
 /* Hash over everything that must be equal for equal output (API G4); reads a little of each tensor.
  */
 uint64_t engine_fingerprint(const engine *g);
-uint64_t engine_hash_template(const char *text, size_t n, const json *kwargs);
+uint64_t engine_hash_template(const char *text, size_t n, const json *kwargs,
+                              const char *tool_format);
 
 /* Changes state and what submits are answered (0 or ERR_*), together.  A failed engine stays
  * failed, a draining one never becomes ready. */

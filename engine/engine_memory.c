@@ -189,10 +189,12 @@ static void hash_tensor(XXH3_state_t *h, const ckpt_tensor *t)
     for (int k = 0; k < 3; k++) XXH3_64bits_update(h, (const char *)t->data + at[k], part);
 }
 
-uint64_t engine_hash_template(const char *text, size_t n, const json *kwargs)
+uint64_t engine_hash_template(const char *text, size_t n, const json *kwargs,
+                              const char *tool_format)
 {
     buf vars = {0};
     if (kwargs) json_dump(kwargs, &vars);
+    if (tool_format && strcmp(tool_format, "auto")) buf_puts(&vars, tool_format);
     uint64_t h = XXH3_64bits_withSeed(buf_str(&vars), vars.len, text ? XXH3_64bits(text, n) : 0);
     buf_clear(&vars);
     return h;

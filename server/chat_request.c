@@ -49,6 +49,7 @@ static chat_format *request_format(reader *r)
     chat_format *f =
         chat_format_open(text, n, tokenizer_bos_text(tok), tokenizer_eos_text(tok), NULL, &e);
     if (!f) reader_fail(r, "template_error", "chat_template", "%s", e.msg);
+    else chat_format_use_calls(f, r->a->opt->tool_format);
     return f;
 }
 

@@ -102,6 +102,7 @@ int model_setup_init(model_setup *m, const options *o, err *e)
               .generation_config = !o->generation_config || strcmp(o->generation_config, "none"),
               .trace_ops = o->trace_ops,
               .dump_plan = o->dump_plan,
+              .tool_format = o->tool_format,
               .embeddings = o->embeddings,
               .pooling = o->pooling}};
     int rc = 0;

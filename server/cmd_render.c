@@ -51,6 +51,7 @@ static int open_format(render_tool *x, const checkpoint_text *files, err *e)
     x->f = chat_format_open(text, n, tokenizer_bos_text(x->t), tokenizer_eos_text(x->t),
                             x->m.o.template_kwargs, e);
     buf_clear(&file);
+    if (x->f) chat_format_use_calls(x->f, x->m.o.tool_format);
     return x->f ? 0 : e->code;
 }
 

@@ -124,6 +124,21 @@ fail:
     return NULL;
 }
 
+bool chat_format_use_calls(chat_format *f, const char *name)
+{
+    if (!name || !strcmp(name, "auto")) return true;
+    if (!call_format_by_name(name, &f->calls_as)) return false;
+    f->calls_set = true;
+    if (!f->default_system) find_default_system(f);
+    return true;
+}
+
+static call_format calls_of(const chat_format *f)
+{
+    if (f->calls_set) return f->calls_as;
+    return f->traits.xml_calls ? CALLS_XML : CALLS_HERMES;
+}
+
 const char *chat_format_text(const chat_format *f)
 {
     return f->text;
@@ -438,7 +453,7 @@ static int make_prompt(talk *k, chat_prompt *out)
     int code, cont = 0;
     if ((code = talk_read(k)) || (code = talk_tools(k))) return code;
     if ((cont = wants_continuation(k)) < 0) return cont;
-    if ((code = talk_place_system(k)) || (code = talk_hermes(k))) return code;
+    if ((code = talk_place_system(k)) || (code = talk_write_tools(k))) return code;
     if (cont) note_continued(k, out);
     if (cont && (code = set_mark(k, &continued))) return code;
     bool generate = !cont && k->in->add_generation_prompt != 0;
@@ -448,7 +463,7 @@ static int make_prompt(talk *k, chat_prompt *out)
     out->think = reading(k, &out->prompt, continued, &closed);
     out->may_think = out->think == THINK_MODEL_OPENS && !closed && !cont && !thinking_off(k);
     bool tools = k->in->tools && k->in->tools->len;
-    out->calls = !tools ? CALLS_NONE : k->f->traits.xml_calls ? CALLS_XML : CALLS_HERMES;
+    out->calls = tools ? calls_of(k->f) : CALLS_NONE;
     if (generate && out->think == THINK_PROMPT_OPEN && thinking_off(k))
         code = close_thought(k, out);
     return code;

@@ -14,6 +14,10 @@ typedef struct chat_format chat_format;
 chat_format *chat_format_open(const char *text, size_t n, const char *bos_text,
                               const char *eos_text, const json *default_kwargs, err *e);
 void chat_format_free(chat_format *f);
+/* --tool-format: how calls are written and read, instead of what the template tells ("auto" or
+ * NULL); react and function also write the tools into the prompt in their form.  false: no such
+ * name. */
+bool chat_format_use_calls(chat_format *f, const char *name);
 const template_traits *chat_format_traits(const chat_format *f);
 const char *chat_format_text(const chat_format *f); /* the template's text */
 

@@ -17,6 +17,8 @@ struct chat_format {
     unsigned efforts;           /* bit per level of effort_names the template takes */
     const char *default_system; /* system text it puts in by itself, or NULL */
     bool calls;                 /* renders tool_calls of the history itself */
+    bool calls_set;             /* the operator chose how calls are written and read: */
+    call_format calls_as;
 };
 
 typedef enum { ROLE_SYSTEM, ROLE_USER, ROLE_ASSISTANT, ROLE_TOOL } chat_role;
@@ -76,7 +78,8 @@ json *join_contents(talk *k, const chat_msg *m, size_t n, const char *sep);
 
 /* chat_tools.c: in->tools checked and shaped (T1, T10). */
 int talk_tools(talk *k);
-/* Tools and calls for templates that know none (T2). */
-int talk_hermes(talk *k);
+/* chat_written.c: tools, calls and results as text where the template, or the operator, wants it so
+ * (T2). */
+int talk_write_tools(talk *k);
 
 #endif
