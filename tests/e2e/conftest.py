@@ -24,10 +24,11 @@ DEMO = "models/demo"
 
 class Server:
     """One running quern; .url ends without a slash.  ca: it speaks TLS, with a certificate of this authority."""
+    tls, verify = None, True
 
     def __init__(self, *args, model=DEMO, env=None, wait=True, ca=None):
-        self.tls = ssl.create_default_context(cafile=ca) if ca else None
-        self.verify = self.tls or True
+        if ca:
+            self.tls = self.verify = ssl.create_default_context(cafile=ca)
         cmd = [BIN, "serve", model, "--port", "0", "--served-model-name", "m", *args]
         self.proc = subprocess.Popen(cmd, stderr=subprocess.PIPE, text=True, env={**os.environ, **(env or {})})
         self.lines = []
