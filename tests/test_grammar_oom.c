@@ -128,6 +128,13 @@ static int life(grammar *g, const token_list *ids, long n, int *failed)
     return rc;
 }
 
+/* A sanitizer's own malloc stands in front of ours, and refuses nothing. */
+#if !defined(SANITIZED) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+enum { REFUSES = 1 };
+#else
+enum { REFUSES = 0 };
+#endif
+
 START_TEST(matchers)
 {
     token_list ids = {0};
@@ -149,9 +156,7 @@ START_TEST(matchers)
         quiet = failed ? 0 : quiet + 1;
     }
     ck_assert_int_ge(quiet, 3);
-#if !defined(SANITIZED) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-    ck_assert_int_gt(refused, 60);
-#endif
+    ck_assert_int_ge(refused, REFUSES * 60);
     token_list_clear(&ids);
 }
 END_TEST
@@ -172,9 +177,7 @@ START_TEST(vocabularies)
         grammar_vocab_free(v);
         ck_assert_msg(live == before, "allocation %ld: %ld blocks leaked", n, live - before);
     }
-#if !defined(SANITIZED) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-    ck_assert_int_gt(refused, 30);
-#endif
+    ck_assert_int_ge(refused, REFUSES * 30);
 }
 END_TEST
 
