@@ -76,7 +76,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     the_app.opt = &opt;
     the_app.names = (str_list){names, 1};
     the_app.responses = response_store_new(16, 1 << 20, 1e6);
-    if (!the_app.responses) abort();
+    the_app.grammars = grammar_cache_new();
+    if (!the_app.responses || !the_app.grammars) abort();
     keep_a_reply();
     return 0;
 }
