@@ -24,7 +24,8 @@ static bool is_trained_length(const pooling *p, int64_t n)
     return found;
 }
 
-bool embeddings_check(reader *r, const char *model, int64_t *dims)
+/* Whether the model makes embeddings, cut to dims (0: whole) if it can be; false: r failed. */
+static bool embeddings_check(reader *r, const char *model, int64_t *dims)
 {
     const engine_info_t *info = engine_info(r->a->eng);
     const pooling *p = info->pool;
@@ -59,7 +60,9 @@ static bool ends_with(const token_list *l, const int32_t *end, int n)
     return l->n >= (size_t)n && !memcmp(l->v + l->n - n, end, (size_t)n * sizeof *end);
 }
 
-bool embeddings_finish(pooled *p, int64_t keep, bool right)
+/* Cuts the ids of every text to what is asked for or fits, then puts the model's end tokens behind
+ * them; keep as params.truncate. */
+static bool embeddings_finish(pooled *p, int64_t keep, bool right)
 {
     const engine_info_t *info = engine_info(p->a->eng);
     int n = info->n_text_end;

@@ -64,11 +64,6 @@ void pooled_usage(const pooled *p, buf *out);
  * without braces. */
 void embeddings_run(http_call *c, const pooled_shape *s);
 void embeddings_members(const pooled *p, buf *out);
-/* Whether the model makes embeddings, cut to dims (0: whole) if it can be; false: r failed. */
-bool embeddings_check(reader *r, const char *model, int64_t *dims);
-/* Cuts the ids of every text to what is asked for or fits, then puts the model's end tokens behind
- * them; keep as params.truncate. */
-bool embeddings_finish(pooled *p, int64_t keep, bool right);
 /* [v, v, ...] */
 void put_vector(const float *v, int n, buf *out);
 
