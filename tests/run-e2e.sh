@@ -21,4 +21,4 @@ prepare $venv-litellm tests/requirements-litellm.txt
 bin=$1
 shift
 [ $# -gt 0 ] || set -- tests/e2e
-QUERN_BIN=$bin exec $venv/bin/python -m pytest -q -x --no-header -p no:cacheprovider "$@"
+QUERN_BIN=$bin exec $venv/bin/python -m pytest -q --maxfail 5 --no-header -p no:cacheprovider "$@"

@@ -20,6 +20,7 @@ import pytest
 
 BIN = os.environ.get("QUERN_BIN", "build/quern")
 DEMO = "models/demo"
+SLOW = ("--device", "ref")  # the demo model in plain C: a stream of 1500 tokens lasts seconds on any machine, not tenths
 
 
 class Server:
@@ -138,6 +139,15 @@ class Server:
 @pytest.fixture(scope="session")
 def server():
     s = Server()
+    yield s
+    assert s.proc.poll() is None, "server died:\n" + "".join(s.lines[-40:])
+    assert s.stop() == 0, "".join(s.lines[-40:])
+
+
+@pytest.fixture(scope="session")
+def slow():
+    """A server for what must happen while a stream still runs: deadlines, hang-ups."""
+    s = Server(*SLOW)
     yield s
     assert s.proc.poll() is None, "server died:\n" + "".join(s.lines[-40:])
     assert s.stop() == 0, "".join(s.lines[-40:])

@@ -7,7 +7,7 @@ import time
 import httpx
 import pytest
 
-from conftest import alive, wait_for
+from conftest import SLOW, alive, wait_for
 
 BODY = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}).encode()
 
@@ -25,7 +25,6 @@ def post(headers, body=BODY, line=b"POST /v1/chat/completions HTTP/1.1", length=
 
 
 HOST = b"Host: localhost\r\n"
-SLOW = ("--device", "ref")  # the demo model in plain C: a stream of 1500 tokens lasts seconds
 
 
 @pytest.mark.parametrize("data,want", [
@@ -263,16 +262,16 @@ def test_bodies_in_flight_are_bounded(start):
 
 
 @pytest.mark.parametrize("how", ["rst", "fin"])
-def test_hang_up_mid_stream(server, how):
-    before = server.metric("vllm:request_success_total", finished_reason="abort")
-    c = server.open_stream()
+def test_hang_up_mid_stream(slow, how):
+    before = slow.metric("vllm:request_success_total", finished_reason="abort")
+    c = slow.open_stream()
     while c.recv(4096).count(b"data:") < 1:
         pass
     if how == "rst":
         c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
     c.close()
-    assert wait_for(lambda: server.metric("vllm:num_requests_running") == 0, 1.5)
-    assert server.metric("vllm:request_success_total", finished_reason="abort") == before + 1
+    assert wait_for(lambda: slow.metric("vllm:num_requests_running") == 0, 1.5)
+    assert slow.metric("vllm:request_success_total", finished_reason="abort") == before + 1
 
 
 def test_hang_up_of_plain_request(server):
@@ -328,12 +327,12 @@ def test_ping_in_queue(start):
     b.close()
 
 
-def test_deadline(server):
-    r = httpx.post(server.url + "/v1/completions", headers={"x-quern-timeout-ms": "150"}, timeout=20,
+def test_deadline(slow):
+    r = httpx.post(slow.url + "/v1/completions", headers={"x-quern-timeout-ms": "150"}, timeout=20,
                    json={"model": "m", "prompt": "Once", "max_tokens": 1900, "ignore_eos": True, "n": 16})
     assert r.status_code == 504 and r.json()["error"]["code"] == "deadline_exceeded"
     body = json.dumps({"model": "m", "prompt": "Once", "max_tokens": 1900, "ignore_eos": True, "stream": True, "n": 16}).encode()
-    got = server.raw(post(HOST + b"x-quern-timeout-ms: 300\r\nConnection: close\r\n", body=body, line=b"POST /v1/completions HTTP/1.1"))
+    got = slow.raw(post(HOST + b"x-quern-timeout-ms: 300\r\nConnection: close\r\n", body=body, line=b"POST /v1/completions HTTP/1.1"))
     assert status(got) == 200 and b'"code":"deadline_exceeded"' in got and b"[DONE]" not in got
     assert got.endswith(b"0\r\n\r\n"), "the chunked body must end properly"
 

@@ -7,14 +7,13 @@ import time
 import openai
 import pytest
 
-from conftest import BIN, Server, wait_for
+from conftest import BIN, SLOW, Server, wait_for
 
 
 def key(k, **more):
     return {"headers": {"Authorization": f"Bearer {k}", **more}}
 
 
-SLOW = ("--device", "ref")
 TALK = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
 

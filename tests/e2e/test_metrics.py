@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import parser
 from prometheus_client.openmetrics import parser as open_parser
 
-from conftest import wait_for
+from conftest import SLOW, wait_for
 
 NAMES = """vllm:num_requests_running vllm:num_requests_waiting vllm:kv_cache_usage_perc vllm:cache_config_info
 vllm:prompt_tokens_total vllm:generation_tokens_total vllm:num_preemptions_total vllm:request_success_total
@@ -144,7 +144,7 @@ def test_blocks_live_and_die(start):
 
 def test_refused_by_the_queue(start):
     """N3, N8: a full queue counts as an admission rejection and in http_*, nowhere else."""
-    s = start("--device", "ref", "--max-num-seqs", "1", "--max-queue", "1")
+    s = start(*SLOW, "--max-num-seqs", "1", "--max-queue", "1")
     held = [s.open_stream(max_tokens=1500) for _ in range(2)]
     assert wait_for(lambda: s.metric("vllm:num_requests_waiting") == 1)
     assert s.metric("vllm:num_requests_waiting_by_reason", reason="capacity") == 1

@@ -423,9 +423,9 @@ def test_truncation(server):
 
 # ---- ends -------------------------------------------------------------------------------------------
 
-def test_deadline_in_a_stream(server):
+def test_deadline_in_a_stream(slow):
     """X12: a failure after the start is response.failed with the full object."""
-    with httpx.stream("POST", server.url + "/v1/responses", timeout=30, headers={"x-quern-timeout-ms": "400"},
+    with httpx.stream("POST", slow.url + "/v1/responses", timeout=30, headers={"x-quern-timeout-ms": "400"},
                       json={"model": "m", "input": CAPITAL, "stream": True, "ignore_eos": True, "max_output_tokens": 100000}) as r:
         lines = [l[6:] for l in r.iter_lines() if l.startswith("data: ")]
     last = json.loads(lines[-2])

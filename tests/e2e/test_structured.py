@@ -312,15 +312,15 @@ def test_hostile_grammars_disturb_nobody(server):
     assert server.get("/health").json()["status"] == "ok"
 
 
-def test_cancel_under_a_grammar(server):
-    with httpx.stream("POST", server.url + "/v1/chat/completions", timeout=30, json={"model": "m", "messages": ASK, "stream": True, "max_tokens": 100000,
+def test_cancel_under_a_grammar(slow):
+    with httpx.stream("POST", slow.url + "/v1/chat/completions", timeout=30, json={"model": "m", "messages": ASK, "stream": True, "max_tokens": 100000,
                       "structured_outputs": {"regex": "[0-9]*"}, "ignore_eos": True}) as r:
         next(r.iter_lines())
     for _ in range(100):
-        if server.metric("vllm:num_requests_running") == 0:
+        if slow.metric("vllm:num_requests_running") == 0:
             break
         threading.Event().wait(0.05)
-    assert server.metric("vllm:num_requests_running") == 0
+    assert slow.metric("vllm:num_requests_running") == 0
 
 
 def test_two_ranks_give_the_same(server, start):

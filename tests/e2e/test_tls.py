@@ -8,7 +8,7 @@ import httpx
 import openai
 import pytest
 
-from conftest import BIN, DEMO, Server, wait_for
+from conftest import BIN, DEMO, SLOW, Server, wait_for
 
 
 def make(folder, *args):
@@ -115,7 +115,7 @@ def test_hang_up(secure, how):
 
 def test_drain(start, pki):
     """H18 over TLS: a stream is finished properly."""
-    s = start("--device", "ref", "--tls-cert", str(pki / "cert.pem"), "--tls-key", str(pki / "key.pem"), ca=str(pki / "cert.pem"))
+    s = start(*SLOW, "--tls-cert", str(pki / "cert.pem"), "--tls-key", str(pki / "key.pem"), ca=str(pki / "cert.pem"))
     c = s.open_stream(max_tokens=200)
     assert c.recv(100)
     s.proc.send_signal(15)
