@@ -105,10 +105,10 @@ END_TEST
 
 START_TEST(entries_end)
 {
-    response_store *s = response_store_new(10, 1 << 20, 0.02), *none = response_store_new(0, 1, 1);
+    response_store *s = response_store_new(10, 1 << 20, 0.4), *none = response_store_new(0, 1, 1);
     put(s, 1, "a", 1);
     ck_assert(has(s, 1, "a"));
-    usleep(30000);
+    usleep(450000);
     ck_assert(!has(s, 1, "a"));
     ck_assert_int_eq(response_store_entries(s), 0);
     put(none, 1, "a", 1);
