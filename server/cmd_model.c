@@ -23,9 +23,7 @@ int exit_code(const err *e)
 
 int cmd_fail(const err *e)
 {
-    const char *msg = e->msg[0] ? e->msg : err_words(e->code);
-    if (log_is_json()) log_error("%s", msg);
-    else fprintf(stderr, "quern: %s\n", msg);
+    log_failure(e->msg[0] ? e->msg : err_words(e->code));
     return exit_code(e);
 }
 

@@ -199,6 +199,7 @@ static int run(app *a, const model_setup *m, const launch *ranks, const sigset_t
             if (loading) {
                 /* Nothing runs yet, and a load cannot be cut short cleanly: leave at once. */
                 log_info("stopped while loading");
+                log_writer_stop();
                 _exit(0);
             }
             double limit = a->opt->drain_timeout;
@@ -235,6 +236,7 @@ int cmd_serve(const options *o)
     sigaddset(&set, SIGHUP);
     sigaddset(&set, SIGUSR1);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
+    if (log_writer_start(&e)) return cmd_fail(&e);
 
     gate_options go = {
         .key = o->api_key.v,
@@ -286,5 +288,6 @@ out:
     grammar_cache_free(a.grammars);
     free(a.names.v);
     model_setup_clear(&m);
+    log_writer_stop();
     return code;
 }

@@ -2,6 +2,7 @@
  * client prefers it, as OpenMetrics.  Owns nothing.  Thread: any. */
 #include "server/metrics.h"
 
+#include "base/log.h"
 #include "base/sysinfo.h"
 #include "server/api.h"
 #include "server/app.h"
@@ -325,6 +326,8 @@ static void own_features(page *p, const app *a)
     metrics_read(&s);
     plain(p, "quern_response_store_entries", "gauge", "Replies kept to be asked for again.",
           response_store_entries(a->responses));
+    plain(p, "quern_log_lines_dropped_total", "counter", "Log lines that stderr did not take.",
+          (double)log_dropped());
     plain(p, "quern_ignored_fields_total", "counter", "Request fields that were ignored.",
           (double)s.ignored_fields);
     head(p, "quern_tool_calls_total", "counter", "Tool calls in answers.");

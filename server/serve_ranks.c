@@ -68,7 +68,10 @@ int serve_follow(launch *l, const engine_options *eo, const sigset_t *set)
         if (s != SIGTERM && s != SIGINT) continue;
         /* Requests may still be running: rank 0 says when it is over, and is missed if it cannot.
          */
-        if (ending) _exit(1);
+        if (ending) {
+            log_writer_stop();
+            _exit(1);
+        }
         ending = true;
         if (launcher) launch_hurry();
         else log_info("rank %d ends when rank 0 does (a second signal ends it now)", l->rank);
