@@ -26,7 +26,7 @@ Q        = $(if $(V),,@echo "  $(@:$(BUILD)/%=%)";)
 VERSION := 0.1.0
 COMMIT  := $(shell git rev-parse --short=10 HEAD 2>/dev/null || echo unknown)
 
-PKGS    := libmicrohttpd libcjson libpcre2-8 libutf8proc libxxhash jemalloc
+PKGS    := libmicrohttpd gnutls libcjson libpcre2-8 libutf8proc libxxhash jemalloc
 WARN    := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla
 # No contraction and no fast-math anywhere: the rule of bits needs every float operation as written.
 COMMON  := -D_GNU_SOURCE -I. -O2 -g -fno-math-errno -ffp-contract=off -pthread -MMD -MP

@@ -30,7 +30,7 @@ END
     exit 0
 fi
 
-build="gcc g++ make pkg-config libmicrohttpd-dev libcjson-dev libjemalloc-dev libpcre2-dev libutf8proc-dev libxxhash-dev"
+build="gcc g++ make pkg-config libmicrohttpd-dev libgnutls28-dev libcjson-dev libjemalloc-dev libpcre2-dev libutf8proc-dev libxxhash-dev"
 check="check clang libclang-rt-dev clang-format cppcheck shellcheck curl openssl python3 python3-venv libopenmpi-dev openmpi-bin iproute2 xz-utils"
 
 case "${1:-run}" in

@@ -9,6 +9,7 @@
 #include "server/app.h"
 #include "server/http.h"
 #include "server/serve_ranks.h"
+#include "server/tls.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -17,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -142,11 +144,22 @@ static void show_progress(const app *a)
     fflush(stderr);
 }
 
-static void reload_keys(app *a)
+/* SIGHUP: API keys, and the certificate with its key.  What cannot be used changes nothing. */
+static void reload(app *a)
 {
     err e = {0};
     if (gate_reload_keys(a->gate, &e)) log_error("the API keys were kept as they are: %s", e.msg);
     else log_info("API keys read again");
+    if (!a->opt->tls_cert) return;
+    if (tls_load(a->opt->tls_cert, a->opt->tls_key, &e)) {
+        log_error("the certificate and its key were kept as they are: %s", e.msg);
+        return;
+    }
+    time_t until = (time_t)tls_expiry();
+    struct tm tm;
+    char day[32] = "?";
+    if (gmtime_r(&until, &tm)) strftime(day, sizeof day, "%Y-%m-%dT%H:%M:%SZ", &tm);
+    log_info("certificate and key read again, valid until %s", day);
 }
 
 /* First SIGTERM: finish what runs within --drain-timeout; a later signal ends it at once.  A
@@ -194,7 +207,7 @@ static int run(app *a, const model_setup *m, const launch *ranks, const sigset_t
             a->load_seconds = (double)l.us * 1e-6;
             greet(a, m, &l);
         } else if (s == SIGHUP) {
-            reload_keys(a);
+            reload(a);
         } else if (s == SIGTERM || s == SIGINT) {
             if (loading) {
                 /* Nothing runs yet, and a load cannot be cut short cleanly: leave at once. */

@@ -4,11 +4,11 @@
 #include "server/http_internal.h"
 
 #include "base/clock.h"
-#include "base/file.h"
 #include "base/log.h"
 #include "server/app.h"
 #include "server/metrics.h"
 #include "server/reply.h"
+#include "server/tls.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -550,26 +550,23 @@ static int listen_on(const http_options *o, int *port, err *e)
     return fd;
 }
 
-/* The certificate and its key as the library wants them: texts in memory. */
-static int read_tls(http_server *s, buf *cert, buf *key, err *e)
+/* TLS, if it is asked for. */
+static int prepare_tls(http_server *s, err *e)
 {
     const http_options *o = &s->opt;
     if (!o->tls_cert) return 0;
     s->tls = true;
-    if (MHD_is_feature_supported(MHD_FEATURE_TLS) != MHD_YES)
+    if (MHD_is_feature_supported(MHD_FEATURE_HTTPS_CERT_CALLBACK2) != MHD_YES)
         return err_set(e, ERR_UNSUPPORTED,
                        "--tls-cert: the installed libmicrohttpd was built without TLS; install one "
                        "with it or let a proxy in front speak TLS");
-    if (file_read(o->tls_cert, 1 << 20, cert, e)) return err_prefix(e, "--tls-cert");
-    if (file_read(o->tls_key, 1 << 20, key, e)) return err_prefix(e, "--tls-key");
-    return 0;
+    return tls_load(o->tls_cert, o->tls_key, e);
 }
 
-static struct MHD_Daemon *start_daemon(http_server *s, int fd, const buf *cert, const buf *key)
+static struct MHD_Daemon *start_daemon(http_server *s, int fd)
 {
     struct MHD_OptionItem tls[] = {
-        {MHD_OPTION_HTTPS_MEM_CERT, 0, cert->v},
-        {MHD_OPTION_HTTPS_MEM_KEY, 0, key->v},
+        {MHD_OPTION_HTTPS_CERT_CALLBACK2, 0, tls_retriever()},
         {MHD_OPTION_HTTPS_PRIORITIES, 0,
          (void *)(uintptr_t) "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2"},
         {MHD_OPTION_END, 0, NULL}};
@@ -584,7 +581,7 @@ static struct MHD_Daemon *start_daemon(http_server *s, int fd, const buf *cert, 
         MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_URI_LOG_CALLBACK, on_target, s,
         MHD_OPTION_NOTIFY_COMPLETED, on_completed, s, MHD_OPTION_NOTIFY_CONNECTION, on_connection,
         s, MHD_OPTION_UNESCAPE_CALLBACK, no_unescape, NULL, MHD_OPTION_ARRAY,
-        s->tls ? tls : tls + 3, MHD_OPTION_END);
+        s->tls ? tls : tls + 2, MHD_OPTION_END);
 }
 
 http_server *http_start(struct app *a, const http_options *o, err *e)
@@ -597,28 +594,19 @@ http_server *http_start(struct app *a, const http_options *o, err *e)
     s->app = a;
     s->opt = *o;
     pthread_mutex_init(&s->mu, NULL);
-    buf cert = {0}, key = {0};
     int fd = -1;
-    bool ok = !read_tls(s, &cert, &key, e) && (fd = listen_on(o, &s->port, e)) >= 0 &&
-              !prep_start(s, e) && !watch_start(s, e);
+    bool ok = !prepare_tls(s, e) && (fd = listen_on(o, &s->port, e)) >= 0 && !prep_start(s, e) &&
+              !watch_start(s, e);
     if (ok) {
         s->starting = true; /* no other thread yet */
-        s->daemon = start_daemon(s, fd, &cert, &key);
+        s->daemon = start_daemon(s, fd);
         pthread_mutex_lock(&s->mu);
         s->starting = false;
         pthread_mutex_unlock(&s->mu);
     }
-    if (ok && !s->daemon && s->tls)
-        err_set(e, ERR_INVALID,
-                "--tls-cert '%.80s' and --tls-key '%.80s' cannot be used: %s (both must be PEM "
-                "files, the key without a password and that of the first certificate)",
-                o->tls_cert, o->tls_key, s->said);
-    else if (ok && !s->daemon)
+    if (ok && !s->daemon)
         err_set(e, ERR_IO, "the HTTP library could not start (too few file descriptors?): %s",
                 s->said);
-    if (key.len) explicit_bzero(key.v, key.len);
-    buf_clear(&cert);
-    buf_clear(&key);
     if (s->daemon) return s;
     if (fd >= 0) close(fd);
     http_stop(s);
@@ -639,6 +627,7 @@ void http_stop(http_server *s)
         pthread_mutex_unlock(&s->mu);
         MHD_stop_daemon(s->daemon);
     }
+    tls_free();
     pthread_mutex_destroy(&s->mu);
     free(s);
 }

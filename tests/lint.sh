@@ -26,6 +26,7 @@ fence() { # header, files that may include it
     [ -z "$hits" ] || { echo "$hits"; complain "$1 is included outside its fence"; }
 }
 fence 'microhttpd\.h' '^server/http\.c$'
+fence 'gnutls/.*' '^server/tls\.c$'
 fence '(cjson/)?cJSON\.h' '^(server|config|engine/text)/'
 fence 'check\.h' '^$'
 fence 'immintrin\.h' '^kernels/cpu/'

@@ -1,7 +1,11 @@
-"""TLS (API H1, H4, H14): curl and the openai client over it, hang-ups noticed, slow handshakes bounded, refusals at the start."""
+"""TLS (API H1, H4, H14): curl and the openai client over it, hang-ups noticed, slow handshakes bounded, certificates renewed, refusals at the
+start."""
 import json
+import signal
 import socket
+import ssl
 import subprocess
+import threading
 import time
 
 import httpx
@@ -26,7 +30,21 @@ def pki(tmp_path_factory):
     make(d, "req", "-x509", "-key", "key.pem", "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
          "-out", "cert.pem")
     (d / "text.pem").write_text("not a certificate")
+    (d / "empty.pem").write_text("")
     return d
+
+
+@pytest.fixture(scope="module")
+def renewed(pki):
+    """Another pair for localhost, RSA: chain.pem leads over an authority between to root.pem, leaf.pem is its key."""
+    make(pki, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "root-key.pem", "-days", "2", "-subj", "/CN=root", "-out", "root.pem")
+    for name, signer, ext in (("between", "root", "basicConstraints=critical,CA:TRUE"), ("leaf", "between", "subjectAltName=DNS:localhost,IP:127.0.0.1")):
+        make(pki, "req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}-key.pem", "-subj", f"/CN={name}", "-out", f"{name}.csr")
+        (pki / f"{name}.ext").write_text(ext)
+        make(pki, "x509", "-req", "-in", f"{name}.csr", "-CA", f"{signer}.pem", "-CAkey", f"{signer}-key.pem", "-CAcreateserial", "-days", "2",
+             "-extfile", f"{name}.ext", "-out", f"{name}.pem")
+    (pki / "chain.pem").write_text((pki / "leaf.pem").read_text() + (pki / "between.pem").read_text())
+    return pki
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +147,66 @@ def test_drain(start, pki):
     assert s.proc.wait(20) == 0
 
 
+def shown(s, ca=None, most=ssl.TLSVersion.TLSv1_3):
+    """The certificate that a new connection is shown; with ca it must lead there."""
+    context = ssl.create_default_context(cafile=ca)
+    context.maximum_version = most
+    if not ca:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with socket.create_connection(("127.0.0.1", s.port), timeout=10) as c, context.wrap_socket(c, server_hostname="localhost") as t:
+        assert t.version() == most.name.replace("v1_", "v1.")
+        return ssl.DER_cert_to_PEM_cert(t.getpeercert(binary_form=True))
+
+
+def test_renewed_certificate(start, renewed):
+    """SIGHUP takes up a renewed pair; one that is broken changes nothing and is named; open connections and handshakes go on."""
+    pki = renewed
+    cert, key, first, second = pki / "live.pem", pki / "live-key.pem", (pki / "cert.pem").read_text(), (pki / "leaf.pem").read_text()
+
+    def put(new_cert, new_key):
+        cert.write_text((pki / new_cert).read_text())
+        key.write_text((pki / new_key).read_text())
+        seen = len(s.lines) if s else 0
+        if s:
+            s.proc.send_signal(signal.SIGHUP)
+            assert wait_for(lambda: any("certificate" in line for line in s.lines[seen:])), s.lines
+            return "".join(s.lines[seen:])
+
+    s = None
+    put("cert.pem", "key.pem")
+    s = start("--tls-cert", str(cert), "--tls-key", str(key), ca=str(pki / "cert.pem"))
+    assert shown(s, str(pki / "cert.pem")) == first
+    with s.connect() as old:
+        for broken, words in ((("chain.pem", "key.pem"), "do not match"), (("text.pem", "key.pem"), "PEM"), (("cert.pem", "empty.pem"), "PEM"),
+                              (("cert.pem", "locked.pem"), "password")):
+            said = put(*broken)
+            assert "kept as they are" in said and words in said and "PRIVATE" not in said, said
+            assert shown(s) == first
+        said = put("chain.pem", "leaf-key.pem")
+        assert "valid until 20" in said and "kept" not in said, said
+        for most in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            assert shown(s, str(pki / "root.pem"), most) == second
+        old.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert old.recv(100).startswith(b"HTTP/1.1 200")
+
+    def keep_asking():
+        try:
+            got.extend(shown(s) for _ in range(10))
+        except OSError as e:
+            got.append(e)
+
+    got = []
+    threads = [threading.Thread(target=keep_asking) for _ in range(3)]
+    for t in threads:
+        t.start()
+    for i in range(6):
+        put(*(("cert.pem", "key.pem"), ("chain.pem", "leaf-key.pem"))[i % 2])
+    for t in threads:
+        t.join()
+    assert len(got) == 30 and set(got) <= {first, second}, got
+    assert shown(s) == second
+
+
 def test_slow_clients_end(secure, server, late):
     """H4: who has not finished the handshake or the headers ten seconds after connecting is closed without a reply, silent
     or dripping; others do not notice."""
@@ -158,7 +236,7 @@ def test_slow_clients_end(secure, server, late):
 @pytest.mark.parametrize("cert,key,words", [
     ("cert.pem", "other.pem", ["do not match"]), ("missing.pem", "key.pem", ["--tls-cert", "missing.pem"]),
     ("cert.pem", "missing.pem", ["--tls-key", "missing.pem"]), ("text.pem", "key.pem", ["--tls-cert", "PEM"]),
-    ("cert.pem", "locked.pem", ["--tls-key", "password"]), ("cert.pem", None, ["--tls-key"]), (None, "key.pem", ["--tls-cert"])])
+    ("cert.pem", "locked.pem", ["--tls-key", "password"]), ("empty.pem", "key.pem", ["--tls-cert", "PEM"]), ("cert.pem", "empty.pem", ["--tls-key", "PEM"]), ("cert.pem", None, ["--tls-key"]), (None, "key.pem", ["--tls-cert"])])
 def test_refused_at_the_start(pki, cert, key, words):
     args = (["--tls-cert", str(pki / cert)] if cert else []) + (["--tls-key", str(pki / key)] if key else [])
     p = subprocess.run([BIN, "serve", DEMO, "--port", "0", *args], capture_output=True, timeout=30)
