@@ -58,6 +58,7 @@ typedef struct {
     char *cors_origins; /* NULL = the loopback set */
     char *tls_cert, *tls_key;
     uint64_t max_body, max_body_total;
+    double header_timeout, body_timeout;             /* seconds */
     double request_timeout, drain_timeout, sse_ping; /* seconds; 0 = none, -, -1 = off */
     bool no_timings, no_slots;
     char *tool_format;     /* auto, hermes, qwen3_coder, xml, react, function, none */

@@ -263,6 +263,8 @@ int cmd_serve(const options *o)
                        .port = (int)o->port,
                        .max_body = o->max_body,
                        .max_body_total = o->max_body_total,
+                       .header_s = o->header_timeout,
+                       .body_s = o->body_timeout,
                        .ping_s = o->sse_ping,
                        .trace = o->trace_http,
                        .tls_cert = o->tls_cert,

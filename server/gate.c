@@ -419,3 +419,12 @@ bool gate_path(const char *target, char *out, size_t cap)
         if ((s == out || s[-1] == '/') && (!s[2] || s[2] == '/')) return false;
     return true;
 }
+
+/* ---- bodies ---------------------------------------------------------------------------------- */
+
+bool gate_body_late(const gate_body *b, int64_t limit_us, int64_t now_us)
+{
+    int64_t age = now_us - b->begin_us;
+    if (now_us - b->last_us > limit_us) return true;
+    return age > 2 * limit_us && b->got < (uint64_t)(age / 1000000) * GATE_BODY_RATE;
+}

@@ -1,5 +1,6 @@
 /* gate.h - what is checked before a byte of the body is looked at: framing, Host, Origin, key, and
- * the request id (API H2, H3, H6-H10).  Pure functions over a header list: tested without a socket.
+ * the request id (API H2, H3, H6-H10); and whether the body is late (H4).  Pure functions over a
+ * header list or a given clock: tested without a socket.
  * Thread: const after start-up except the keys, which gate_reload_keys swaps (SIGHUP). */
 #ifndef QUERN_SERVER_GATE_H
 #define QUERN_SERVER_GATE_H
@@ -11,7 +12,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { GATE_MAX_FIELDS = 100, GATE_MAX_HEADERS = 32768, GATE_MAX_TARGET = 8192 };
+enum {
+    GATE_MAX_FIELDS = 100,
+    GATE_MAX_HEADERS = 32768,
+    GATE_MAX_TARGET = 8192,
+    GATE_BODY_RATE = 1024 /* bytes a second, on average */
+};
 
 typedef struct {
     const char *name, *value;
@@ -69,6 +75,13 @@ void gate_key(const gate *g, const gate_request *r, key_ref **key, gate_fault *f
 void gate_limit(key_ref *key, int64_t now_us, int *retry_s, gate_fault *f);
 /* Content-Type and Content-Encoding of a POST with a body (H3, H5). */
 void gate_media(const gate_request *r, bool any_type, gate_fault *f);
+/* How far a body has come, by clock_us. */
+typedef struct {
+    int64_t begin_us, last_us; /* the headers were complete; bytes came */
+    uint64_t got;              /* bytes so far */
+} gate_body;
+/* H4: silent for longer than limit, or after twice the limit slower than GATE_BODY_RATE. */
+bool gate_body_late(const gate_body *b, int64_t limit_us, int64_t now_us);
 /* First field of that name (any case) or NULL. */
 const gate_field *gate_find(const gate_request *r, const char *name);
 /* Path part of a target, percent-decoded once, one trailing / dropped.  False (404): .., NUL or

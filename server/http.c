@@ -349,6 +349,16 @@ static void preflight(http_call *c)
     http_reply(c, 204, NULL, &none);
 }
 
+/* Where a body may be silent for longer than other connections, the library leaves the end of it to
+ * the watchdog. */
+static void expect_body(http_call *c, bool on)
+{
+    unsigned s = (unsigned)c->srv->opt.body_s;
+    if (s > CONN_IDLE_S / 2)
+        MHD_set_connection_option(c->mhd, MHD_CONNECTION_OPTION_TIMEOUT,
+                                  CONN_IDLE_S + (on ? s : 0u));
+}
+
 /* First sight of a request: headers are complete, no body byte was read. */
 static enum MHD_Result on_headers(http_call *c, const char *method, const char *version)
 {
@@ -383,6 +393,7 @@ static enum MHD_Result on_headers(http_call *c, const char *method, const char *
             return send_fault(c);
         }
     }
+    expect_body(c, true);
     set_phase(c, CALL_BODY);
     return MHD_YES;
 }
@@ -442,6 +453,7 @@ static enum MHD_Result on_ready(http_call *c)
     call_phase phase;
     if (!c->body_done) {
         c->body_done = true;
+        expect_body(c, false);
         if (c->fault.status) return send_fault(c);
         if (!strcmp(c->method, "OPTIONS")) {
             preflight(c);
@@ -577,10 +589,10 @@ static struct MHD_Daemon *start_daemon(http_server *s, int fd)
         0, NULL, NULL, on_request, s, MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, s,
         MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_THREAD_POOL_SIZE, (unsigned)N_HTTP,
         MHD_OPTION_CONNECTION_LIMIT, (unsigned)s->opt.max_conn + 16 * N_HTTP,
-        MHD_OPTION_CONNECTION_TIMEOUT, 60u, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)(96 << 10),
-        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_URI_LOG_CALLBACK, on_target, s,
-        MHD_OPTION_NOTIFY_COMPLETED, on_completed, s, MHD_OPTION_NOTIFY_CONNECTION, on_connection,
-        s, MHD_OPTION_UNESCAPE_CALLBACK, no_unescape, NULL, MHD_OPTION_ARRAY,
+        MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)CONN_IDLE_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+        (size_t)(96 << 10), MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_URI_LOG_CALLBACK, on_target,
+        s, MHD_OPTION_NOTIFY_COMPLETED, on_completed, s, MHD_OPTION_NOTIFY_CONNECTION,
+        on_connection, s, MHD_OPTION_UNESCAPE_CALLBACK, no_unescape, NULL, MHD_OPTION_ARRAY,
         s->tls ? tls : tls + 2, MHD_OPTION_END);
 }
 

@@ -24,6 +24,7 @@ typedef struct {
     int port;         /* 0 = any free one (tests) */
     int max_conn;
     uint64_t max_body, max_body_total;
+    double header_s, body_s;        /* H4: headers complete, silence of a body; seconds */
     double ping_s;                  /* default keep-alive interval of streams, seconds */
     bool trace;                     /* --trace-http */
     const char *tls_cert, *tls_key; /* PEM files; NULL: no TLS */

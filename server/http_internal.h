@@ -12,11 +12,7 @@
 #include <stdatomic.h>
 
 enum {
-    CONN_IDLE_US = 60 * 1000000,    /* H1: keep-alive idle */
-    CONN_HEADERS_US = 10 * 1000000, /* H4: headers late */
-    BODY_IDLE_US = 30 * 1000000,    /* H4: body silent */
-    BODY_AVERAGE_US = 60 * 1000000, /* H4: from then on 1 KiB/s on average */
-    BODY_AVERAGE_RATE = 1024,       /* bytes a second */
+    CONN_IDLE_S = 60, /* H1: keep-alive idle; H4: a reader that takes nothing */
     WATCH_PERIOD_MS = 200,
     DISCARD_MAX = 1 << 20, /* a refused request's body is read away up to this */
     N_PREP = 2,

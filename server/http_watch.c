@@ -25,13 +25,16 @@ static void hang_up(conn *cn)
     shutdown(cn->fd, SHUT_RDWR);
 }
 
-/* Body silent too long, or slower than the average asked for. */
-static bool body_late(http_call *c, int64_t now)
+static int64_t to_us(double seconds)
 {
-    int64_t age = now - c->headers_us;
-    uint64_t got = atomic_load(&c->n_got);
-    if (now - atomic_load(&c->body_us) > BODY_IDLE_US) return true;
-    return age > BODY_AVERAGE_US && got < (uint64_t)(age / 1000000) * BODY_AVERAGE_RATE;
+    return (int64_t)(seconds * 1e6);
+}
+
+/* Of a call in CALL_BODY. */
+static bool is_slow(http_call *c, int64_t now)
+{
+    gate_body p = {c->headers_us, atomic_load(&c->body_us), atomic_load(&c->n_got)};
+    return gate_body_late(&p, to_us(c->srv->opt.body_s), now);
 }
 
 /* Called with server.mu held, so the call cannot be freed meanwhile. */
@@ -45,10 +48,10 @@ static void watch_call(conn *cn, http_call *c, int64_t now)
         quiet && c->ping_us > 0 && c->suspended && now - (last ? last : c->start_us) >= c->ping_us;
     if (ping) atomic_store(&c->out_us, now);
     pthread_mutex_unlock(&c->mu);
-    if (phase == CALL_HEADERS && now - c->start_us > CONN_HEADERS_US) {
+    if (phase == CALL_HEADERS && now - c->start_us > to_us(c->srv->opt.header_s)) {
         c->late = true;
         hang_up(cn);
-    } else if (phase == CALL_BODY && body_late(c, now)) {
+    } else if (phase == CALL_BODY && is_slow(c, now)) {
         c->late = true;
         /* The words of a TLS connection belong to the thread that reads it: it just ends. */
         ssize_t w = c->srv->tls ? 0
@@ -67,12 +70,11 @@ static bool has_left(int fd)
     return poll(&p, 1, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR | POLLNVAL));
 }
 
-static void watch_conn(conn *cn, int64_t now)
+static void watch_conn(const http_server *s, conn *cn, int64_t now)
 {
     http_call *c = cn->call;
     if (!c) {
-        int64_t limit = cn->served ? CONN_IDLE_US : CONN_HEADERS_US;
-        if (now - cn->since_us > limit) hang_up(cn);
+        if (now - cn->since_us > to_us(cn->served ? CONN_IDLE_S : s->opt.header_s)) hang_up(cn);
         return;
     }
     pthread_mutex_lock(&c->mu);
@@ -99,7 +101,7 @@ static void *watch_main(void *v)
         nanosleep(&nap, NULL);
         int64_t now = clock_us();
         pthread_mutex_lock(&s->mu);
-        for (conn *cn = s->conns; cn; cn = cn->next) watch_conn(cn, now);
+        for (conn *cn = s->conns; cn; cn = cn->next) watch_conn(s, cn, now);
         pthread_mutex_unlock(&s->mu);
     }
     return NULL;

@@ -1,4 +1,5 @@
-/* test_gate.c - what is decided from the headers alone: framing, hosts, origins, keys, paths. */
+/* test_gate.c - what is decided from the headers alone: framing, hosts, origins, keys, paths; and
+ * when a body is late, by a given clock. */
 #include "server/gate.h"
 
 #include <check.h>
@@ -271,6 +272,53 @@ START_TEST(media)
 }
 END_TEST
 
+enum { SECOND = 1000000 };
+
+static bool late(double limit_s, double now_s, double last_s, uint64_t got)
+{
+    const int64_t begin = 5000 * (int64_t)SECOND;
+    gate_body b = {begin, begin + (int64_t)(last_s * SECOND), got};
+    return gate_body_late(&b, (int64_t)(limit_s * SECOND), begin + (int64_t)(now_s * SECOND));
+}
+
+/* 30 s of silence, at the beginning and later, however much came. */
+START_TEST(silent_bodies)
+{
+    ck_assert(!late(30, 0, 0, 0));
+    ck_assert(!late(30, 30, 0, 0));
+    ck_assert(late(30, 30.001, 0, 0));
+    ck_assert(!late(30, 55, 25, 10));
+    ck_assert(late(30, 55.2, 25, 1 << 30));
+    ck_assert(!late(30, 1000, 999, 1 << 30));
+    ck_assert(late(30, 1000, 969, 1 << 30));
+}
+END_TEST
+
+/* 1 KiB/s on average once 60 s have passed, not before; a burst pays for later slowness. */
+START_TEST(slow_bodies)
+{
+    ck_assert(!late(30, 59, 59, 1));
+    ck_assert(!late(30, 60, 60, 1));
+    ck_assert(late(30, 60.2, 60.2, 1));
+    ck_assert(late(30, 61, 61, 61 * 1024 - 1));
+    ck_assert(!late(30, 61, 61, 61 * 1024));
+    ck_assert(late(30, 3600, 3600, 3600 * 1024 - 1));
+    ck_assert(!late(30, 3600, 3600, 3600 * 1024));
+    ck_assert(!late(30, 62, 62, 1 << 20));
+    ck_assert(late(30, 1100, 1100, 1 << 20));
+}
+END_TEST
+
+/* --body-timeout moves both. */
+START_TEST(body_timeouts)
+{
+    ck_assert(late(2, 2.5, 0, 100) && !late(2, 2, 0, 100));
+    ck_assert(late(2, 4.5, 4.5, 4095) && !late(2, 4.5, 4.5, 4096) && !late(2, 4, 4, 0));
+    ck_assert(!late(3600, 3600, 0, 0) && late(3600, 3601, 0, 0));
+    ck_assert(!late(3600, 7200, 7199, 0) && late(3600, 7201, 7201, 7200 * 1024));
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("gate");
@@ -282,6 +330,9 @@ int main(void)
     tcase_add_test(t, key_headers);
     tcase_add_test(t, paths);
     tcase_add_test(t, media);
+    tcase_add_test(t, silent_bodies);
+    tcase_add_test(t, slow_bodies);
+    tcase_add_test(t, body_timeouts);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_NORMAL);

@@ -71,6 +71,7 @@ START_TEST(defaults)
     ck_assert_int_eq(o.max_conn, 1024);
     ck_assert_uint_eq(o.max_body, 32 << 20);
     ck_assert_uint_eq(o.max_body_total, 256 << 20);
+    ck_assert(o.header_timeout == 10 && o.body_timeout == 30);
     ck_assert(o.request_timeout == 0 && o.drain_timeout == 30 && o.sse_ping == 15);
     ck_assert_int_eq(o.max_model_len, 0);
     ck_assert_uint_eq(o.kv_cache_memory, 0);

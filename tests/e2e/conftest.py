@@ -178,6 +178,36 @@ def wait_for(fn, limit=3.0):
     return False
 
 
+def slow_body(c, drip):
+    """A request whose body stops after its first byte, or drips, on a connected socket: the reply and how long it took."""
+    got, t0 = b"", time.time()
+    c.settimeout(0.1)
+    c.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n{")
+    while time.time() - t0 < 25:
+        try:
+            if drip and not got:
+                c.sendall(b" ")
+            piece = c.recv(65536)
+        except TimeoutError:
+            continue
+        except ConnectionError:  # what dripped into the closed connection
+            break
+        if not piece:
+            break
+        got += piece
+    return got, time.time() - t0
+
+
+def refused_as_late(reply):
+    """H4: the whole 408 and nothing else."""
+    head, _, body = reply.partition(b"\r\n\r\n")
+    lines = head.decode().split("\r\n")
+    assert lines[0] == "HTTP/1.1 408 Request Timeout" and f"Content-Length: {len(body)}" in lines and "Connection: close" in lines, reply
+    error = json.loads(body)["error"]
+    assert error["code"] == "request_timeout" and error["type"] == "invalid_request_error" and error["param"] is None
+    return True
+
+
 FIM = ("fim_prefix", "fim_suffix", "fim_middle", "fim_pad", "repo_name", "file_sep")
 
 

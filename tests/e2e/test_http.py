@@ -3,11 +3,12 @@ import json
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
-from conftest import SLOW, alive, wait_for
+from conftest import SLOW, alive, refused_as_late, slow_body, wait_for
 
 BODY = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}).encode()
 
@@ -246,6 +247,20 @@ def test_body_limits(start):
     got = s.raw(post(HOST + b"Transfer-Encoding: chunked\r\n", body=big + big + b"0\r\n\r\n", length=False), timeout=3)
     assert status(got) == 413
     alive(s)
+
+
+def test_slow_bodies(start):
+    """H4: a body that is silent for --body-timeout, or slower than 1 KiB/s after twice as long, is 408; others are not disturbed."""
+    s = start("--body-timeout", "1", "--log-format", "json")
+    with ThreadPoolExecutor() as pool:
+        slow = [pool.submit(slow_body, s.connect(), drip) for drip in (False, True)]
+        while not all(f.done() for f in slow):
+            assert s.complete(max_tokens=1).status_code == 200
+            time.sleep(0.1)
+    for f in slow:
+        reply, took = f.result()
+        assert refused_as_late(reply) and took >= 1
+    assert wait_for(lambda: sum('"end":"timeout"' in line for line in s.lines) == 2)
 
 
 def test_bodies_in_flight_are_bounded(start):
