@@ -65,7 +65,7 @@ static void call_free(http_call *c)
 static const char *ending(const http_call *c, enum MHD_RequestTerminationCode why)
 {
     if (why == MHD_REQUEST_TERMINATED_COMPLETED_OK) return "done";
-    if (why == MHD_REQUEST_TERMINATED_TIMEOUT_REACHED || c->late) return "timeout";
+    if (why == MHD_REQUEST_TERMINATED_TIMEOUT_REACHED || c->late_us) return "timeout";
     return c->out_cut || why == MHD_REQUEST_TERMINATED_DAEMON_SHUTDOWN ? "cut" : "left";
 }
 
@@ -497,6 +497,8 @@ static void on_connection(void *cls, struct MHD_Connection *mhd, void **socket_c
         cn->fd = ci->connect_fd;
         cn->since_us = clock_us();
         cn->over_limit = atomic_fetch_add(&s->n_conn, 1) >= s->opt.max_conn;
+        ci = s->tls ? MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION) : NULL;
+        if (ci) tls_line_init(&cn->tls, ci->tls_session, cn->fd);
         pthread_mutex_lock(&s->mu);
         cn->next = s->conns;
         if (s->conns) s->conns->prev = cn;

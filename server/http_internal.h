@@ -7,12 +7,14 @@
 #include "server/gate.h"
 #include "server/http.h"
 #include "server/routes.h"
+#include "server/tls.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 
 enum {
     CONN_IDLE_S = 60, /* H1: keep-alive idle; H4: a reader that takes nothing */
+    LAST_WORDS_S = 5, /* what a TLS connection gets to be told why it ends */
     WATCH_PERIOD_MS = 200,
     DISCARD_MAX = 1 << 20, /* a refused request's body is read away up to this */
     N_PREP = 2,
@@ -29,6 +31,7 @@ struct conn {
     int64_t since_us; /* when it was accepted or last became idle; server.mu */
     bool served;      /* at least one request was completed */
     bool over_limit;  /* beyond max_conn: 503 and close */
+    tls_line tls;     /* of a server that speaks TLS */
 };
 
 typedef enum {
@@ -72,7 +75,7 @@ struct http_call {
     } header[12];
     int n_header;
     bool streaming, close_after;
-    bool late; /* the watchdog ended it; server.mu */
+    int64_t late_us; /* when the watchdog ended it, 0 = never; server.mu */
 
     /* waiting and streaming */
     const http_waiter *waiter;

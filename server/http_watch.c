@@ -37,6 +37,22 @@ static bool is_slow(http_call *c, int64_t now)
     return gate_body_late(&p, to_us(c->srv->opt.body_s), now);
 }
 
+/* 408.  Only the thread that reads a TLS connection may write to it, so it is asked to. */
+static void end_body(conn *cn, http_call *c, int64_t now)
+{
+    if (!c->srv->tls) {
+        ssize_t w =
+            send(cn->fd, timeout_reply, sizeof timeout_reply - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+        (void)w; /* a client that does not read either just sees the end */
+        hang_up(cn);
+    } else if (!c->late_us) {
+        tls_line_end(&cn->tls, timeout_reply);
+    } else if (now - c->late_us > to_us(LAST_WORDS_S)) {
+        hang_up(cn);
+    }
+    if (!c->late_us) c->late_us = now;
+}
+
 /* Called with server.mu held, so the call cannot be freed meanwhile. */
 static void watch_call(conn *cn, http_call *c, int64_t now)
 {
@@ -49,16 +65,10 @@ static void watch_call(conn *cn, http_call *c, int64_t now)
     if (ping) atomic_store(&c->out_us, now);
     pthread_mutex_unlock(&c->mu);
     if (phase == CALL_HEADERS && now - c->start_us > to_us(c->srv->opt.header_s)) {
-        c->late = true;
+        c->late_us = now;
         hang_up(cn);
     } else if (phase == CALL_BODY && is_slow(c, now)) {
-        c->late = true;
-        /* The words of a TLS connection belong to the thread that reads it: it just ends. */
-        ssize_t w = c->srv->tls ? 0
-                                : send(cn->fd, timeout_reply, sizeof timeout_reply - 1,
-                                       MSG_DONTWAIT | MSG_NOSIGNAL);
-        (void)w; /* a client that does not read either just sees the end */
-        hang_up(cn);
+        end_body(cn, c, now);
     } else if (ping) {
         call_wake(c, WAKE_TICK);
     }

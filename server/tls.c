@@ -1,5 +1,6 @@
 /* tls.c - see tls.h; the only file that includes GnuTLS.  Owns the pair in use, under its own lock:
- * a handshake gets copies, which the library frees, so a pair can be replaced at any moment. */
+ * a handshake gets copies, which the library frees, so a pair can be replaced at any moment.  Of a
+ * connection it owns nothing. */
 #include "server/tls.h"
 
 #include "base/file.h"
@@ -10,6 +11,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <string.h>
+#include <sys/socket.h>
 
 enum { MAX_FILE = 1 << 20 };
 
@@ -164,4 +166,46 @@ void *tls_retriever(void)
 {
     gnutls_certificate_retrieve_function3 *f = retrieve;
     return (void *)(uintptr_t)f;
+}
+
+/* ---- last words ------------------------------------------------------------------------------ */
+
+/* In place of GnuTLS's own recv().  It lets one thread send while another receives, and while this
+ * waits for bytes nothing of the receiving is under way: so here is where to send. */
+static ssize_t pull(gnutls_transport_ptr_t at, void *data, size_t n)
+{
+    tls_line *l = at;
+    const char *words = atomic_load(&l->words);
+    if (!words) return recv(l->fd, data, n, 0);
+    if (!l->said) {
+        l->said = true;
+        ssize_t sent = gnutls_record_send(l->session, words, strlen(words));
+        if (sent == (ssize_t)strlen(words)) gnutls_bye(l->session, GNUTLS_SHUT_WR);
+    }
+    return 0;
+}
+
+static int pull_timeout(gnutls_transport_ptr_t at, unsigned ms)
+{
+    const tls_line *l = at;
+    return gnutls_system_recv_timeout((gnutls_transport_ptr_t)(intptr_t)l->fd, ms);
+}
+
+void tls_line_init(tls_line *l, void *session, int fd)
+{
+    gnutls_transport_ptr_t from, to;
+    l->session = session;
+    l->fd = fd;
+    atomic_init(&l->words, NULL);
+    l->said = false;
+    gnutls_transport_get_ptr2(session, &from, &to);
+    gnutls_transport_set_ptr2(session, l, to);
+    gnutls_transport_set_pull_function(session, pull);
+    gnutls_transport_set_pull_timeout_function(session, pull_timeout);
+}
+
+void tls_line_end(tls_line *l, const char *words)
+{
+    atomic_store(&l->words, words);
+    shutdown(l->fd, SHUT_RD); /* wakes the thread that reads */
 }

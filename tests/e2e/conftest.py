@@ -187,10 +187,13 @@ def slow_body(c, drip):
         try:
             if drip and not got:
                 c.sendall(b" ")
+        except ConnectionError:
+            drip = False
+        try:
             piece = c.recv(65536)
         except TimeoutError:
             continue
-        except ConnectionError:  # what dripped into the closed connection
+        except ConnectionError:  # something dripped into the closed connection
             break
         if not piece:
             break

@@ -7,12 +7,13 @@ import ssl
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import openai
 import pytest
 
-from conftest import BIN, DEMO, SLOW, Server, wait_for
+from conftest import BIN, DEMO, SLOW, Server, refused_as_late, slow_body, wait_for
 
 
 def make(folder, *args):
@@ -222,6 +223,27 @@ def test_slow_clients_end(start, pki):
                 pass
             assert time.time() - t0 > 3, name
             left.pop(name).close()
+
+
+def test_slow_bodies(start, pki):
+    """H4: the 408 of a late body comes over TLS too, whole, and the connection ends as TLS wants it to."""
+    s = start("--body-timeout", "1", "--tls-cert", str(pki / "cert.pem"), "--tls-key", str(pki / "key.pem"), ca=str(pki / "cert.pem"))
+
+    def connect(most):
+        context = ssl.create_default_context(cafile=pki / "cert.pem")
+        context.maximum_version = most
+        c = socket.create_connection(("127.0.0.1", s.port), timeout=10)
+        return context.wrap_socket(c, server_hostname="127.0.0.1", suppress_ragged_eofs=False)  # an end without close_notify is an error
+
+    with ThreadPoolExecutor() as pool:
+        kinds = [(most, drip) for most in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3) for drip in (False, True)]
+        slow = [pool.submit(slow_body, connect(most), drip) for most, drip in kinds]
+        while not all(f.done() for f in slow):
+            assert s.complete(max_tokens=1).status_code == 200
+            time.sleep(0.1)
+    for f in slow:
+        reply, took = f.result()
+        assert refused_as_late(reply) and took >= 1
 
 
 @pytest.mark.parametrize("cert,key,words", [
