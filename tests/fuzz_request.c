@@ -1,11 +1,15 @@
 /* fuzz_request.c - any bytes as the body of a request in every dialect, through the whole handler:
- * JSON, the dialect's translator, the checks of all fields, the chat template, ids, the engine's
- * inbox.  The first byte picks the dialect.  A body ends in exactly one JSON reply, or it waits for
- * the engine, or for a grammar; then its client hangs up.  The model is models/demo; a reply is
- * kept for bodies that continue one. */
+ * JSON, the dialect's translator, the checks of all fields, the chat template, ids, the compiling
+ * that a handler puts off, the engine's inbox.  The first byte picks the dialect, and whether the
+ * client leaves before its grammar is compiled.  A body ends in exactly one JSON reply, or it waits
+ * for the engine: with a grammar for some tokens, else not at all; then its client hangs up.  The
+ * model is models/demo; a reply is kept for bodies that continue one. */
+#include "base/clock.h"
 #include "server/api.h"
 #include "server/cmd_model.h"
 #include "tests/fake_http.h"
+
+#include <unistd.h>
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
@@ -82,6 +86,28 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     return 0;
 }
 
+/* A reply is a JSON object, and no fault of ours. */
+static void check_reply(const http_call *c)
+{
+    const json *root;
+    json_doc *d = json_parse(buf_str(&c->reply), c->reply.len, NULL, &root, NULL);
+    if (!d || root->type != JSON_OBJECT) abort();
+    json_free(d);
+    bool limit = c->status == 500 && strstr(buf_str(&c->reply), "the grammar came to a place");
+    if (c->status >= 500 && c->status != 501 && c->status != 503 && !limit) abort();
+}
+
+/* Takes what the engine says for a while. */
+static void listen_a_while(http_call *c)
+{
+    buf out = {0};
+    int64_t end = clock_us() + 20000;
+    for (int rc = HTTP_MORE; rc == HTTP_MORE && !c->n_replies && clock_us() < end; usleep(200))
+        if (c->status) rc = c->waiter->fill(c->waiting, c, &out, false);
+        else c->waiter->step(c->waiting, c, false);
+    buf_clear(&out);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
     if (!n) return 0;
@@ -90,17 +116,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
                    .path = rows[row].path,
                    .body = (const char *)data + 1,
                    .n_body = n - 1,
-                   .left = true};
+                   .left = data[0] >= 0x80};
     rows[row].fn(&c);
-    bool waits = c.waiter || c.deferred;
-    if (c.n_replies + waits != 1) abort();
-    if (c.n_replies && c.status >= 500 && c.status != 501 && c.status != 503) abort();
-    if (c.n_replies) {
-        const json *root;
-        json_doc *d = json_parse(buf_str(&c.reply), c.reply.len, NULL, &root, NULL);
-        if (!d || root->type != JSON_OBJECT) abort();
-        json_free(d);
-    }
+    bool deferred = c.deferred;
+    fake_call_deferred(&c);
+    bool waits = c.waiter, nobody = deferred && c.left;
+    if (c.n_replies + waits != !nobody) abort();
+    if (deferred && waits) listen_a_while(&c);
+    if (c.n_replies) check_reply(&c);
     fake_call_clear(&c);
     return 0;
 }
