@@ -57,6 +57,8 @@ static void call_free(http_call *c)
     buf_clear(&c->reply);
     buf_clear(&c->out);
     atomic_fetch_sub(&c->srv->body_bytes, c->reserved);
+    pthread_mutex_lock(&c->mu); /* who woke it has let go of it */
+    pthread_mutex_unlock(&c->mu);
     pthread_mutex_destroy(&c->mu);
     free(c->target);
     free(c);
@@ -95,9 +97,9 @@ static void on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
     call_free(c);
 }
 
-void call_wake(http_call *c, wake_kind k)
+/* Under the call's lock. */
+static void wake(http_call *c, wake_kind k)
 {
-    pthread_mutex_lock(&c->mu);
     if (k == WAKE_NEWS) c->woken = true;
     else if (k == WAKE_TICK) c->tick = true;
     else if (!c->left) c->left = c->left_new = true;
@@ -105,6 +107,20 @@ void call_wake(http_call *c, wake_kind k)
         c->suspended = false;
         MHD_resume_connection(c->mhd);
     }
+}
+
+void call_wake(http_call *c, wake_kind k)
+{
+    pthread_mutex_lock(&c->mu);
+    wake(c, k);
+    pthread_mutex_unlock(&c->mu);
+}
+
+void call_handled(http_call *c)
+{
+    pthread_mutex_lock(&c->mu);
+    c->phase = CALL_WAIT;
+    wake(c, WAKE_NEWS);
     pthread_mutex_unlock(&c->mu);
 }
 

@@ -135,5 +135,7 @@ void watch_stop(http_server *s);
 /* Sets a flag under the call's lock and resumes a suspended connection (http.c). */
 typedef enum { WAKE_NEWS, WAKE_TICK, WAKE_LEFT } wake_kind;
 void call_wake(http_call *c, wake_kind k);
+/* The handler on another thread is through with the call, which may be gone afterwards. */
+void call_handled(http_call *c);
 
 #endif

@@ -43,15 +43,6 @@ static http_call *queue_take(http_server *s, call_queue *q)
     return c;
 }
 
-/* The handler is through with the call. */
-static void handled(http_call *c)
-{
-    pthread_mutex_lock(&c->mu);
-    c->phase = CALL_WAIT;
-    pthread_mutex_unlock(&c->mu);
-    call_wake(c, WAKE_NEWS);
-}
-
 static void *quick_main(void *v)
 {
     http_server *s = v;
@@ -59,7 +50,7 @@ static void *quick_main(void *v)
         c->route->fn(c);
         if (c->later && queue_push(s, &s->slow, c)) continue;
         if (c->later) c->later(c, c->later_ctx); /* closing: the reply is still due */
-        handled(c);
+        call_handled(c);
     }
     return NULL;
 }
@@ -70,7 +61,7 @@ static void *slow_main(void *v)
     setpriority(PRIO_PROCESS, 0, 10); /* of this thread, on Linux */
     for (http_call *c; (c = queue_take(s, &s->slow));) {
         c->later(c, c->later_ctx);
-        handled(c);
+        call_handled(c);
     }
     return NULL;
 }
