@@ -260,7 +260,8 @@ void calls_end(calls *c)
     if (c->at == AT_LINES) calls_lines_end(c);
     if (c->at == AT_JSON) calls_json_end(c);
     if (c->at == AT_XML) calls_xml_end(c);
-    if (c->at == AT_CLOSE && c->tag.len) {
+    /* Of a closing tag nothing gets out, complete or not. */
+    if (c->at == AT_CLOSE && c->tag.len && !begins(CLOSE, c->tag.v, c->tag.len)) {
         c->after = true;
         calls_text(c, c->tag.v, c->tag.len);
     }
