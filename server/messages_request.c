@@ -286,33 +286,6 @@ static void put_messages(reader *r, const json *body, buf *out)
 
 /* ---- tools and switches ---------------------------------------------------------------------- */
 
-/* A6.  Tools the service runs itself do not exist here. */
-static void put_tools(reader *r, const json *tools, buf *out)
-{
-    if (!tools || tools->type == JSON_NULL) return;
-    if (tools->type != JSON_ARRAY) {
-        reader_fail(r, "invalid_type", "tools", "'tools' must be an array");
-        return;
-    }
-    int i = 0, n = 0;
-    tr_name(out, "tools");
-    buf_putc(out, '[');
-    for (const json *t = tools->child; t; t = t->next, i++) {
-        const json *type = json_get(t, "type"), *schema = json_get(t, "input_schema");
-        if (json_is(type, JSON_STRING) && !tr_is(type, "custom")) {
-            tr_skip_tool(r, i);
-            continue;
-        }
-        buf_printf(out, "%s{\"type\":\"function\",\"function\":{", n++ ? "," : "");
-        tr_json(out, "name", json_get(t, "name"));
-        tr_json(out, "description", json_get(t, "description"));
-        tr_json(out, "parameters", schema);
-        tr_json(out, "strict", json_get(t, "strict"));
-        buf_puts(out, "}}");
-    }
-    buf_putc(out, ']');
-}
-
 static void put_choice(reader *r, const json *c, buf *out)
 {
     const json *type = json_get(c, "type"), *name = json_get(c, "name");
@@ -382,7 +355,7 @@ void messages_translate(reader *r, const json *body, buf *out)
     if (n && (!json_int(n, &one) || one != 1))
         reader_fail(r, "unsupported_value", "n", "'n' is not supported here");
     put_messages(r, body, out);
-    put_tools(r, json_get(body, "tools"), out);
+    tr_tools(r, json_get(body, "tools"), "input_schema", false, out);
     put_choice(r, json_get(body, "tool_choice"), out);
     put_thinking(r, body, out);
     tr_json(out, "stop", json_get(body, "stop_sequences"));

@@ -22,44 +22,6 @@ const char *const responses_names[] = {"messages",
                                        "tools[]",
                                        NULL};
 
-/* X3.  Tools the service runs itself do not exist here. */
-static void put_tools(reader *r, const json *tools, buf *out)
-{
-    if (!tools || tools->type == JSON_NULL) return;
-    if (tools->type != JSON_ARRAY) {
-        reader_fail(r, "invalid_type", "tools", "'tools' must be an array");
-        return;
-    }
-    int i = 0, n = 0;
-    tr_name(out, "tools");
-    buf_putc(out, '[');
-    for (const json *t = tools->child; t; t = t->next, i++) {
-        const json *type = json_get(t, "type"), *strict = json_get(t, "strict");
-        bool custom = tr_is(type, "custom");
-        if (!json_is(type, JSON_STRING)) {
-            char name[32];
-            snprintf(name, sizeof name, "tools[%d]", i);
-            reader_fail(r, "invalid_type", name, "'%s' must be an object with a type", name);
-            return;
-        }
-        if (!custom && !tr_is(type, "function")) {
-            tr_skip_tool(r, i);
-            continue;
-        }
-        buf_printf(out, "%s{\"type\":\"%s\",\"%s\":{", n++ ? "," : "", type->str, type->str);
-        tr_json(out, "name", json_get(t, "name"));
-        const char *const fields[] = {"description", custom ? "format" : "parameters"};
-        for (int k = 0; k < 2; k++) {
-            const json *v = json_get(t, fields[k]);
-            if (v && v->type != JSON_NULL) tr_json(out, fields[k], v);
-        }
-        if (strict && strict->type != JSON_NULL && strict->type != JSON_FALSE)
-            tr_json(out, "strict", strict);
-        buf_puts(out, "}}");
-    }
-    buf_putc(out, ']');
-}
-
 /* {"type":"function","name":N} as chat nests it. */
 static void put_named(const json *c, buf *out)
 {
@@ -244,7 +206,7 @@ void responses_translate(reader *r, const json *body, buf *out)
         if (rd_any(r, unknown[i])) reader_ignore(r, unknown[i], strlen(unknown[i]));
     tr_rest(out, body, taken, (int)(sizeof taken / sizeof *taken));
     responses_messages(r, body, rd_any(r, "instructions"), input, out);
-    put_tools(r, json_get(body, "tools"), out);
+    tr_tools(r, json_get(body, "tools"), "parameters", true, out);
     put_choice(r, json_get(body, "tool_choice"), out);
     if (limit && limit->type != JSON_NULL) tr_json(out, "max_completion_tokens", limit);
     if (format && format->type != JSON_NULL) tr_json(out, "response_format", format);

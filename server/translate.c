@@ -30,13 +30,6 @@ bool reader_translate(reader *r, translator *t, const char *const *names, bool c
     return !r->failed;
 }
 
-void tr_skip_tool(reader *r, int i)
-{
-    char name[32];
-    reader_ignore(r, name, (size_t)snprintf(name, sizeof name, "tools[%d]", i));
-    if (i / 8 < (int)sizeof r->left_out) r->left_out[i / 8] |= (uint8_t)(1u << i % 8);
-}
-
 void tr_name(buf *out, const char *name)
 {
     if (out->len && out->v[out->len - 1] != '{') buf_putc(out, ',');
@@ -55,6 +48,58 @@ void tr_str(buf *out, const char *name, const char *s, size_t n)
 {
     tr_name(out, name);
     buf_put_json(out, s, n);
+}
+
+/* Tool i of the client's list is left out. */
+static void skip_tool(reader *r, int i, const char *name)
+{
+    reader_ignore(r, name, strlen(name));
+    if (i / 8 < (int)sizeof r->left_out) r->left_out[i / 8] |= (uint8_t)(1u << i % 8);
+}
+
+static void put_tool(const json *t, const char *type, const char *schema, buf *out)
+{
+    bool custom = !strcmp(type, "custom");
+    const json *strict = json_get(t, "strict");
+    const char *const theirs[] = {"name", "description", custom ? "format" : schema},
+                      *const ours[] = {"name", "description", custom ? "format" : "parameters"};
+    buf_printf(out, "{\"type\":\"%s\",\"%s\":{", type, type);
+    for (int k = 0; k < 3; k++) {
+        const json *v = json_get(t, theirs[k]);
+        if (v && v->type != JSON_NULL) tr_json(out, ours[k], v);
+    }
+    if (strict && strict->type != JSON_NULL && strict->type != JSON_FALSE)
+        tr_json(out, "strict", strict);
+    buf_puts(out, "}}");
+}
+
+void tr_tools(reader *r, const json *tools, const char *schema, bool typed, buf *out)
+{
+    int i = 0, n = 0;
+    if (!tools || tools->type == JSON_NULL) return;
+    if (tools->type != JSON_ARRAY) {
+        reader_fail(r, "invalid_type", "tools", "'tools' must be an array, got %s",
+                    json_type_name(tools));
+        return;
+    }
+    tr_name(out, "tools");
+    buf_putc(out, '[');
+    for (const json *t = tools->child; t && !r->failed; t = t->next, i++) {
+        const json *type = json_get(t, "type");
+        bool named = json_is(type, JSON_STRING), custom = tr_is(type, "custom");
+        char name[32];
+        snprintf(name, sizeof name, "tools[%d]", i);
+        if (t->type != JSON_OBJECT || (typed && !named)) {
+            reader_fail(r, "invalid_type", name, "'%s' must be an object%s", name,
+                        typed ? " with a type" : "");
+        } else if (typed ? !custom && !tr_is(type, "function") : named && !custom) {
+            skip_tool(r, i, name);
+        } else {
+            if (n++) buf_putc(out, ',');
+            put_tool(t, typed && custom ? "custom" : "function", schema, out);
+        }
+    }
+    buf_putc(out, ']');
 }
 
 void tr_rest(buf *out, const json *body, const char *const *taken, int n)

@@ -14,12 +14,14 @@ typedef void translator(reader *r, const json *body, buf *out);
  * dialect's name", ended by NULL. */
 bool reader_translate(reader *r, translator *t, const char *const *names, bool counts_only);
 
-/* Tool i of the client's list has no place here: it is listed as ignored, and left out. */
-void tr_skip_tool(reader *r, int i);
 /* ,"name": (the comma only after another member). */
 void tr_name(buf *out, const char *name);
 void tr_json(buf *out, const char *name, const json *value);
 void tr_str(buf *out, const char *name, const char *s, size_t n);
+/* The client's tools as chat's (X3, A6).  schema: their name for `parameters`.  typed: a tool says
+ * its type, function or custom; else one without a type, or custom, is a function.  What a service
+ * would run itself has no place here: it is listed as ignored, and left out. */
+void tr_tools(reader *r, const json *tools, const char *schema, bool typed, buf *out);
 /* Every member of body that is not in taken[n]. */
 void tr_rest(buf *out, const json *body, const char *const *taken, int n);
 bool tr_is(const json *j, const char *word); /* a string equal to word */

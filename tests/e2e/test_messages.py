@@ -111,7 +111,8 @@ def test_odd_turns_and_blocks(server):
     ({"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "x"}}]}]}, 400, "image"),
     ({"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "base64", "data": "x"}}]}]}, 400, "document"),
     ({"thinking": {"type": "maybe"}}, 400, "thinking.type"), ({"output_config": {"effort": "huge"}}, 400, "output_config.effort"),
-    ({"tool_choice": {"type": "any"}}, 400, "tool_choice"), ({"tools": {}}, 400, "tools"),
+    ({"tool_choice": {"type": "any"}}, 400, "tool_choice"), ({"tools": {}}, 400, "tools"), ({"tools": [5]}, 400, "tools[0]"),
+    ({"tools": [{"name": "f", "input_schema": {}}, {"input_schema": {}}]}, 400, "tools[1].name"),
 ])
 def test_errors_have_their_shape(server, fields, status, word):
     r = server.post("/v1/messages", {**{"model": "m", "max_tokens": 5, "messages": CAPITAL}, **fields})
