@@ -99,6 +99,7 @@ static bool is_custom(const gen *g, const char *name, size_t n)
 static void put_calls(const gen *g, const choice *c, buf *out)
 {
     buf args = {0}, input = {0};
+    custom_input machine = {0};
     const said *s = &c->said;
     buf_puts(out, ",\"tool_calls\":[");
     for (int i = 0; i < s->n; i++) {
@@ -108,7 +109,10 @@ static void put_calls(const gen *g, const choice *c, buf *out)
         buf_reset(&args);
         buf_reset(&input);
         said_args(s, i, &args);
-        if (custom) put_custom_input(buf_str(&args), args.len, &input);
+        if (custom) {
+            custom_input_feed(&machine, buf_str(&args), args.len, &input);
+            custom_input_end(&machine, &input);
+        }
         const buf *text = custom ? &input : &args;
         const char *type = custom ? "custom" : "function";
         buf_printf(out, "%s{\"id\":\"%s\",\"type\":\"%s\",\"%s\":{\"name\":", call ? "," : "",
@@ -272,23 +276,24 @@ static void put_piece(gen *g, const choice *c, const said *s, int i, buf *out)
     }
 }
 
-/* The whole input of a custom tool's call, once there is no more of it. */
-static void flush_custom(gen *g, choice *c, const delta *d, bool *sent, buf *out)
+/* More of the input of the custom tool's call at hand; piece NULL: its end. */
+static void put_input(gen *g, choice *c, const delta *d, const said_piece *piece, bool *sent,
+                      buf *out)
 {
     static const buf none;
-    buf input = {0};
-    int call = c->custom_call - 1;
-    c->custom_call = 0;
-    if (!c->args.len) return;
-    put_custom_input(c->args.v, c->args.len, &input);
-    chunk_begin(g, c, out);
-    buf_printf(out, "\"tool_calls\":[{\"index\":%d,\"custom\":{\"input\":", call);
-    buf_put_json(out, buf_str(&input), input.len);
-    buf_puts(out, "}}]");
-    chunk_close(g, d, &none, &none, sent, out);
-    if (!buf_ok(&input) || !buf_ok(&c->args)) out->oom = true;
-    buf_reset(&c->args);
-    buf_clear(&input);
+    buf text = {0};
+    if (piece) custom_input_feed(&c->input, d->said.text.v + piece->at, piece->n, &text);
+    else custom_input_end(&c->input, &text);
+    if (text.len) {
+        chunk_begin(g, c, out);
+        buf_printf(out, "\"tool_calls\":[{\"index\":%d,\"custom\":{\"input\":", c->custom_call - 1);
+        buf_put_json(out, text.v, text.len);
+        buf_puts(out, "}}]");
+        chunk_close(g, d, &none, &none, sent, out);
+    }
+    if (!piece) c->custom_call = 0;
+    if (!buf_ok(&text)) out->oom = true;
+    buf_clear(&text);
 }
 
 /* Logprobs go with the text of their kind. */
@@ -299,11 +304,11 @@ static void put_pieces(gen *g, choice *c, const delta *d, buf *lp, buf *lp_thoug
     for (int i = 0; i < d->said.n; i++) {
         const said_piece *p = &d->said.piece[i];
         said_kind kind = p->kind;
-        if (kind == SAID_ARGS && c->custom_call) {
-            buf_put(&c->args, said_text(&d->said, i), p->n);
-            continue;
+        if (c->custom_call) {
+            bool more = kind == SAID_ARGS;
+            put_input(g, c, d, more ? p : NULL, sent, out);
+            if (more) continue;
         }
-        flush_custom(g, c, d, sent, out);
         if (kind == SAID_CALL_END || (kind == SAID_THOUGHT && !g->p.show_reasoning)) continue;
         if (kind == SAID_CALL && is_custom(g, said_text(&d->said, i), p->n))
             c->custom_call = p->call + 1;
@@ -315,7 +320,7 @@ static void put_pieces(gen *g, choice *c, const delta *d, buf *lp, buf *lp_thoug
                     text && mine == lp_thought ? lp_thought : &none, sent, out);
         if (text) buf_reset(mine);
     }
-    if (d->finish != FINISH_NONE) flush_custom(g, c, d, sent, out);
+    if (d->finish != FINISH_NONE && c->custom_call) put_input(g, c, d, NULL, sent, out);
 }
 
 static void chat_delta(gen *g, choice *c, const delta *d, buf *out)

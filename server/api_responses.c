@@ -19,11 +19,13 @@ typedef struct {
     bool open;   /* an item is */
     said_kind kind;
     bool custom, summary, sealed; /* of the open item; of the request */
+    custom_input input;           /* of the open item */
     bool ready;                   /* the switches above were read */
     bool answered;                /* a message or a call was begun */
     char id[48];                  /* of the open item */
     const char *call_id;
-    buf name, text; /* of the open item: a call's name; thought, answer or arguments so far */
+    buf name,
+        text; /* of the open item: a call's name; thought, answer, arguments or input so far */
     buf lp, lp_new; /* logprobs of the open message; those no event has carried */
 } responses_reply;
 
@@ -188,8 +190,10 @@ static void item_delta(gen *g, const char *s, size_t n, buf *out)
     responses_reply *o = g->own;
     buf_put(&o->text, s, n);
     if (o->kind == SAID_CALL) {
-        if (o->custom) return; /* said when its JSON is complete */
-        item_event(g, "response.function_call_arguments.delta", out);
+        item_event(g,
+                   o->custom ? "response.custom_tool_call_input.delta"
+                             : "response.function_call_arguments.delta",
+                   out);
     } else {
         part_event(g,
                    o->kind == SAID_ANSWER ? "response.output_text.delta"
@@ -207,20 +211,22 @@ static void item_delta(gen *g, const char *s, size_t n, buf *out)
     event_end(out);
 }
 
+/* More of a custom tool's input; s NULL: its end. */
+static void input_delta(gen *g, const char *s, size_t n, buf *out)
+{
+    responses_reply *o = g->own;
+    buf text = {0};
+    if (s) custom_input_feed(&o->input, s, n, &text);
+    else custom_input_end(&o->input, &text);
+    if (text.len) item_delta(g, text.v, text.len, out);
+    if (!buf_ok(&text)) out->oom = true;
+    buf_clear(&text);
+}
+
 static void call_done(gen *g, buf *out)
 {
     responses_reply *o = g->own;
-    if (o->custom) {
-        buf input = {0};
-        put_custom_input(buf_str(&o->text), o->text.len, &input);
-        buf_reset(&o->text);
-        buf_put(&o->text, buf_str(&input), input.len);
-        item_event(g, "response.custom_tool_call_input.delta", out);
-        tr_str(out, "delta", buf_str(&input), input.len);
-        event_end(out);
-        if (!buf_ok(&input)) out->oom = true;
-        buf_clear(&input);
-    }
+    if (o->custom) input_delta(g, NULL, 0, out);
     item_event(g,
                o->custom ? "response.custom_tool_call_input.done"
                          : "response.function_call_arguments.done",
@@ -290,7 +296,8 @@ static void take_piece(gen *g, const choice *c, const said *s, int i, buf *out)
         buf_put(&o->name, text, p->n);
         item_open(g, SAID_CALL, out);
     } else if (p->kind == SAID_ARGS) {
-        item_delta(g, text, p->n, out);
+        if (o->custom) input_delta(g, text, p->n, out);
+        else item_delta(g, text, p->n, out);
     } else if (p->kind == SAID_ANSWER || g->p.show_reasoning) {
         if (o->open && o->kind != p->kind)
             item_close(g, o->kind == SAID_CALL ? "incomplete" : "completed", out);
@@ -401,6 +408,7 @@ static void responses_drop(gen *g)
     buf_clear(&o->text);
     buf_clear(&o->lp);
     buf_clear(&o->lp_new);
+    custom_input_clear(&o->input);
 }
 
 static const gen_format responses_shape = {.id_prefix = "resp_",

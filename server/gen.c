@@ -65,8 +65,9 @@ void gen_free(gen *g)
     for (int i = 0; g->choice && i < g->n_choice; i++) {
         choice *c = &g->choice[i];
         buf *b[] = {&c->logprobs, &c->logprobs_reasoning, &c->lp_token, &c->lp_value,
-                    &c->lp_top,   &c->lp_offset,          &c->args,     &c->ids};
+                    &c->lp_top,   &c->lp_offset,          &c->ids};
         said_clear(&c->said);
+        custom_input_clear(&c->input);
         free(c->call_id);
         for (size_t k = 0; k < sizeof b / sizeof *b; k++) buf_clear(b[k]);
     }

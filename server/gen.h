@@ -6,6 +6,7 @@
 #ifndef QUERN_SERVER_GEN_H
 #define QUERN_SERVER_GEN_H
 
+#include "server/custom_input.h"
 #include "server/request.h"
 #include "server/submit.h"
 
@@ -23,8 +24,8 @@ typedef struct {
     int n_calls, n_whole;                      /* calls begun, complete */
     buf logprobs, logprobs_reasoning;          /* finished JSON items, comma-separated (chat) */
     buf lp_token, lp_value, lp_top, lp_offset; /* the four arrays of completions */
-    buf args;                                  /* streams: of custom_call, a custom tool's */
-    int custom_call;                           /* 1 + the call that is open, 0 none */
+    custom_input input;                        /* streams: of custom_call */
+    int custom_call;                           /* 1 + the custom tool's call at hand, 0 none */
     buf ids;                                   /* return_token_ids: comma-separated */
     int64_t n_chars; /* code points of visible text so far (text_offset) */
     double lp_sum;   /* of its tokens' logprobs (best_of) */

@@ -143,27 +143,6 @@ static size_t complete_members(const char *s, size_t n)
     return last;
 }
 
-void put_custom_input(const char *s, size_t n, buf *out)
-{
-    enum { LONGEST_ESCAPE = 12 }; /* a pair of surrogates */
-    buf text = {0};
-    const json *input = NULL, *j;
-    json_doc *d = json_parse(s, n, NULL, &j, NULL);
-    /* Cut short: the string is closed behind what can be read of it. */
-    for (size_t drop = 0; !d && drop <= LONGEST_ESCAPE && drop < n; drop++) {
-        buf_reset(&text);
-        buf_put(&text, s, n - drop);
-        buf_puts(&text, "\"}");
-        d = json_parse(buf_str(&text), text.len, NULL, &j, NULL);
-    }
-    if (d) input = json_get(j, "input");
-    if (json_is(input, JSON_STRING)) buf_put(out, input->str, input->len);
-    else buf_put(out, s, n);
-    if (!buf_ok(&text)) out->oom = true;
-    json_free(d);
-    buf_clear(&text);
-}
-
 void put_args_object(const char *s, size_t n, buf *out)
 {
     const json *j;

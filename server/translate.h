@@ -26,10 +26,6 @@ void tr_tools(reader *r, const json *tools, const char *schema, bool typed, buf 
 void tr_rest(buf *out, const json *body, const char *const *taken, int n);
 bool tr_is(const json *j, const char *word); /* a string equal to word */
 
-/* What the model wrote for a custom tool's one string (T10), out of its arguments text; of text
- * that was cut short, as much of the string as there is. */
-void put_custom_input(const char *s, size_t n, buf *out);
-
 /* Arguments text as an object: itself if it is one, else the members that are complete (T9). */
 void put_args_object(const char *s, size_t n, buf *out);
 

@@ -183,6 +183,18 @@ def test_custom_tool(server, tools):
     assert raw(server, input=talk, tools=custom).status_code == 200
 
 
+@pytest.mark.parametrize("args,want", [({"input": 'a\n"é"\t\\ ' * 8}, 'a\n"é"\t\\ ' * 8), ({"input": ""}, ""), ({"other": 1}, '{"other": 1}')])
+def test_custom_input_comes_as_it_is_written(server, args, want):
+    """X10: deltas of the text, not of its JSON."""
+    text = f'<tool_call>{{"name": "k", "arguments": {json.dumps(args)}}}</tool_call>'
+    fields = dict(tools=[{"type": "custom", "name": "k"}], structured_outputs={"choice": [text]}, enable_thinking=False)
+    events = stream(server, **fields)
+    deltas = [e["delta"] for e in events if e["type"] == "response.custom_tool_call_input.delta"]
+    (done,) = [e["input"] for e in events if e["type"] == "response.custom_tool_call_input.done"]
+    assert "".join(deltas) == done == want and all(deltas) and (len(deltas) > 5) == (len(want) > 50)
+    assert raw(server, **fields).json()["output"][0]["input"] == want
+
+
 def test_no_tool_left_is_no_tools(server):
     """X3, V6: tools of other services are skipped; choosing one of them is refused."""
     count = lambda **f: server.post("/v1/responses/input_tokens", {"model": "m", "input": CAPITAL, **f}).json()["input_tokens"]
