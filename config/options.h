@@ -82,7 +82,8 @@ typedef struct {
     char *ollama_version;
     bool keep_billing_header;
     char *anthropic_thinking;
-    char *format, *thinking, *tools;  /* parse-output */
+    char *format, *thinking, *tools; /* parse-output */
+    bool after_label;
     int64_t split;                    /* parse-output: bytes a feed, 0 = all at once */
     char *schema, *batch, *key_order; /* grammar-check */
     char *regex, *gbnf, *choice;      /* grammar-check, instead of a schema */

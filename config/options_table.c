@@ -152,6 +152,8 @@ const option_row option_rows[] = {
      .help = "one JSON string (tokenize) or array of ids (detokenize) a line, answered line by line"},
     {"format", {0}, OPT_CHOICE, AT(format), "hermes", "hermes|qwen3_coder|react|function|none", .commands = CMD_PARSE_OUTPUT, .group = "Command", .arg = "WORD",
      .help = "how tool calls are written"},
+    {"after-label", {0}, OPT_BOOL, AT(after_label), .commands = CMD_PARSE_OUTPUT, .group = "Command",
+     .help = "react, function: the text goes on behind a label of the prompt, as after a tool's result"},
     {"thinking", {0}, OPT_CHOICE, AT(thinking), "off", "off|model_opens|prompt_opened", .commands = CMD_PARSE_OUTPUT, .group = "Command", .arg = "WORD",
      .help = "how thoughts are read"},
     {"tools", {0}, OPT_STR, AT(tools), .commands = CMD_PARSE_OUTPUT, .group = "Command", .arg = "FILE",

@@ -159,6 +159,7 @@ typedef struct {
     call_format calls;        /* how to find tool calls; CALLS_NONE: not at all */
     call_tools *tools;        /* with calls: one more reference is taken */
     bool one_call;            /* generation ends after the first complete call */
+    bool after_label;         /* the prompt ends with a label of the answer (output.h) */
     struct grammar *grammar;  /* what each choice must be, from its first token on; one more
                                  reference is taken.  NULL: any text */
     int64_t think_budget;     /* reasoning tokens after which think_end is forced; -1 = no limit */

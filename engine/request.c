@@ -159,7 +159,8 @@ static int choice_init(choice *c, request *r, int index, const request_env *env,
                                           .keep_special = s->keep_special,
                                           .calls = spec->calls,
                                           .tools = r->tools,
-                                          .one_call = spec->one_call});
+                                          .one_call = spec->one_call,
+                                          .after_label = spec->after_label});
     return c->out ? 0 : ERR_NOMEM;
 }
 

@@ -175,6 +175,7 @@ static gen *chat_gen(reader *r, params *p, const chat_prompt *prompt, token_list
                      ? GRAMMAR_THINK_NONE
                      : GRAMMAR_THINK_OPEN;
     g->calls = g->p.calls_off ? CALLS_NONE : prompt->calls;
+    g->after_label = prompt->after_label;
     if (g->p.echo && prompt->continued.len)
         said_put(&g->continued,
                  prompt->continues_thought && g->p.parse_reasoning ? SAID_THOUGHT : SAID_ANSWER, 0,

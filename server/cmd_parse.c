@@ -101,6 +101,7 @@ int cmd_parse_output(const options *o)
     call_format_by_name(o->format, &how.calls);
     int rc = read_tools(o->tools, &tools, &e);
     how.tools = tools;
+    how.after_label = o->after_label;
     if (!tools) how.calls = CALLS_NONE; /* T7: without tools nothing is parsed */
     if (!rc) rc = read_input(&in, &e);
     if (!rc) rc = parse(o, &how, &in, &e);

@@ -370,6 +370,7 @@ static void submit_all(gen *g, reader *r)
                              .calls = g->calls,
                              .tools = g->tools,
                              .one_call = g->p.one_call,
+                             .after_label = g->after_label,
                              .grammar = g->grammar,
                              .think_budget = g->p.think_budget,
                              .think_end = g->p.think_end.v,

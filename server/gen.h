@@ -70,6 +70,7 @@ struct gen {
     conversation *talk; /* see reader; owned */
     think_mode think;
     call_format calls;
+    bool after_label;      /* the prompt ends with a label of the answer (chat.h) */
     call_tools *tools;     /* owned reference */
     grammar_think opening; /* what the prompt leaves of a thought, to a grammar */
     grammar *grammar;      /* what p.form means; owned reference, or NULL */

@@ -404,7 +404,8 @@ static void read_bad_words(params *p, reader *r)
         if (r->failed) return;
         p->bad_word[n++] = i->str;
     }
-    if (p->calls_off && !r->failed) p->bad_word[n++] = "<tool_call>"; /* T3: none */
+    if (p->calls_off && !r->failed) /* T3: none */
+        p->bad_word[n++] = call_opener(chat_format_calls(engine_info(r->a->eng)->chat));
     p->s.bad_word = p->bad_word;
     p->s.n_bad_word = n;
 }

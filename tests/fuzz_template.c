@@ -71,23 +71,28 @@ static int boolean(const json *b, const char *name)
 
 static void fuzz_body(const char *text, size_t n)
 {
-    static chat_format *formats[2];
+    static const char *const forms[] = {"auto", "auto", "react", "function"};
+    enum { N = sizeof forms / sizeof *forms };
+    static chat_format *formats[N];
     err e = {0};
     const json *b;
     if (!formats[0]) {
-        formats[0] = chat_format_open(NULL, 0, "", "<|im_end|>", NULL, &e);
-        formats[1] =
-            chat_format_open(parts_template, sizeof parts_template - 1, "", "<|im_end|>", NULL, &e);
-        if (!formats[0] || !formats[1]) abort();
+        for (int i = 0; i < N; i++) {
+            const char *t = i % 2 ? parts_template : NULL;
+            formats[i] =
+                chat_format_open(t, t ? sizeof parts_template - 1 : 0, "", "<|im_end|>", NULL, &e);
+            if (!formats[i] || !chat_format_use_calls(formats[i], forms[i])) abort();
+        }
     }
     json_doc *d = json_parse(text, n, NULL, &b, &e);
     if (!d) return;
     const json *effort = json_get(b, "reasoning_effort");
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < N; i++) {
         chat_input in = {.messages = json_get(b, "messages"),
                          .tools = json_get(b, "tools"),
                          .documents = json_get(b, "documents"),
                          .kwargs = json_get(b, "chat_template_kwargs"),
+                         .tool_choice = json_get(b, "tool_choice"),
                          .add_generation_prompt = boolean(b, "add_generation_prompt"),
                          .continue_final = boolean(b, "continue_final_message"),
                          .thinking = boolean(b, "enable_thinking"),

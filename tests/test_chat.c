@@ -1,20 +1,6 @@
 /* test_chat.c - chat requests to prompts: API C1-C7, R1, R3, R4, T1, T2, T10, G19 and the public
  * cases K04, K07, K08, K09, K10, K16. */
-#include "base/file.h"
-#include "engine/text/chat.h"
-
-#include <check.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#define DATA "tests/data/templates/"
-#define QWEN25 "Qwen-Qwen2.5-7B-Instruct"
-#define QWEN3 "Qwen-Qwen3-0.6B"
-#define QWEN35 "Qwen3.5-4B"
-#define QWEN38 "Qwen3.8-from-ollama-testdata"
-#define QWEN2 "Qwen2-Instruct"
-#define QWQ "Qwen-QwQ-32B"
+#include "tests/chat_rig.h"
 
 static const char *const all_templates[] = {QWEN25,
                                             QWEN3,
@@ -28,110 +14,6 @@ static const char *const all_templates[] = {QWEN25,
                                             "Qwen3-nonthinking-official-docs",
                                             "deepseek-ai-DeepSeek-R1-Distill-Qwen-32B",
                                             NULL};
-
-/* Opens a template of tests/data by name, or a text of our own, or plain ChatML for NULL. */
-static chat_format *format(const char *name)
-{
-    err e = {0};
-    buf text = {0};
-    char path[200];
-    if (name && !strchr(name, '{')) {
-        snprintf(path, sizeof path, DATA "%s.jinja", name);
-        ck_assert_msg(!file_read(path, 1 << 20, &text, &e), "%s", e.msg);
-    } else if (name) {
-        buf_puts(&text, name);
-    }
-    chat_format *f = chat_format_open(name ? text.v : NULL, text.len, "", "<|im_end|>", NULL, &e);
-    ck_assert_msg(f != NULL, "%s: %s", name, e.msg);
-    buf_clear(&text);
-    return f;
-}
-
-typedef struct {
-    json_doc *doc;
-    chat_prompt p;
-    chat_fault fault;
-    err e;
-    int code;
-} result;
-
-static int flag(const json *root, const char *name)
-{
-    const json *j = json_get(root, name);
-    return j ? j->type == JSON_TRUE : -1;
-}
-
-/* request: a JSON object with the fields of a chat body. */
-static result render_with(const chat_format *f, const char *request)
-{
-    result r = {0};
-    const json *root;
-    r.doc = json_parse(request, strlen(request), NULL, &root, &r.e);
-    ck_assert_msg(r.doc != NULL, "%s: %s", request, r.e.msg);
-    const json *effort = json_get(root, "reasoning_effort");
-    chat_input in = {.messages = json_get(root, "messages"),
-                     .tools = json_get(root, "tools"),
-                     .kwargs = json_get(root, "chat_template_kwargs"),
-                     .documents = json_get(root, "documents"),
-                     .add_generation_prompt = flag(root, "add_generation_prompt"),
-                     .continue_final = flag(root, "continue_final_message"),
-                     .thinking = flag(root, "enable_thinking"),
-                     .effort = effort ? effort->str : NULL};
-    r.code = chat_render(f, &in, &r.p, &r.fault, &r.e);
-    return r;
-}
-
-static result render(const char *name, const char *request)
-{
-    chat_format *f = format(name);
-    result r = render_with(f, request);
-    chat_format_free(f);
-    return r;
-}
-
-static void drop(result *r)
-{
-    chat_prompt_clear(&r->p);
-    json_free(r->doc);
-}
-
-static void prompt_is(const char *name, const char *request, const char *want, think_mode think)
-{
-    result r = render(name, request);
-    ck_assert_msg(r.code == 0, "%s %s: %s (%s)", name, request, r.e.msg, r.fault.param);
-    ck_assert_str_eq(buf_str(&r.p.prompt.text), want);
-    ck_assert_msg(r.p.think == think, "%s: think %d, want %d", request, r.p.think, think);
-    drop(&r);
-}
-
-static void same_prompt(const char *name, const char *a, const char *b)
-{
-    result x = render(name, a), y = render(name, b);
-    ck_assert_msg(!x.code && !y.code, "%s: %s %s", name, x.e.msg, y.e.msg);
-    ck_assert_str_eq(buf_str(&x.p.prompt.text), buf_str(&y.p.prompt.text));
-    drop(&x);
-    drop(&y);
-}
-
-static void refused(const char *name, const char *request, const char *param, const char *code)
-{
-    result r = render(name, request);
-    ck_assert_msg(r.code < 0, "%s: accepted", request);
-    ck_assert_msg(!strcmp(r.fault.param, param), "%s: param '%s', want '%s' (%s)", request,
-                  r.fault.param, param, r.e.msg);
-    ck_assert_msg(r.fault.code && !strcmp(r.fault.code, code), "%s: code '%s', want '%s'", request,
-                  r.fault.code, code);
-    ck_assert_msg(r.e.msg[0] != 0, "%s: no message", request);
-    drop(&r);
-}
-
-#define M(inner) "{\"messages\":[" inner "]}"
-#define USER "{\"role\":\"user\",\"content\":\"hi\"}"
-#define TOOL                                                                                     \
-    "{\"type\":\"function\",\"function\":{\"name\":\"f\",\"description\":\"d\",\"parameters\":{" \
-    "\"type\":\"object\",\"properties\":{}}}}"
-#define HI "<|im_start|>user\nhi<|im_end|>\n"
-#define GO "<|im_start|>assistant\n"
 
 START_TEST(plain_prompts)
 {

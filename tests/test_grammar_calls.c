@@ -461,6 +461,26 @@ START_TEST(lines)
                "RESULT\xe2\x9c\xbf:");
     grammar_release(g);
     end_world(&w);
+    /* The marks open a call inside a line, too. */
+    make_world(&w, CALLS_FUNCTION, GRAMMAR_CALLS_AUTO, false);
+    g = compile(&w.a);
+    accepts(g, "well \xe2\x9c\xbf"
+               "FUNCTION\xe2\x9c\xbf: none\n\xe2\x9c\xbf"
+               "ARGS\xe2\x9c\xbf: {}");
+    accepts(g, "a \xe2\x9c\xbf"
+               "FUNCTION\xe2\x9c\xbf is a mark");
+    rejects(g, "well \xe2\x9c\xbf"
+               "FUNCTION\xe2\x9c\xbf: is none");
+    grammar_release(g);
+    const grammar_spec any = {.text = "{\"type\":\"string\"}", .n = 17};
+    w.a.body = &any;
+    g = compile(&w.a);
+    accepts(g, "\"a \xe2\x9c\xbf"
+               "FUNCTION\xe2\x9c\xbf b\"");
+    rejects(g, "\"a \xe2\x9c\xbf"
+               "FUNCTION\xe2\x9c\xbf: b\"");
+    grammar_release(g);
+    end_world(&w);
 }
 END_TEST
 

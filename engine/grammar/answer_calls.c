@@ -41,8 +41,10 @@ bool answer_is_text(const grammar_answer *a)
 rx answer_guard(gram *g, const grammar_answer *a)
 {
     rx_arena *r = &g->r;
-    if (a->calls != GRAMMAR_CALLS_AUTO || labels_of(a->format)) return R_ALL;
-    return rx_not(r, rx_cat3(r, R_ALL, rx_str(r, OPEN), R_ALL));
+    /* Where calls begin a line: strings have no line breaks. */
+    if (a->calls != GRAMMAR_CALLS_AUTO || a->format == CALLS_REACT) return R_ALL;
+    const labels *l = labels_of(a->format);
+    return rx_not(r, rx_cat3(r, R_ALL, rx_str(r, l ? l->call : OPEN), R_ALL));
 }
 
 /* ---- names ---- */
@@ -164,11 +166,11 @@ static rx plain(gram *g, const grammar_answer *a)
     const labels *l = labels_of(a->format);
     VEC(rx_text) known = {0};
     rx start = line_start(g);
-    if (l) {
+    if (a->format == CALLS_REACT) {
         rx label = rx_cat3(r, start, rx_str(r, l->call), R_ALL);
         return rx_and2(r, answer_any(g), rx_not(r, label));
     }
-    rx text = answer_without(g, rx_str(r, OPEN));
+    rx text = answer_without(g, rx_str(r, l ? l->call : OPEN));
     if (a->format != CALLS_XML) return text;
     for (int i = 0; i < a->n_tools; i++)
         VEC_PUSH(&r->status, known,
@@ -186,7 +188,7 @@ static call_form form_of(gram *g, const grammar_answer *a, const callee *v, uint
     rx wide = answer_space(g, WIDE_SPACE), quote = rx_byte(r, '"'), end;
     if (l) {
         rx blank = rx_rep(r, rx_alt2(r, rx_byte(r, ' '), rx_byte(r, '\t')), 0, SPACE);
-        f.line_based = true;
+        f.line_based = a->format == CALLS_REACT;
         f.open = rx_cat(r, rx_str(r, l->call), blank);
         end = rx_cat3(r, rx_cat3(r, blank, rx_byte(r, '\n'), wide), rx_str(r, l->args), wide);
         f.close = R_EPS;
@@ -271,7 +273,7 @@ int answer_calls(gram *g, const grammar_answer *a, answer_plan *p, uint32_t body
         call_form f = form_of(g, a, v, n);
         bool text = a->calls == GRAMMAR_CALLS_AUTO && !a->body;
         *root = text ? mixed(g, a, &f) : only_calls(g, a, &f, answer_space(g, SPACE));
-        if (text && a->think != GRAMMAR_THINK_NONE && !f.line_based)
+        if (text && a->think != GRAMMAR_THINK_NONE && !labels_of(a->format))
             p->late = only_calls(g, a, &f, answer_thought(g));
         if (a->body && a->calls == GRAMMAR_CALLS_AUTO) {
             const uint32_t ways[2] = {body, *root};

@@ -22,6 +22,11 @@ bool call_format_by_name(const char *name, call_format *f)
     return false;
 }
 
+const char *call_opener(call_format f)
+{
+    return f == CALLS_REACT || f == CALLS_FUNCTION ? calls_lines_opener(f) : OPEN;
+}
+
 calls *calls_new(call_format f, const call_tools *tools, call_sink to)
 {
     calls *c = calloc(1, sizeof *c);

@@ -19,6 +19,9 @@ typedef enum {
 
 /* "hermes", "qwen3_coder" (also "xml"), "react", "function", "none"; false if unknown. */
 bool call_format_by_name(const char *name, call_format *f);
+/* What every call of this format begins with (the answer may not hold it where calls are banned).
+ */
+const char *call_opener(call_format f);
 
 /* Where it goes, in order. */
 typedef struct {
@@ -31,6 +34,9 @@ typedef struct calls calls;
 /* tools are borrowed.  NULL: out of memory. */
 calls *calls_new(call_format f, const call_tools *tools, call_sink to);
 void calls_free(calls *c);
+/* react, function, before the first byte: the text goes on behind a label, whose white space is not
+ * the text's. */
+void calls_after_label(calls *c);
 /* Whole characters. */
 void calls_feed(calls *c, const char *s, size_t n);
 /* The end: what was held is text, or stays a call cut short. */

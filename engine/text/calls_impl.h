@@ -100,5 +100,6 @@ void calls_xml_end(calls *c);
 void calls_xml_flush(calls *c); /* the end of a feed: value bytes so far go out */
 void calls_lines_byte(calls *c, char b);
 void calls_lines_end(calls *c);
+const char *calls_lines_opener(call_format f);
 
 #endif

@@ -1,46 +1,50 @@
 /* calls_lines.c - calls in the labelled lines of older checkpoints (API T2): ReAct of Qwen1, and
  * the marks of Qwen-Agent for Qwen1.5 and 2.  A call is held until its JSON object is complete;
  * what is none is text again.  Labels of thoughts and answers are dropped, their text is the
- * answer. */
+ * answer.  ReAct's labels are words and count where a line begins; the marks count anywhere. */
 #include "engine/text/calls_impl.h"
 
 #include "base/json.h"
 
 #include <string.h>
 
-typedef enum { LABEL_CALL, LABEL_ARGS, LABEL_RESULT, LABEL_TEXT } label_kind;
+typedef enum {
+    LABEL_CALL,
+    LABEL_ARGS,
+    LABEL_RESULT, /* what follows is not the model's to say */
+    LABEL_REPLY,  /* behind a call the same, else as TEXT */
+    LABEL_TEXT
+} label_kind;
 
 typedef struct {
     const char *text;
     label_kind kind;
 } label;
 
-static const label react[] = {{"Thought:", LABEL_TEXT},      {"Action:", LABEL_CALL},
-                              {"Action Input:", LABEL_ARGS}, {"Observation:", LABEL_RESULT},
-                              {"Final Answer:", LABEL_TEXT}, {NULL, LABEL_TEXT}};
-static const label marks[] = {{"\xE2\x9C\xBF"
-                               "FUNCTION\xE2\x9C\xBF:",
-                               LABEL_CALL},
-                              {"\xE2\x9C\xBF"
-                               "ARGS\xE2\x9C\xBF:",
-                               LABEL_ARGS},
-                              {"\xE2\x9C\xBF"
-                               "RESULT\xE2\x9C\xBF:",
-                               LABEL_RESULT},
-                              {"\xE2\x9C\xBF"
-                               "RETURN\xE2\x9C\xBF:",
-                               LABEL_TEXT},
+#define MARK(name) "\xE2\x9C\xBF" name "\xE2\x9C\xBF:"
+static const label react[] = {{"Action:", LABEL_CALL},        {"Action Input:", LABEL_ARGS},
+                              {"Observation:", LABEL_RESULT}, {"Thought:", LABEL_TEXT},
+                              {"Final Answer:", LABEL_TEXT},  {NULL, LABEL_TEXT}};
+static const label marks[] = {{MARK("FUNCTION"), LABEL_CALL},
+                              {MARK("ARGS"), LABEL_ARGS},
+                              {MARK("RESULT"), LABEL_RESULT},
+                              {MARK("RETURN"), LABEL_REPLY},
                               {NULL, LABEL_TEXT}};
 
-static const label *labels(const calls *c)
+static const label *labels(call_format f)
 {
-    return c->format == CALLS_REACT ? react : marks;
+    return f == CALLS_REACT ? react : marks;
+}
+
+const char *calls_lines_opener(call_format f)
+{
+    return labels(f)[0].text;
 }
 
 /* The label that s[n] is (*whole) or begins. */
 static const label *find(const calls *c, const char *s, size_t n, bool *whole)
 {
-    for (const label *l = labels(c); l->text; l++) {
+    for (const label *l = labels(c->format); l->text; l++) {
         size_t len = strlen(l->text);
         if (n > len || memcmp(l->text, s, n) != 0) continue;
         *whole = n == len;
@@ -65,7 +69,7 @@ static void give_up(calls *c, size_t n)
     buf_clear(&last);
 }
 
-static void text_byte(calls *c, char b)
+static void plain_byte(calls *c, char b)
 {
     if (c->first_byte && call_space(b) && b != '\n') return;
     c->first_byte = false;
@@ -78,7 +82,7 @@ static void start_byte(calls *c, char b)
 {
     bool whole = false;
     if (!c->tag.len && call_space(b)) {
-        buf_putc(&c->space, b);
+        if (!c->first_byte) buf_putc(&c->space, b);
         return;
     }
     buf_putc(&c->tag, b);
@@ -90,19 +94,31 @@ static void start_byte(calls *c, char b)
     bool plain = !l || (l->kind == LABEL_ARGS); /* arguments without a call are text */
     if (plain) {
         c->line = LINE_TEXT;
-        for (size_t i = 0; i < tag.len; i++) line_byte(c, tag.v[i]);
-    } else if (l->kind == LABEL_TEXT) {
+        plain_byte(c, tag.v[0]);
+        for (size_t i = 1; i < tag.len; i++) line_byte(c, tag.v[i]);
+    } else if (l->kind == LABEL_RESULT || (l->kind == LABEL_REPLY && c->n_calls)) {
+        c->stopped = true;
+    } else if (l->kind != LABEL_CALL) {
         /* The label goes, and the white space behind it. */
         c->line = LINE_TEXT;
         c->first_byte = true;
-    } else if (l->kind == LABEL_RESULT) {
-        c->stopped = true;
     } else {
         buf_put(&c->held, tag.v, tag.len);
         buf_reset(&c->name);
+        c->first_byte = false;
         c->line = LINE_NAME;
     }
     buf_clear(&tag);
+}
+
+static void text_byte(calls *c, char b)
+{
+    if (c->format != CALLS_FUNCTION || b != marks[0].text[0]) {
+        plain_byte(c, b);
+        return;
+    }
+    c->line = LINE_START;
+    start_byte(c, b);
 }
 
 static void name_byte(calls *c, char b)
@@ -128,7 +144,7 @@ static void label_byte(calls *c, char b)
     buf_putc(&c->tag, b);
     if (!buf_ok(&c->held) || !buf_ok(&c->tag)) return;
     /* "Action:" begins as "Action Input:" does: the arguments' label is what counts here. */
-    for (const label *l = labels(c); l->text; l++) {
+    for (const label *l = labels(c->format); l->text; l++) {
         if (l->kind != LABEL_ARGS || strncmp(l->text, c->tag.v, c->tag.len) != 0) continue;
         if (c->tag.len < strlen(l->text)) return;
         whole = true;
@@ -195,6 +211,11 @@ static void line_byte(calls *c, char b)
 void calls_lines_byte(calls *c, char b)
 {
     if (!c->stopped) line_byte(c, b);
+}
+
+void calls_after_label(calls *c)
+{
+    c->first_byte = true;
 }
 
 void calls_lines_end(calls *c)

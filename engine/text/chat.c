@@ -133,7 +133,7 @@ bool chat_format_use_calls(chat_format *f, const char *name)
     return true;
 }
 
-static call_format calls_of(const chat_format *f)
+call_format chat_format_calls(const chat_format *f)
 {
     if (f->calls_set) return f->calls_as;
     return f->traits.xml_calls ? CALLS_XML : CALLS_HERMES;
@@ -340,7 +340,7 @@ static int cut_at_mark(talk *k, template_output *o)
             break;
         }
     if (at == SIZE_MAX)
-        return talk_bad(k, "unsupported_value", "continue_final_message",
+        return talk_bad(k, "unsupported_value", k->goes_on ? "messages" : "continue_final_message",
                         "the model's chat template does not render the final message, so it cannot "
                         "be continued");
     o->text.len = at;
@@ -385,12 +385,13 @@ static bool inside_thought(const buf *text)
     return at && at[sizeof tag - 1 + strspn(at + sizeof tag - 1, " \t\r\n")];
 }
 
+/* continued: text that is gone on with, NULL: none. */
 static think_mode reading(const talk *k, const template_output *o, const json *continued,
                           bool *closed)
 {
     if (!k->f->traits.think) return THINK_NONE;
     int tag = continued ? last_tag(continued->str, continued->len) : -1;
-    if (tag < 0) tag = last_own_tag(o, !continued);
+    if (tag < 0) tag = last_own_tag(o, !continued && !k->goes_on);
     *closed = tag == 0;
     if (tag != 1) return THINK_MODEL_OPENS;
     return inside_thought(&o->text) ? THINK_PROMPT_TEXT : THINK_PROMPT_OPEN;
@@ -453,17 +454,21 @@ static int make_prompt(talk *k, chat_prompt *out)
     int code, cont = 0;
     if ((code = talk_read(k)) || (code = talk_tools(k))) return code;
     if ((cont = wants_continuation(k)) < 0) return cont;
-    if ((code = talk_place_system(k)) || (code = talk_write_tools(k))) return code;
+    k->continued = cont;
+    if ((code = talk_place_system(k))) return code;
     if (cont) note_continued(k, out);
-    if (cont && (code = set_mark(k, &continued))) return code;
-    bool generate = !cont && k->in->add_generation_prompt != 0;
+    if ((code = talk_write_tools(k))) return code;
+    bool inside = cont || k->goes_on; /* the prompt ends inside the last message */
+    if (inside && (code = set_mark(k, &continued))) return code;
+    bool generate = !inside && k->in->add_generation_prompt != 0;
     if ((code = render(k, out, generate))) return code;
-    if (cont && (code = cut_at_mark(k, &out->prompt))) return code;
+    if (inside && (code = cut_at_mark(k, &out->prompt))) return code;
     bool closed = false;
-    out->think = reading(k, &out->prompt, continued, &closed);
-    out->may_think = out->think == THINK_MODEL_OPENS && !closed && !cont && !thinking_off(k);
+    out->think = reading(k, &out->prompt, cont ? continued : NULL, &closed);
+    out->may_think = out->think == THINK_MODEL_OPENS && !closed && !inside && !thinking_off(k);
     bool tools = k->in->tools && k->in->tools->len;
-    out->calls = tools ? calls_of(k->f) : CALLS_NONE;
+    out->calls = tools ? chat_format_calls(k->f) : CALLS_NONE;
+    out->after_label = k->goes_on;
     if (generate && out->think == THINK_PROMPT_OPEN && thinking_off(k))
         code = close_thought(k, out);
     return code;

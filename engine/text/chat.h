@@ -15,9 +15,11 @@ chat_format *chat_format_open(const char *text, size_t n, const char *bos_text,
                               const char *eos_text, const json *default_kwargs, err *e);
 void chat_format_free(chat_format *f);
 /* --tool-format: how calls are written and read, instead of what the template tells ("auto" or
- * NULL); react and function also write the tools into the prompt in their form.  false: no such
- * name. */
+ * NULL); react and function also write the tools, calls and results into the prompt in their form.
+ * false: no such name. */
 bool chat_format_use_calls(chat_format *f, const char *name);
+/* How calls are written. */
+call_format chat_format_calls(const chat_format *f);
 const template_traits *chat_format_traits(const chat_format *f);
 const char *chat_format_text(const chat_format *f); /* the template's text */
 
@@ -38,6 +40,7 @@ typedef struct {
     think_mode think;       /* how to read the output */
     bool may_think;         /* the model itself may open a thought: none is open or closed */
     call_format calls;      /* how calls look in it; CALLS_NONE without tools */
+    bool after_label;       /* react, function: the answer goes on behind a label of the prompt */
     buf ignored;            /* comma-separated names for x-quern-ignored, or empty */
     buf continued;          /* the text that the answer goes on from (C6), or empty */
     bool continues_thought; /* it is part of a thought */

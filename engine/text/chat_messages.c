@@ -443,8 +443,10 @@ int talk_place_system(talk *k)
         k->n_msg -= lead - 1;
     }
     for (size_t i = 1; i < k->n_msg; i++)
-        if (k->msg[i].role == ROLE_SYSTEM && !k->f->traits.system_anywhere)
+        if (k->msg[i].role == ROLE_SYSTEM && !k->f->traits.system_anywhere) {
             k->msg[i].role = ROLE_USER;
+            k->msg[i].was_system = true;
+        }
     return 0;
 }
 

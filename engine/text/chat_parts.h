@@ -31,6 +31,7 @@ typedef struct {
     json *calls;           /* ARRAY of {id, type, function: {name, arguments}} or NULL */
     const json *call_id;   /* STRING or NULL */
     bool prefix;           /* asks to be continued (C6) */
+    bool was_system;       /* a system text in a user's place */
 } chat_msg;
 
 typedef struct {
@@ -45,6 +46,8 @@ typedef struct {
     chat_msg *msg; /* [n_msg] */
     size_t n_msg;
     const json *tools; /* as the template sees them, or NULL */
+    bool continued;    /* the client wants the last message continued (C6) */
+    bool goes_on;      /* the last message is a turn that the answer goes on in (T2) */
 } talk;
 
 /* Fills fault and e; returns ERR_INVALID. */
@@ -78,8 +81,14 @@ json *join_contents(talk *k, const chat_msg *m, size_t n, const char *sep);
 
 /* chat_tools.c: in->tools checked and shaped (T1, T10). */
 int talk_tools(talk *k);
+/* The text of content, of its parts one after the other. */
+void put_content(buf *b, const json *content);
 /* chat_written.c: tools, calls and results as text where the template, or the operator, wants it so
  * (T2). */
 int talk_write_tools(talk *k);
+/* Puts section (NULL: out of memory) behind the system text. */
+int talk_add_section(talk *k, json *section);
+/* chat_lines.c: the same in the labelled lines of react and function. */
+int talk_write_lines(talk *k);
 
 #endif

@@ -469,6 +469,7 @@ output *output_new(const output_options *p)
         output_free(o);
         return NULL;
     }
+    if (o->calls && p->after_label) calls_after_label(o->calls);
     switch (p->think) {
     case THINK_NONE: o->st = ST_ANSWER; break;
     case THINK_MODEL_OPENS: o->st = ST_START; break;

@@ -32,6 +32,7 @@ typedef struct {
     call_format calls;       /* how calls are written; CALLS_NONE: nothing is looked for */
     const call_tools *tools; /* borrowed; with calls */
     bool one_call;           /* parallel_tool_calls: false */
+    bool after_label;        /* react, function: the prompt ends with a label */
 } output_options;
 
 /* MARKUP: think tags (and white space before the opening one), calls. */

@@ -1,4 +1,4 @@
-"""Thoughts and tool calls in generated text (API R1, R2, R7, T2, T7-T9, T11, G20), offline and over HTTP."""
+"""Thoughts and tool calls in generated text (API R1, R2, R7, T7-T9, T11, G20), offline and over HTTP."""
 import json
 import random
 import subprocess
@@ -209,50 +209,3 @@ def test_bad_choices(server, weather):
                           ({"tools": [], "tool_choice": "required"}, "tool_choice")):
         r = ask(server, weather, **fields)
         assert r.status_code == 400 and r.json()["error"]["param"] == param, r.text
-
-
-FLOWER = "✿"
-WRITTEN = {  # format -> what the prompt says of a tool, of a call, of its result, and a text that is a call
-    "react": ("Action: the tool to use, one of [f, g]", 'Action: f\nAction Input: {"x": 1}', "user\nObservation: seven",
-              'Thought: look\nAction: f\nAction Input: {"x": 1}\nObservation: made up'),
-    "function": (f"{FLOWER}FUNCTION{FLOWER}: the tool to use, one of [f, g]", f'{FLOWER}FUNCTION{FLOWER}: f\n{FLOWER}ARGS{FLOWER}: {{"x": 1}}',
-                 f"user\n{FLOWER}RESULT{FLOWER}: seven", f'look\n{FLOWER}FUNCTION{FLOWER}: f\n{FLOWER}ARGS{FLOWER}: {{"x": 1}}\n{FLOWER}RESULT{FLOWER}: made up'),
-    "hermes": ("<tools>", '<tool_call>\n{"name": "f", "arguments": {"x": 1}}\n</tool_call>', "<tool_response>\nseven\n</tool_response>",
-               'look\n<tool_call>\n{"name": "f", "arguments": {"x": 1}}\n</tool_call>'),
-    "qwen3_coder": ("<tools>", '<tool_call>\n{"name": "f", "arguments": {"x": 1}}\n</tool_call>', "<tool_response>\nseven\n</tool_response>",
-                    "look\n<function=f>\n<parameter=x>\n1\n</parameter>\n</function>"),
-}
-
-
-@pytest.mark.parametrize("form", WRITTEN)
-def test_format_chosen_by_the_operator(start, form):  # T2: --tool-format
-    told, call, result, text = WRITTEN[form]
-    s = start("--tool-format", form)
-    talk = {"model": "m", "tools": TOOLS, "enable_thinking": False, "messages": [
-        {"role": "user", "content": "go"},
-        {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}]},
-        {"role": "tool", "content": "seven"}]}
-    prompt = s.post("/apply-template", talk).json()["prompt"]
-    assert told in prompt and call in prompt and result in prompt
-    p = subprocess.run([BIN, "render", "models/demo", "--tool-format", form], input=json.dumps(talk).encode(), capture_output=True)
-    assert p.stdout.decode() == prompt
-    body = {**talk, "structured_outputs": {"choice": [text]}, "max_tokens": 300, "temperature": 0}
-    c = s.post("/v1/chat/completions", body).json()["choices"][0]
-    (got,) = c["message"]["tool_calls"]
-    assert got["function"] == {"name": "f", "arguments": '{"x": 1}'} and c["message"]["content"] == "look" and c["finish_reason"] == "tool_calls"
-    # Without tools nothing is told, and nothing is parsed.
-    plain = {**body, "tools": [], "messages": talk["messages"][:1]}
-    assert told not in s.post("/apply-template", plain).json()["prompt"]
-    assert s.post("/v1/chat/completions", plain).json()["choices"][0]["message"]["content"] == text
-    # A call that must be made is one in this form.
-    must = s.post("/v1/chat/completions", {**talk, "tool_choice": "required", "max_tokens": 400, "temperature": 0, "parallel_tool_calls": False}).json()["choices"][0]
-    assert must["finish_reason"] in ("tool_calls", "length"), must
-
-
-def test_no_format_leaves_calls_as_text(start):  # T2: --tool-format none
-    s = start("--tool-format", "none")
-    text = WRITTEN["hermes"][3]
-    r = s.chat(tools=TOOLS, structured_outputs={"choice": [text]}, max_tokens=300, enable_thinking=False).json()["choices"][0]
-    assert r["message"]["content"] == text and "tool_calls" not in r["message"] and r["finish_reason"] == "stop"
-    assert s.chat(tools=TOOLS, tool_choice="required").status_code == 400
-    assert subprocess.run([BIN, "serve", "--tool-format", "fancy"], capture_output=True).returncode == 2
