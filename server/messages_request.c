@@ -109,21 +109,58 @@ static void gather(const json *content, buf *out)
     }
 }
 
+/* The text of a document; at: its place, for messages. */
+static void document(talk *t, const json *b, const char *at, buf *out)
+{
+    const json *source = json_get(b, "source"), *data = json_get(source, "data");
+    if (tr_is(json_get(source, "type"), "text") && json_is(data, JSON_STRING))
+        buf_put(out, data->str, data->len);
+    else if (tr_is(json_get(source, "type"), "content")) gather(json_get(source, "content"), out);
+    else
+        reader_fail(t->r, "unsupported_modality", at,
+                    "'%s' is a document that is not plain text; only text sources are supported",
+                    at);
+}
+
+/* A block of a tool's result. */
+static void result_block(talk *t, const json *b, const char *at, buf *out)
+{
+    const json *type = json_get(b, "type"), *text = json_get(b, "text");
+    buf found = {0};
+    if (tr_is(type, "image"))
+        reader_fail(t->r, "unsupported_modality", at,
+                    "the model does not accept image input ('%s')", at);
+    else if (tr_is(type, "document")) document(t, b, at, &found);
+    else if (tr_is(type, "search_result")) gather(json_get(b, "content"), &found);
+    else if (json_is(text, JSON_STRING)) buf_put(&found, text->str, text->len);
+    else reader_ignore(t->r, at, strlen(at));
+    if (found.len && out->len) buf_putc(out, '\n');
+    buf_put(out, buf_str(&found), found.len);
+    if (!buf_ok(&found)) out->oom = true;
+    buf_clear(&found);
+}
+
 static void tool_result(talk *t, const json *b)
 {
-    const json *id = json_get(b, "tool_use_id");
-    buf text = {0};
-    if (json_is(json_get(b, "is_error"), JSON_TRUE)) buf_puts(&text, "Error: ");
-    buf body = {0};
-    gather(json_get(b, "content"), &body);
-    buf_put(&text, buf_str(&body), body.len);
+    const json *id = json_get(b, "tool_use_id"), *content = json_get(b, "content");
+    bool list = json_is(content, JSON_ARRAY);
+    buf text = {0}, all = {0};
+    int k = 0;
+    if (!list) gather(content, &text);
+    for (const json *p = list ? content->child : NULL; p && !t->r->failed; p = p->next, k++) {
+        char at[sizeof t->path + 24];
+        snprintf(at, sizeof at, "%s.content[%d]", t->path, k);
+        result_block(t, p, at, &text);
+    }
+    if (json_is(json_get(b, "is_error"), JSON_TRUE)) buf_puts(&all, "Error: ");
+    buf_put(&all, buf_str(&text), text.len);
     buf_puts(&t->tools, "{\"role\":\"tool\"");
     if (json_is(id, JSON_STRING)) tr_str(&t->tools, "tool_call_id", id->str, id->len);
-    tr_str(&t->tools, "content", buf_str(&text), text.len);
+    tr_str(&t->tools, "content", buf_str(&all), all.len);
     buf_puts(&t->tools, "},");
-    if (!buf_ok(&text) || !buf_ok(&body)) t->out->oom = true;
+    if (!buf_ok(&text) || !buf_ok(&all)) t->out->oom = true;
     buf_clear(&text);
-    buf_clear(&body);
+    buf_clear(&all);
 }
 
 static void tool_use(talk *t, const json *b)
@@ -144,22 +181,6 @@ static void tool_use(talk *t, const json *b)
     buf_puts(&t->calls, "}}");
 }
 
-static void document(talk *t, const json *b)
-{
-    const json *source = json_get(b, "source"), *data = json_get(source, "data");
-    buf text = {0};
-    if (tr_is(json_get(source, "type"), "text") && json_is(data, JSON_STRING))
-        put_text(t, data->str, data->len);
-    else if (tr_is(json_get(source, "type"), "content")) {
-        gather(json_get(source, "content"), &text);
-        put_text(t, buf_str(&text), text.len);
-    } else
-        reader_fail(t->r, "unsupported_modality", t->path,
-                    "'%s' is a document that is not plain text; only text sources are supported",
-                    t->path);
-    buf_clear(&text);
-}
-
 static void block(talk *t, const json *b)
 {
     const json *type = json_get(b, "type"), *text = json_get(b, "text");
@@ -178,7 +199,8 @@ static void block(talk *t, const json *b)
         if (json_is(thought, JSON_STRING) && t->role == TURN_ASSISTANT)
             buf_put(&t->thought, thought->str, thought->len);
     } else if (tr_is(type, "document")) {
-        document(t, b);
+        document(t, b, t->path, &found);
+        if (!t->r->failed) put_text(t, buf_str(&found), found.len);
     } else if (tr_is(type, "search_result")) {
         gather(json_get(b, "content"), &found);
         put_text(t, buf_str(&found), found.len);

@@ -103,6 +103,22 @@ def test_odd_turns_and_blocks(server):
     assert server.post("/v1/messages/count_tokens", {"model": "m", "system": other, "messages": body["messages"]}).json()["input_tokens"] == a
 
 
+def result(content, **more):
+    return [{"role": "user", "content": "go"}, {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "f", "input": {}}]},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": content, **more}]}]
+
+
+def test_blocks_of_results(server):
+    """A3: texts, documents and search results of a tool's result are its text; what has no place is listed."""
+    blocks = [{"type": "text", "text": "a"}, {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "b"}},
+              {"type": "search_result", "source": "s", "title": "t", "content": [{"type": "text", "text": "c"}]}, {"type": "tool_reference", "tool_name": "g"}]
+    for more, front in (({}, ""), ({"is_error": True}, "Error: ")):
+        r = server.post("/v1/messages", {"model": "m", "max_tokens": 1, "messages": result(blocks, **more)})
+        assert r.status_code == 200 and r.headers["x-quern-ignored"] == "messages[2].content[0].content[3]", r.text
+        want = server.post("/v1/messages", {"model": "m", "max_tokens": 1, "messages": result(front + "a\nb\nc")}).json()["usage"]
+        assert r.json()["usage"]["input_tokens"] + r.json()["usage"]["cache_read_input_tokens"] == want["input_tokens"] + want["cache_read_input_tokens"]
+
+
 @pytest.mark.parametrize("fields,status,word", [
     ({"messages": []}, 400, "messages"), ({"max_tokens": None}, 400, "max_tokens"), ({"max_tokens": -3}, 400, "max_tokens"),
     ({"stop_sequences": [""]}, 400, "stop_sequences[0]"), ({"temperature": 3}, 400, "temperature"), ({"n": 2}, 400, "n"),
@@ -113,6 +129,9 @@ def test_odd_turns_and_blocks(server):
     ({"thinking": {"type": "maybe"}}, 400, "thinking.type"), ({"output_config": {"effort": "huge"}}, 400, "output_config.effort"),
     ({"tool_choice": {"type": "any"}}, 400, "tool_choice"), ({"tools": {}}, 400, "tools"), ({"tools": [5]}, 400, "tools[0]"),
     ({"tools": [{"name": "f", "input_schema": {}}, {"input_schema": {}}]}, 400, "tools[1].name"),
+    ({"messages": result([{"type": "text", "text": "x"}, {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "x"}}])}, 400,
+     "messages[2].content[0].content[1]"),
+    ({"messages": result([{"type": "document", "source": {"type": "base64", "data": "x"}}])}, 400, "messages[2].content[0].content[0]"),
 ])
 def test_errors_have_their_shape(server, fields, status, word):
     r = server.post("/v1/messages", {**{"model": "m", "max_tokens": 5, "messages": CAPITAL}, **fields})
