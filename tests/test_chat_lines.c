@@ -300,6 +300,14 @@ static const said_case cases[] = {
      false},
     {"hi " MARK("RETURN") "you", "hi you", CALLS_FUNCTION, false},
     {MARK("ARGS") "{}", MARK("ARGS") "{}", CALLS_FUNCTION, false},
+    /* Cut short: once the name and the label of the arguments are there it is a call. */
+    {"Action: f\nAction Input:", "<f >", CALLS_REACT, false},
+    {MARK("FUNCTION") "f\n" MARK("ARGS") "{\"a", "<f {\"a>", CALLS_FUNCTION, false},
+    {"Action: f\nAction", "Action: f\nAction", CALLS_REACT, false},
+    {"Action: f\nAction Input: {}\nObserv", "<f {}>", CALLS_REACT, false},
+    {"Action: f\nAction Input: {}\nObserver", "Observer<f {}>", CALLS_REACT, false},
+    {MARK("FUNCTION") "f\n" MARK("ARGS") "{}\n" FLOWER, "<f {}>", CALLS_FUNCTION, false},
+    {"so " FLOWER "RES", "so " FLOWER "RES", CALLS_FUNCTION, false},
     /* What follows a call is not the model's to say. */
     {MARK("FUNCTION") "g\n" MARK("ARGS") "{}\n" MARK("RETURN") "made up", "<g {}>", CALLS_FUNCTION,
      false},

@@ -218,10 +218,21 @@ void calls_after_label(calls *c)
     c->first_byte = true;
 }
 
+/* Behind a call: what is held begins the label of its result. */
+static bool begins_result(const calls *c)
+{
+    bool begins = false;
+    for (const label *l = labels(c->format); l->text && c->after; l++)
+        begins |= (l->kind == LABEL_RESULT || l->kind == LABEL_REPLY) &&
+                  !strncmp(l->text, c->tag.v, c->tag.len);
+    return begins;
+}
+
 void calls_lines_end(calls *c)
 {
     if (c->stopped) return;
-    if (c->line == LINE_ARGS && c->depth) emit(c, false);
-    if (c->line == LINE_START && c->tag.len) calls_text(c, c->tag.v, c->tag.len);
+    if (c->line == LINE_ARGS) emit(c, false);
+    if (c->line == LINE_START && c->tag.len && !begins_result(c))
+        calls_text(c, c->tag.v, c->tag.len);
     buf_reset(&c->tag);
 }
