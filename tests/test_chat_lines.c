@@ -170,6 +170,10 @@ START_TEST(react_goes_on_in_the_assistants_turn)
           SYSTEM(DEFAULT) USER_TURN(ASKED("go")) GO ONE_TEXT
           "\nThought: I now know the final answer.\nFinal Answer: ",
           true);
+    react("{'messages':[" U("go") "],'tool_choice':'none'" TOOLS "}",
+          SYSTEM(DEFAULT) USER_TURN(ASKED("go")) GO
+          "Thought: I now know the final answer.\nFinal Answer: ",
+          true);
     /* Nothing is to be generated. */
     react("{'messages':[" U("go") "," ONE "],'add_generation_prompt':false" TOOLS "}",
           SYSTEM(DEFAULT) USER_TURN(ASKED("go")) GO ONE_TEXT "<|im_end|>\n", false);
@@ -242,6 +246,19 @@ START_TEST(thoughts_of_the_turn)
         "<think>\n\n</think>\n\nThought:\nAction: g\nAction Input: {}\nObservation: "
         "a</think>b\nThought: I now know the final answer.\nFinal Answer: c<|im_end|>\n" GO,
         false);
+}
+END_TEST
+
+/* The first template of Qwen1.5 writes its last turn in another way. */
+START_TEST(other_templates)
+{
+    prompt_as("react", "Qwen1.5-Chat-first", TALK(U("go") "," ONE),
+              SYSTEM("You are a helpful assistant") USER_TURN(ASKED("go")) GO ONE_TEXT "\nThought:",
+              true);
+    prompt_as("function", NULL, TALK(U("go") "," ASKS("", CALLS_G("1")) "," R("1", "7")),
+              SYSTEM(TOLD) USER_TURN("go") GO CALL_G "\n" MARK("RESULT") "7\n" FLOWER
+                                                                         "RETURN" FLOWER ":",
+              true);
 }
 END_TEST
 
@@ -361,6 +378,7 @@ int main(void)
     tcase_add_test(c, marks_go_on_in_the_assistants_turn);
     tcase_add_test(c, an_answer_is_continued);
     tcase_add_test(c, thoughts_of_the_turn);
+    tcase_add_test(c, other_templates);
     tcase_add_test(c, large_exchanges_are_linear);
     tcase_add_loop_test(c, lines_are_read, 0, sizeof cases / sizeof *cases);
     suite_add_tcase(s, c);

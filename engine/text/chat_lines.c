@@ -17,6 +17,9 @@
 #define RESULT FLOWER "RESULT" FLOWER ": "
 #define RETURN FLOWER "RETURN" FLOWER ": "
 
+/* Stands in front of an answer; behind it nothing but the answer is due. */
+static const char final[] = "Thought: I now know the final answer.\nFinal Answer: ";
+
 static bool is_react(const talk *k)
 {
     return k->f->calls_as == CALLS_REACT;
@@ -207,9 +210,7 @@ static void put_lead(const talk *k, turn *t, const json *content)
 /* An answer without calls; with `open` it is the beginning of one. */
 static void put_answer(const talk *k, turn *t, const json *content, bool open)
 {
-    const char *label = !is_react(k) ? RETURN
-                        : open       ? "Thought: "
-                                     : "Thought: I now know the final answer.\nFinal Answer: ";
+    const char *label = !is_react(k) ? RETURN : open ? "Thought: " : final;
     if (t->text.len) buf_putc(&t->text, '\n');
     buf_puts(&t->text, label);
     if (is_react(k) && !open) put_trimmed(&t->text, content);
@@ -267,28 +268,52 @@ static int put_message(talk *k, turn *t, size_t *at, bool *more)
     return put_step(k, t, m->calls, from, to);
 }
 
+/* Whether anybody looks for calls in what is generated. */
+static bool calls_are_read(const talk *k)
+{
+    const json *choice = k->in->tool_choice;
+    return k->tools && !(json_is(choice, JSON_STRING) && !strcmp(choice->str, "none"));
+}
+
+static bool generates(const talk *k)
+{
+    return k->in->add_generation_prompt != 0 && !k->continued;
+}
+
 /* The generation goes on behind results.  Where calls are not looked for, the answer is due. */
 static void put_cue(talk *k, turn *t)
 {
-    const json *choice = k->in->tool_choice;
-    bool read = k->tools && !(json_is(choice, JSON_STRING) && !strcmp(choice->str, "none"));
-    if (is_react(k))
-        buf_puts(&t->text,
-                 read ? "\nThought:" : "\nThought: I now know the final answer.\nFinal Answer: ");
-    else buf_puts(&t->text, read ? "\n" FLOWER "RETURN" FLOWER ":" : "\n" RETURN);
+    bool read = calls_are_read(k);
+    buf_putc(&t->text, '\n');
+    if (is_react(k)) buf_puts(&t->text, read ? "Thought:" : final);
+    else buf_puts(&t->text, read ? FLOWER "RETURN" FLOWER ":" : RETURN);
     k->goes_on = true;
+}
+
+/* A turn that is due to answer, so that no label of ReAct's gets into an answer that nobody reads.
+ */
+static int begin_answer(talk *k)
+{
+    chat_msg *all = arena_alloc(&k->mem, (k->n_msg + 1) * sizeof *all);
+    if (!all) return talk_nomem(k);
+    if (k->n_msg) memcpy(all, k->msg, k->n_msg * sizeof *all);
+    all[k->n_msg] =
+        (chat_msg){.role = ROLE_ASSISTANT, .content = node_str(k, final, sizeof final - 1)};
+    k->msg = all;
+    k->goes_on = true;
+    return all[k->n_msg++].content ? 0 : talk_nomem(k);
 }
 
 /* The turn that begins at msg[*at], as one message. */
 static int write_turn(talk *k, size_t *at, chat_msg *out)
 {
     turn t = {0};
-    bool more = true, generate = k->in->add_generation_prompt != 0 && !k->continued;
+    bool more = true;
     int code = 0;
     while (!code && more && *at < k->n_msg &&
            (k->msg[*at].role == ROLE_ASSISTANT || k->msg[*at].role == ROLE_TOOL))
         code = put_message(k, &t, at, &more);
-    if (!code && *at == k->n_msg && t.told && generate) put_cue(k, &t);
+    if (!code && *at == k->n_msg && t.told && generates(k)) put_cue(k, &t);
     *out = (chat_msg){.role = ROLE_ASSISTANT, .content = node_take(k, &t.text)};
     /* Results may hold </think>: templates shall not look for thoughts in them. */
     bool thoughts = t.thoughts || (t.results && k->f->traits.think);
@@ -310,6 +335,9 @@ int talk_write_lines(talk *k)
         k->msg[n++] = m;
     }
     k->n_msg = n;
+    if (!code && labelled && generates(k) && !k->goes_on && !calls_are_read(k) &&
+        !k->f->traits.think)
+        code = begin_answer(k);
     k->tools = NULL; /* they are in the text now */
     return code;
 }
