@@ -31,6 +31,11 @@ LINES = {  # format -> a call, a second round of two calls, an answer: the secon
 }
 
 
+def options(form):
+    """The labelled forms with the template of the checkpoints they are for."""
+    return ("--tool-format", form, *(("--chat-template", "tests/data/templates/Qwen2-Instruct.jinja") if form in LINES else ()))
+
+
 @pytest.fixture(scope="module")
 def speaking():
     """Servers by their --tool-format, each started once."""
@@ -38,7 +43,7 @@ def speaking():
 
     def get(form):
         if form not in made:
-            made[form] = Server("--tool-format", form)
+            made[form] = Server(*options(form))
         return made[form]
 
     yield get
@@ -56,7 +61,7 @@ def test_written_and_read(speaking, form):
         {"role": "tool", "content": "seven"}]}
     prompt = s.post("/apply-template", talk).json()["prompt"]
     assert told in prompt and call in prompt and result in prompt and prompt.endswith(end)
-    p = subprocess.run([BIN, "render", "models/demo", "--tool-format", form], input=json.dumps(talk).encode(), capture_output=True)
+    p = subprocess.run([BIN, "render", "models/demo", *options(form)], input=json.dumps(talk).encode(), capture_output=True)
     assert p.stdout.decode() == prompt
     ask = {**talk, "messages": talk["messages"][:1]}
     body = {**ask, "structured_outputs": {"choice": [text]}, "max_tokens": 300, "temperature": 0}
@@ -109,6 +114,11 @@ def test_banned_calls(speaking, form):
     assert s.chat(**body, **ask).json()["choices"][0]["message"]["content"] == opener + "x"
     talk = {"model": "m", **body, "messages": [{"role": "user", "content": "go"}, {"role": "tool", "content": "7"}]}
     assert s.post("/apply-template", talk).json()["prompt"].endswith({"react": "Final Answer: ", "function": RETURN + " "}[form])
+    first = {**talk, "messages": talk["messages"][:1]}
+    cue = {"react": "Thought: I now know the final answer.\nFinal Answer: ", "function": ""}[form]
+    assert s.post("/apply-template", first).json()["prompt"].endswith("assistant\n" + cue)
+    for ask in (talk, first):  # K2
+        assert s.post("/tokenize", ask).json()["count"] == s.post("/v1/chat/completions", ask).json()["usage"]["prompt_tokens"]
 
 
 @pytest.mark.parametrize("form", LINES)
