@@ -15,7 +15,7 @@
 
 enum {
     DEPTH_DEFAULT = 128,
-    DEPTH_MAX = 1000, /* json_dump recurses, about 100 bytes of stack a level */
+    DEPTH_MAX = 1000, /* json_dump and json_print recurse, about 100 bytes of stack a level */
     LINEAR_MAX = 16,  /* children that are searched one by one */
     CHUNK_MIN = 1024,
     CHUNK_MAX = 4 << 20,

@@ -79,5 +79,8 @@ const char *json_type_name(const json *j);
 /* Python's json.dumps(value, ensure_ascii=False): ", " and ": " between items, key order kept,
  * integers exact, floats as Python's repr. */
 void json_dump(const json *j, buf *out);
+/* The same value without white space, numbers as they were written: never longer than what was
+ * parsed, and no digit is lost. */
+void json_print(const json *j, buf *out);
 
 #endif

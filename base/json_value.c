@@ -1,5 +1,6 @@
-/* json_value.c - numbers of parsed JSON, and values printed as Python's json.dumps does, which is
- * what chat templates were trained on, so every byte matters.  Owns nothing.  Thread: any. */
+/* json_value.c - numbers of parsed JSON, and values printed: as they were sent, or as Python's
+ * json.dumps does, which is what chat templates were trained on, so every byte matters.
+ * Owns nothing.  Thread: any. */
 #include "base/json.h"
 
 #include <math.h>
@@ -164,7 +165,8 @@ static void put_string(const char *s, size_t n, buf *out)
     buf_putc(out, '"');
 }
 
-void json_dump(const json *j, buf *out)
+/* exact: numbers as written, nothing between items; else as json.dumps does it. */
+static void put(const json *j, bool exact, buf *out)
 {
     switch (j->type) {
     case JSON_NULL: buf_puts(out, "null"); return;
@@ -172,7 +174,8 @@ void json_dump(const json *j, buf *out)
     case JSON_TRUE: buf_puts(out, "true"); return;
     case JSON_STRING: put_string(j->str, j->len, out); return;
     case JSON_NUMBER:
-        if (strpbrk(j->str, ".eE")) put_float(json_num(j), out);
+        if (exact) buf_put(out, j->str, j->len);
+        else if (strpbrk(j->str, ".eE")) put_float(json_num(j), out);
         else buf_puts(out, strcmp(j->str, "-0") ? j->str : "0");
         return;
     case JSON_ARRAY:
@@ -181,12 +184,22 @@ void json_dump(const json *j, buf *out)
     bool object = j->type == JSON_OBJECT;
     buf_putc(out, object ? '{' : '[');
     for (const json *c = j->child; c; c = c->next) {
-        if (c != j->child) buf_puts(out, ", ");
+        if (c != j->child) buf_puts(out, exact ? "," : ", ");
         if (object) {
             put_string(c->key, c->n_key, out);
-            buf_puts(out, ": ");
+            buf_puts(out, exact ? ":" : ": ");
         }
-        json_dump(c, out);
+        put(c, exact, out);
     }
     buf_putc(out, object ? '}' : ']');
+}
+
+void json_dump(const json *j, buf *out)
+{
+    put(j, false, out);
+}
+
+void json_print(const json *j, buf *out)
+{
+    put(j, true, out);
 }

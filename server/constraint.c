@@ -32,7 +32,7 @@ static bool spec_open(spec_text *s, const constraint *c, const tokenizer *tok)
     }
     if (!v) return true;
     if (v->type == JSON_STRING) buf_put(&s->text, v->str, v->len);
-    else json_dump(v, &s->text);
+    else json_print(v, &s->text);
     s->spec.text = buf_str(&s->text);
     s->spec.n = s->text.len;
     return buf_ok(&s->text);
@@ -75,7 +75,7 @@ static bool tools_open(tool_list *l, const constraint *c, const json *tools)
                              .allowed = constraint_allows(c, t),
                              .custom = custom};
         if (!json_is(schema, JSON_OBJECT) || custom) continue;
-        json_dump(schema, text);
+        json_print(schema, text);
         if (!buf_ok(text)) return false;
         to->schema = buf_str(text);
         to->n_schema = text->len;

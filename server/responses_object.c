@@ -9,14 +9,14 @@
 static void put_or_null(buf *out, const char *name, const json *v)
 {
     tr_name(out, name);
-    if (v) json_dump(v, out);
+    if (v) json_print(v, out);
     else buf_puts(out, "null");
 }
 
 static void put_or(buf *out, const char *name, const json *v, const char *otherwise)
 {
     tr_name(out, name);
-    if (v && v->type != JSON_NULL) json_dump(v, out);
+    if (v && v->type != JSON_NULL) json_print(v, out);
     else buf_puts(out, otherwise);
 }
 

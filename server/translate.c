@@ -41,7 +41,7 @@ void tr_json(buf *out, const char *name, const json *value)
 {
     if (!value) return;
     tr_name(out, name);
-    json_dump(value, out);
+    json_print(value, out);
 }
 
 void tr_str(buf *out, const char *name, const char *s, size_t n)

@@ -131,7 +131,7 @@ typedef struct {
 static inline char *rig_dump(const json *j, size_t *n)
 {
     buf b = {0};
-    json_dump(j, &b);
+    json_print(j, &b);
     char *s = strndup(buf_str(&b), b.len);
     *n = b.len;
     buf_clear(&b);

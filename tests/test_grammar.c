@@ -96,6 +96,35 @@ START_TEST(scalars)
 }
 END_TEST
 
+/* J4: a number that no double holds is the number that the schema says. */
+START_TEST(long_numbers)
+{
+    JUDGE(false,
+          {"{\"const\":12345678901234567890.123456789}",
+           {"12345678901234567890.123456789"},
+           {"12345678901234567890.12345679", "12345678901234567168", "12345678901234567890"}},
+          {"{\"type\":\"number\",\"maximum\":9007199254740993.5}",
+           {"9007199254740993.5", "9007199254740993.4999", "-9007199254740994"},
+           {"9007199254740993.51", "9007199254740994"}},
+          {"{\"type\":\"integer\",\"minimum\":9007199254740993,\"exclusiveMaximum\":"
+           "9007199254740994}",
+           {"9007199254740993"},
+           {"9007199254740992", "9007199254740994"}},
+          {"{\"enum\":[18446744073709551617,1.0,-0,1e2]}",
+           {"18446744073709551617", "1", "1.0", "0", "-0", "100", "1e2"},
+           {"18446744073709551616", "1.00", "10"}},
+          {"{\"const\":1}", {"1"}, {"1.0", "1.1", "10"}},
+          {"{\"type\":\"number\",\"minimum\":-0}", {"0", "-0", "0.1"}, {"-0.1"}},
+          {"{\"type\":\"number\",\"exclusiveMinimum\":-0.0}", {"0.1"}, {"0", "-0", "-0.0"}},
+          {"{\"enum\":[[1.0],[1e2],[1.5]],\"items\":{\"type\":\"integer\",\"minimum\":1}}",
+           {"[1]", "[1.0]", "[100]"},
+           {"[1.5]", "[2]"}},
+          {"{\"enum\":[[0.10000000000000000000001],[0.1]],\"items\":{\"maximum\":0.1}}",
+           {"[0.1]"},
+           {"[0.10000000000000000000001]"}});
+}
+END_TEST
+
 START_TEST(patterns)
 {
     JUDGE(false, {"{\"type\":\"string\",\"pattern\":\"b\"}", {"\"abc\"", "\"b\""}, {"\"ac\"", "b"}},
@@ -373,6 +402,7 @@ int main(void)
     tcase_set_timeout(t, 60);
     tcase_add_test(t, any_json);
     tcase_add_test(t, scalars);
+    tcase_add_test(t, long_numbers);
     tcase_add_test(t, patterns);
     tcase_add_test(t, objects);
     tcase_add_test(t, combined);

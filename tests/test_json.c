@@ -46,6 +46,37 @@ START_TEST(equals_python)
 }
 END_TEST
 
+/* Printed, a value is what it was: every digit of a number, and no byte more than was sent. */
+START_TEST(prints_as_written)
+{
+    static const char *const same[] = {
+        "12345678901234567890.123456789",
+        "9007199254740993.5",
+        "-0",
+        "1.0",
+        "1E+2",
+        "-0.0",
+        "0.1000000000000000000001",
+        "1e-300",
+        "true",
+        "[]",
+        "{}",
+        "null",
+        "{\"b\":[1.50,\"\\u0001\\n\\\"\",{}],\"a\\\\\":\"\xc3\xa9\"}"};
+    const json *root;
+    err e;
+    for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
+        json_doc *d = parse(same[i], &root, &e);
+        buf out = {0};
+        ck_assert_msg(d != NULL, "%s: %s", same[i], e.msg);
+        json_print(root, &out);
+        ck_assert_str_eq(buf_str(&out), same[i]);
+        buf_clear(&out);
+        json_free(d);
+    }
+}
+END_TEST
+
 START_TEST(repairs)
 {
     dumps_to("\xEF\xBB\xBF{}", "{}");
@@ -316,6 +347,7 @@ int main(void)
     Suite *s = suite_create("json");
     TCase *t = tcase_create("json");
     tcase_add_test(t, equals_python);
+    tcase_add_test(t, prints_as_written);
     tcase_add_test(t, repairs);
     tcase_add_loop_test(t, refuses, 0, sizeof refused / sizeof refused[0]);
     tcase_add_test(t, every_prefix_is_refused);

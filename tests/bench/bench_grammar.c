@@ -39,7 +39,7 @@ static void one(const json *line, bool free_order, bool verbose, totals *t)
     buf text = {0}, value = {0};
     grammar *g;
     grammar_error why;
-    json_dump(schema, &text);
+    json_print(schema, &text);
     const grammar_spec s = {.text = buf_str(&text), .n = text.len, .free_order = free_order};
     double from = cpu_ms();
     int rc = grammar_compile(&s, &g, &why);
@@ -51,7 +51,7 @@ static void one(const json *line, bool free_order, bool verbose, totals *t)
     for (const json *c = rc ? NULL : json_get(line, "tests")->child; c; c = c->next) {
         bool valid = json_at(c, 1)->type == JSON_TRUE;
         buf_reset(&value);
-        json_dump(json_at(c, 0), &value);
+        json_print(json_at(c, 0), &value);
         int got = grammar_accepts(g, buf_str(&value), value.len);
         t->good += valid;
         t->bad += !valid;

@@ -155,6 +155,28 @@ def test_a_refusal_names_keyword_and_pointer(server):
     assert "uniqueItems" in e["message"] and "#/properties/x" in e["message"] and e["param"].endswith("#/properties/x")
 
 
+def test_numbers_of_a_schema_keep_their_digits(server):
+    """J4: in every dialect the schema that is compiled is the one that was sent, to the last digit."""
+    schema = '{"type":"array","prefixItems":[{"const":12345678901234567890.123456789},{"minimum":9007199254740993.5,"maximum":9007199254740993.5},{"const":-0}],' \
+             '"minItems":3,"maxItems":3}'
+    chat = '"model":"m","messages":[{"role":"user","content":"x"}],"max_tokens":200'
+    named = '{"type":"json_schema","name":"x","schema":%s}' % schema
+    tool = '{"name":"f","%s":{"type":"object","properties":{"v":%s},"required":["v"],"additionalProperties":false}%s}'
+    call = '"tools":[{"type":"function","function":%s}],"tool_choice":"required"' % (tool % ("parameters", schema, ',"strict":true'))
+    cases = [("/v1/chat/completions", chat + ',"response_format":{"type":"json_schema","json_schema":%s}' % named, lambda r: r["choices"][0]["message"]["content"]),
+             ("/v1/chat/completions", chat + ',"guided_json":%s' % json.dumps(schema), lambda r: r["choices"][0]["message"]["content"]),
+             ("/v1/chat/completions", chat + "," + call, lambda r: r["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"]),
+             ("/v1/responses", '"model":"m","input":"x","text":{"format":%s}' % named, lambda r: r["output"][-1]["content"][0]["text"]),
+             ("/v1/messages", chat + ',"output_config":{"format":%s}' % named, lambda r: r["content"][-1]["text"]),
+             ("/api/chat", '"model":"m","messages":[{"role":"user","content":"x"}],"stream":false,"format":%s' % schema, lambda r: r["message"]["content"])]
+    for path, body, answer in cases:
+        r = httpx.post(server.url + path, content="{%s,\"temperature\":0}" % body, headers={"content-type": "application/json"}, timeout=30)
+        assert r.status_code == 200, (path, r.text)
+        values = json.loads(answer(r.json()), parse_float=str, parse_int=str)
+        a, b, zero = values["v"] if isinstance(values, dict) else values
+        assert a == "12345678901234567890.123456789" and re.fullmatch("9007199254740993[.]50*", b) and zero in ("0", "-0"), (path, values)
+
+
 def test_limits_of_a_schema(server):
     deep = {}
     for _ in range(70):
