@@ -233,37 +233,17 @@ static uint32_t token(reader *r, bool negated)
 }
 
 /* ---- rules ---- */
-static uint64_t name_hash(const char *s, uint32_t n)
+static void index_rules(id_table *t, const void *owner)
 {
-    uint64_t h = n;
-    for (uint32_t i = 0; i < n; i++) h = hash_mix(h, (uint8_t)s[i]);
-    return h;
-}
-
-static bool index_grow(gbnf *b)
-{
-    id_table *t = &b->index;
-    if (b->rules.n * 2 < t->cap) return true;
-    uint32_t cap = t->cap ? t->cap * 2 : 256, *slot = calloc(cap, sizeof *slot);
-    if (!slot) {
-        b->g->r.status = ERR_NOMEM;
-        return false;
-    }
-    for (uint32_t i = 0; i < b->rules.n; i++) {
-        uint32_t j = name_hash(b->rules.p[i].name, b->rules.p[i].n) & (cap - 1);
-        while (slot[j]) j = (j + 1) & (cap - 1);
-        slot[j] = i + 1;
-    }
-    free(t->slot);
-    t->slot = slot;
-    t->cap = cap;
-    return true;
+    const gbnf *b = owner;
+    for (uint32_t i = 0; i < b->rules.n; i++)
+        id_table_put(t, hash_bytes(b->rules.p[i].name, b->rules.p[i].n), i + 1);
 }
 
 static uint32_t rule_named(gbnf *b, const char *s, uint32_t n, size_t at)
 {
-    if (!index_grow(b)) return 0;
-    uint32_t mask = b->index.cap - 1, j = name_hash(s, n) & mask;
+    if (!id_table_room(&b->index, index_rules, b, &b->g->r.status)) return 0;
+    uint32_t mask = b->index.cap - 1, j = hash_bytes(s, n) & mask;
     for (; b->index.slot[j]; j = (j + 1) & mask) {
         const gbnf_rule *k = &b->rules.p[b->index.slot[j] - 1];
         if (k->n == n && !memcmp(k->name, s, n)) return b->index.slot[j] - 1;
@@ -272,7 +252,7 @@ static uint32_t rule_named(gbnf *b, const char *s, uint32_t n, size_t at)
     VEC_PUSH(&b->g->r.status, b->rules,
              (gbnf_rule){.name = s, .n = n, .at = at, .folded = RX_UNKNOWN, .rule = GRAM_NONE});
     if (b->g->r.status) return 0;
-    b->index.slot[j] = b->rules.n;
+    id_table_set(&b->index, j, b->rules.n);
     return b->rules.n - 1;
 }
 

@@ -25,32 +25,10 @@ static uint64_t cell_hash(const cell *c)
     return hash_mix(hash_mix(h, c->parent), c->seen);
 }
 
-/* Makes room for one more id; rehash fills the new table. */
-static bool table_room(gram *g, id_table *t, void (*rehash)(gram *, id_table *))
+static void index_cells(id_table *t, const void *owner)
 {
-    if (t->n * 2 < t->cap) return true;
-    uint32_t cap = t->cap ? t->cap * 2 : 256, *slot = calloc(cap, sizeof *slot);
-    if (!slot) {
-        g->r.status = ERR_NOMEM;
-        return false;
-    }
-    free(t->slot);
-    t->slot = slot;
-    t->cap = cap;
-    rehash(g, t);
-    return true;
-}
-
-static void put(id_table *t, uint64_t hash, uint32_t id)
-{
-    uint32_t j = hash & (t->cap - 1);
-    while (t->slot[j]) j = (j + 1) & (t->cap - 1);
-    t->slot[j] = id;
-}
-
-static void rehash_cells(gram *g, id_table *t)
-{
-    for (uint32_t i = 1; i < g->cells.n; i++) put(t, cell_hash(&g->cells.p[i]), i);
+    const gram *g = owner;
+    for (uint32_t i = 1; i < g->cells.n; i++) id_table_put(t, cell_hash(&g->cells.p[i]), i);
 }
 
 static bool cell_equal(const cell *a, const cell *b)
@@ -64,14 +42,14 @@ uint32_t gram_push_cell(gram *g, cell c)
     id_table *t = &g->cell_index;
     if (c.node != g->merge) c.depth = g->cells.p[c.parent].depth + 1;
     if (c.depth > GRAM_MAX_DEPTH) g->r.status = ERR_LIMIT;
-    if (g->r.status || !table_room(g, t, rehash_cells)) return 0;
+    if (g->r.status || !id_table_room(t, index_cells, g, &g->r.status)) return 0;
     uint32_t j = cell_hash(&c) & (t->cap - 1);
     for (; t->slot[j]; j = (j + 1) & (t->cap - 1))
         if (cell_equal(&g->cells.p[t->slot[j]], &c)) return t->slot[j];
     VEC_PUSH(&g->r.status, g->cells, c);
     if (g->r.status) return 0;
-    t->n++;
-    return t->slot[j] = g->cells.n - 1;
+    id_table_set(t, j, g->cells.n - 1);
+    return g->cells.n - 1;
 }
 
 /* The same frame further on. */
@@ -296,11 +274,12 @@ static uint64_t threads_hash(const thread *t, uint32_t n, bool accept)
     return h;
 }
 
-static void rehash_configs(gram *g, id_table *t)
+static void index_configs(id_table *t, const void *owner)
 {
+    const gram *g = owner;
     for (uint32_t i = 1; i < g->configs.n; i++) {
         const config *c = &g->configs.p[i];
-        put(t, threads_hash(g->threads.p + c->first, c->n, c->accept), i);
+        id_table_put(t, threads_hash(g->threads.p + c->first, c->n, c->accept), i);
     }
 }
 
@@ -345,7 +324,7 @@ static uint32_t intern_config(gram *g, bool accept)
         if (!n || by_thread(&f[n - 1], &f[i])) f[n++] = f[i];
     if (!n && !accept) return 0;
     if (n > GRAM_MAX_THREADS) g->r.status = ERR_LIMIT;
-    if (g->r.status || !table_room(g, t, rehash_configs)) return 0;
+    if (g->r.status || !id_table_room(t, index_configs, g, &g->r.status)) return 0;
     uint32_t j = threads_hash(f, n, accept) & (t->cap - 1);
     for (; t->slot[j]; j = (j + 1) & (t->cap - 1)) {
         const config *c = &g->configs.p[t->slot[j]];
@@ -358,9 +337,9 @@ static uint32_t intern_config(gram *g, bool accept)
     for (uint32_t i = 0; i < n; i++) VEC_PUSH(&g->r.status, g->threads, f[i]);
     VEC_PUSH(&g->r.status, g->configs, c);
     if (g->r.status) return 0;
-    t->n++;
+    id_table_set(t, j, g->configs.n - 1);
     open_row(g, g->configs.n - 1);
-    return t->slot[j] = g->configs.n - 1;
+    return g->configs.n - 1;
 }
 
 static uint64_t merge_hash(const uint32_t *v, uint32_t n)
@@ -370,11 +349,13 @@ static uint64_t merge_hash(const uint32_t *v, uint32_t n)
     return h;
 }
 
-static void rehash_merges(gram *g, id_table *t)
+static void index_merges(id_table *t, const void *owner)
 {
-    for (uint32_t i = 1; i < g->cells.n; i++)
-        if (g->cells.p[i].node == g->merge)
-            put(t, merge_hash(g->merged.p + g->cells.p[i].pos, g->cells.p[i].count), i);
+    const gram *g = owner;
+    for (uint32_t i = 1; i < g->cells.n; i++) {
+        const cell *c = &g->cells.p[i];
+        if (c->node == g->merge) id_table_put(t, merge_hash(g->merged.p + c->pos, c->count), i);
+    }
 }
 
 uint32_t gram_merge_callers(gram *g, uint32_t a)
@@ -389,7 +370,7 @@ uint32_t gram_merge_callers(gram *g, uint32_t a)
         g->merged.n = a;
         return v[0];
     }
-    if (!table_room(g, t, rehash_merges)) return 0;
+    if (!id_table_room(t, index_merges, g, &g->r.status)) return 0;
     uint32_t j = merge_hash(v, n) & (t->cap - 1);
     for (; t->slot[j]; j = (j + 1) & (t->cap - 1)) {
         const cell *c = &g->cells.p[t->slot[j]];
@@ -401,8 +382,8 @@ uint32_t gram_merge_callers(gram *g, uint32_t a)
         if (g->cells.p[v[i]].depth > depth) depth = g->cells.p[v[i]].depth;
     uint32_t k = gram_push_cell(g, (cell){.node = g->merge, .pos = a, .count = n, .depth = depth});
     if (g->r.status) return 0;
-    t->n++;
-    return t->slot[j] = k;
+    id_table_set(t, j, k);
+    return k;
 }
 
 /* Runs the work list dry; callers of one rule share a stack. */

@@ -27,40 +27,33 @@ static uint64_t set_hash(const byte_set *s)
     return hash_mix(hash_mix(hash_mix(s->w[0], s->w[1]), s->w[2]), s->w[3]);
 }
 
+static void index_sets(id_table *t, const void *owner)
+{
+    const rx_arena *r = owner;
+    for (uint32_t i = 0; i < r->sets.n; i++) id_table_put(t, set_hash(&r->sets.p[i]), i + 1);
+}
+
+static void index_nodes(id_table *t, const void *owner)
+{
+    const rx_arena *r = owner;
+    for (uint32_t i = 0; i < r->nodes.n; i++) id_table_put(t, node_hash(r, &r->nodes.p[i]), i + 1);
+}
+
 /* An index over the sets there are. */
 static void reindex_sets(rx_arena *r)
 {
-    id_table *t = &r->set_index;
     uint32_t cap = 64;
     while (cap < r->sets.n * 4) cap *= 2;
-    uint32_t *slot = calloc(cap, sizeof *slot);
-    if (!slot) {
-        r->status = ERR_NOMEM;
-        return;
-    }
-    free(t->slot);
-    *t = (id_table){.slot = slot, .cap = cap};
-    for (uint32_t i = 0; i < r->sets.n; i++) {
-        uint32_t j = set_hash(&r->sets.p[i]) & (cap - 1);
-        while (slot[j]) j = (j + 1) & (cap - 1);
-        slot[j] = i + 1;
-    }
+    if (!id_table_reset(&r->set_index, cap, &r->status)) return;
+    index_sets(&r->set_index, r);
 }
 
 int rx_reindex(rx_arena *r)
 {
     uint32_t cap = 1024;
     while (cap < r->nodes.n * 4) cap *= 2;
-    uint32_t *slot = calloc(cap, sizeof *slot);
-    if (!slot) return r->status = ERR_NOMEM;
-    free(r->index.slot);
-    r->index.slot = slot;
-    r->index.cap = cap;
-    for (uint32_t i = 0; i < r->nodes.n; i++) {
-        uint32_t j = node_hash(r, &r->nodes.p[i]) & (cap - 1);
-        while (slot[j]) j = (j + 1) & (cap - 1);
-        slot[j] = i + 1;
-    }
+    if (!id_table_reset(&r->index, cap, &r->status)) return r->status;
+    index_nodes(&r->index, r);
     for (int b = 0; b < 256; b++)
         if (r->bytes[b] >= r->nodes.n) r->bytes[b] = 0;
     reindex_sets(r);
@@ -70,7 +63,7 @@ int rx_reindex(rx_arena *r)
 /* For lists the kids are already appended at x.a; they are dropped again when the node exists. */
 rx rx_intern(rx_arena *r, rx_node x)
 {
-    if (r->nodes.n * 2 >= r->index.cap) rx_reindex(r);
+    id_table_room(&r->index, index_nodes, r, &r->status);
     if (r->nodes.n >= RX_MAX_NODES) r->status = ERR_LIMIT;
     if (r->status) return R_NONE;
     uint32_t mask = r->index.cap - 1, j = node_hash(r, &x) & mask;
@@ -82,7 +75,7 @@ rx rx_intern(rx_arena *r, rx_node x)
     }
     VEC_PUSH(&r->status, r->nodes, x);
     if (r->status) return R_NONE;
-    r->index.slot[j] = r->nodes.n;
+    id_table_set(&r->index, j, r->nodes.n);
     return r->nodes.n - 1;
 }
 
@@ -132,15 +125,14 @@ rx rx_set(rx_arena *r, const byte_set *s)
 {
     if (!(s->w[0] | s->w[1] | s->w[2] | s->w[3])) return R_NONE;
     id_table *t = &r->set_index;
-    if (r->sets.n * 2 >= t->cap) reindex_sets(r);
-    if (r->status) return R_NONE;
+    if (r->status || !id_table_room(t, index_sets, r, &r->status)) return R_NONE;
     uint32_t j = set_hash(s) & (t->cap - 1);
     while (t->slot[j] && memcmp(&r->sets.p[t->slot[j] - 1], s, sizeof *s))
         j = (j + 1) & (t->cap - 1);
     if (!t->slot[j]) {
         VEC_PUSH(&r->status, r->sets, *s);
         if (r->status) return R_NONE;
-        t->slot[j] = r->sets.n;
+        id_table_set(t, j, r->sets.n);
     }
     return rx_intern(r, (rx_node){.kind = RX_SET, .pos = 1, .a = t->slot[j] - 1});
 }

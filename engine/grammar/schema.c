@@ -290,25 +290,13 @@ static uint64_t set_hash(const member *v, uint32_t n)
     return h;
 }
 
-static bool memo_grow(schema_compiler *c)
+static void index_memo(id_table *t, const void *owner)
 {
-    id_table *t = &c->memo_index;
-    if (c->memo.n * 2 < t->cap) return true;
-    uint32_t cap = t->cap ? t->cap * 2 : 256, *slot = calloc(cap, sizeof *slot);
-    if (!slot) {
-        c->g->r.status = ERR_NOMEM;
-        return false;
-    }
+    const schema_compiler *c = owner;
     for (uint32_t i = 0; i < c->memo.n; i++) {
-        if (c->memo.p[i].n == GRAM_NONE) continue;
-        uint32_t j = set_hash(c->kept.p + c->memo.p[i].first, c->memo.p[i].n) & (cap - 1);
-        while (slot[j]) j = (j + 1) & (cap - 1);
-        slot[j] = i + 1;
+        const set_memo *m = &c->memo.p[i];
+        if (m->n != GRAM_NONE) id_table_put(t, set_hash(c->kept.p + m->first, m->n), i + 1);
     }
-    free(t->slot);
-    t->slot = slot;
-    t->cap = cap;
-    return true;
 }
 
 static bool refers(const member *v, uint32_t n)
@@ -329,7 +317,7 @@ uint32_t schema_child(schema_compiler *c, const member *v, uint32_t n)
 {
     id_table *t = &c->memo_index;
     uint32_t k, j;
-    if (!memo_grow(c)) return 0;
+    if (!id_table_room(t, index_memo, c, &c->g->r.status)) return 0;
     for (j = set_hash(v, n) & (t->cap - 1); t->slot[j]; j = (j + 1) & (t->cap - 1)) {
         const set_memo *m = &c->memo.p[t->slot[j] - 1];
         bool same = m->n == n;
@@ -342,7 +330,7 @@ uint32_t schema_child(schema_compiler *c, const member *v, uint32_t n)
     VEC_PUSH(&c->g->r.status, c->memo, (set_memo){c->kept.n, n, 0, GRAM_NONE, true});
     for (uint32_t i = 0; i < n; i++) VEC_PUSH(&c->g->r.status, c->kept, v[i]);
     if (c->g->r.status) return 0;
-    t->slot[j] = k + 1;
+    id_table_set(t, j, k + 1);
     if (c->depth > MAX_PROOF_DEPTH && refers(v, n)) { /* later, from the queue: no deep recursion */
         VEC_PUSH(&c->g->r.status, c->queue, k);
         return memo_node(c, k);

@@ -28,37 +28,18 @@ typedef struct {
     bool xml;
 } object_plan;
 
-static uint64_t name_hash(const char *s, uint32_t n)
+static void index_names(id_table *t, const void *owner)
 {
-    uint64_t h = n;
-    for (uint32_t i = 0; i < n; i++) h = hash_mix(h, (uint8_t)s[i]);
-    return h;
-}
-
-static bool index_grow(object_plan *o)
-{
-    id_table *t = &o->index;
-    if (o->names.n * 2 < t->cap) return true;
-    uint32_t cap = t->cap ? t->cap * 2 : 64, *slot = calloc(cap, sizeof *slot);
-    if (!slot) {
-        o->c->g->r.status = ERR_NOMEM;
-        return false;
-    }
-    for (uint32_t i = 0; i < o->names.n; i++) {
-        uint32_t j = name_hash(o->names.p[i].s, o->names.p[i].n) & (cap - 1);
-        while (slot[j]) j = (j + 1) & (cap - 1);
-        slot[j] = i + 1;
-    }
-    free(t->slot);
-    t->slot = slot;
-    t->cap = cap;
-    return true;
+    const object_plan *o = owner;
+    for (uint32_t i = 0; i < o->names.n; i++)
+        id_table_put(t, hash_bytes(o->names.p[i].s, o->names.p[i].n), i + 1);
 }
 
 static void add_name(object_plan *o, const char *s, size_t n, bool required)
 {
-    if (!index_grow(o)) return;
-    uint32_t cap = o->index.cap, j = name_hash(s, (uint32_t)n) & (cap - 1);
+    int *status = &o->c->g->r.status;
+    if (!id_table_room(&o->index, index_names, o, status)) return;
+    uint32_t cap = o->index.cap, j = hash_bytes(s, (uint32_t)n) & (cap - 1);
     for (; o->index.slot[j]; j = (j + 1) & (cap - 1)) {
         name *k = &o->names.p[o->index.slot[j] - 1];
         if (k->n == n && !memcmp(k->s, s, n)) {
@@ -66,8 +47,8 @@ static void add_name(object_plan *o, const char *s, size_t n, bool required)
             return;
         }
     }
-    VEC_PUSH(&o->c->g->r.status, o->names, (name){s, (uint32_t)n, required});
-    o->index.slot[j] = o->names.n;
+    VEC_PUSH(status, o->names, (name){s, (uint32_t)n, required});
+    if (!*status) id_table_set(&o->index, j, o->names.n);
 }
 
 static const json *object_of(schema_compiler *c, const json *s, const char *key)
@@ -177,7 +158,7 @@ static bool forbidden(const object_plan *o, const name *k)
 /* A name as it is written, and the colon. */
 static rx key_text(schema_compiler *c, const json *where, const name *k)
 {
-    uint32_t slot = (uint32_t)(name_hash(k->s, k->n) & 255);
+    uint32_t slot = (uint32_t)(hash_bytes(k->s, k->n) & 255);
     if (c->keys[slot].s && c->keys[slot].n == k->n && !memcmp(c->keys[slot].s, k->s, k->n))
         return c->keys[slot].e;
     rx e = schema_text_then(c, where, k->s, k->n, c->g->colon);

@@ -57,6 +57,7 @@ static int attempt(schema_compiler *c, uint32_t *node)
 {
     c->memo.n = c->kept.n = c->queue.n = 0;
     if (c->memo_index.slot) memset(c->memo_index.slot, 0, c->memo_index.cap * sizeof(uint32_t));
+    c->memo_index.n = 0;
     c->rc = 0;
     c->depth = c->branches = c->level = 0;
     c->form = (value_form){0};

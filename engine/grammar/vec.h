@@ -1,6 +1,6 @@
-/* vec.h - growing arrays and a sticky error for the grammar compiler.  A push that finds no memory
- * leaves the array as it was and writes ERR_NOMEM to the status given: code that builds something
- * looks at the status once, at its end.  Thread: as the owner's. */
+/* vec.h - growing arrays, tables of ids and a sticky error for the grammar compiler.  A push that
+ * finds no memory leaves the array as it was and writes ERR_NOMEM to the status given: code that
+ * builds something looks at the status once, at its end.  Thread: as the owner's. */
 #ifndef QUERN_ENGINE_GRAMMAR_VEC_H
 #define QUERN_ENGINE_GRAMMAR_VEC_H
 
@@ -69,10 +69,57 @@ static inline uint64_t hash_mix(uint64_t h, uint64_t x)
     return h ^ h >> 29;
 }
 
-/* Open-addressing table of ids; 0 = free slot.  The owner compares. */
+static inline uint64_t hash_bytes(const char *s, uint32_t n)
+{
+    uint64_t h = n;
+    for (uint32_t i = 0; i < n; i++) h = hash_mix(h, (uint8_t)s[i]);
+    return h;
+}
+
+/* Open-addressing table of n ids; 0 = free slot.  The owner hashes and compares. */
 typedef struct {
-    uint32_t *slot; /* [cap] */
+    uint32_t *slot; /* [cap], a power of two */
     uint32_t cap, n;
 } id_table;
+
+/* Puts all ids the owner has into t. */
+typedef void (*id_table_fill)(id_table *t, const void *owner);
+
+/* Begins anew with cap slots; without memory t stays as it was. */
+static inline bool id_table_reset(id_table *t, uint32_t cap, int *status)
+{
+    uint32_t *slot = calloc(cap, sizeof *slot);
+    if (!slot) {
+        *status = ERR_NOMEM;
+        return false;
+    }
+    free(t->slot);
+    *t = (id_table){.slot = slot, .cap = cap};
+    return true;
+}
+
+/* Into slot j, which is free. */
+static inline void id_table_set(id_table *t, uint32_t j, uint32_t id)
+{
+    t->slot[j] = id;
+    t->n++;
+}
+
+/* An id that is not there yet, into a table with room. */
+static inline void id_table_put(id_table *t, uint64_t hash, uint32_t id)
+{
+    uint32_t j = hash & (t->cap - 1);
+    while (t->slot[j]) j = (j + 1) & (t->cap - 1);
+    id_table_set(t, j, id);
+}
+
+/* Makes room for one more id; a table that has grown is filled anew. */
+static inline bool id_table_room(id_table *t, id_table_fill fill, const void *owner, int *status)
+{
+    if (t->n * 2 < t->cap) return true;
+    if (!id_table_reset(t, t->cap ? t->cap * 2 : 64, status)) return false;
+    fill(t, owner);
+    return true;
+}
 
 #endif
