@@ -311,27 +311,6 @@ START_TEST(body_or_calls)
 }
 END_TEST
 
-/* T3 none: whatever is written, the parser finds no call in it. */
-START_TEST(no_calls)
-{
-    int rounds = quick() ? 30 : 300;
-    world w;
-    buf text = {0};
-    make_world(&w, formats[_i], GRAMMAR_CALLS_BANNED, false);
-    grammar *g = compile(&w.a);
-    for (int i = 0; i < rounds; i++) {
-        reading r;
-        if (!generate(g, &text)) continue;
-        read_text(&w, text.v, text.len, &r);
-        ck_assert_msg(r.n == 0, "a call in: %s", buf_str(&text));
-        end_reading(&r);
-    }
-    grammar_release(g);
-    buf_clear(&text);
-    end_world(&w);
-}
-END_TEST
-
 /* ---- what models write ---- */
 static void accepts(grammar *g, const char *yes)
 {
@@ -592,7 +571,6 @@ int main(void)
     tcase_add_loop_test(t, required_texts, 0, 2 * N_FORMATS);
     tcase_add_loop_test(t, auto_texts, 0, N_FORMATS);
     tcase_add_loop_test(t, body_or_calls, 0, N_FORMATS);
-    tcase_add_loop_test(t, no_calls, 0, N_FORMATS);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);

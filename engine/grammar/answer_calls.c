@@ -254,10 +254,8 @@ int answer_calls(gram *g, const grammar_answer *a, answer_plan *p, uint32_t body
                  grammar_error *why, uint32_t *root)
 {
     uint32_t n = 0;
-    bool off = a->calls == GRAMMAR_CALLS_OFF, banned = a->calls == GRAMMAR_CALLS_BANNED;
-    if (off || banned) {
-        bool free_text = off || a->format == CALLS_NONE;
-        *root = a->body ? body : gram_term(g, free_text ? answer_any(g) : plain(g, a));
+    if (a->calls == GRAMMAR_CALLS_OFF) {
+        *root = a->body ? body : gram_term(g, answer_any(g));
         return 0;
     }
     callee *v = a->format == CALLS_NONE ? NULL : calloc((size_t)a->n_tools + 1, sizeof *v);

@@ -44,7 +44,6 @@ typedef enum {
 
 typedef enum {
     GRAMMAR_CALLS_OFF,     /* calls are no matter of this grammar */
-    GRAMMAR_CALLS_BANNED,  /* none may begin: tool_choice none (T3) */
     GRAMMAR_CALLS_AUTO,    /* text and calls; with a body, the body or calls (T5, J3) */
     GRAMMAR_CALLS_REQUIRED /* one or more calls and nothing else (T4); no body */
 } grammar_calls;
