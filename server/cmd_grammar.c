@@ -107,6 +107,8 @@ int cmd_grammar_check(const options *o)
     if (rc) {
         fprintf(stderr, "quern: %s%s%s\n", why.code ? why.code : "", why.code ? ": " : "",
                 why.e.msg);
+        for (int i = 0; i < why.n_more; i++)
+            fprintf(stderr, "quern: %s: %s\n", why.more[i].code, why.more[i].msg);
         code = rc == ERR_NOMEM ? 1 : 2;
         goto out;
     }

@@ -132,11 +132,14 @@ static void refuse(reader *r, const constraint *c, const grammar_error *why)
     }
     const char *code = code_of(c, why);
     char field[sizeof c->field], param[sizeof field + sizeof why->at + 2];
+    buf more = {0};
     if (why->tool >= 0) snprintf(field, sizeof field, "tools[%d].function.parameters", why->tool);
     else snprintf(field, sizeof field, "%s", c->field[0] ? c->field : "tools");
     snprintf(param, sizeof param, "%s%s%s", field, why->at[0] ? "#" : "", why->at);
     metrics_grammar_rejected(code);
-    reader_fail(r, code, param, "'%s': %s", field, why->e.msg);
+    for (int i = 0; i < why->n_more; i++) buf_printf(&more, "; %s", why->more[i].msg);
+    reader_fail(r, code, param, "'%s': %s%s", field, why->e.msg, buf_str(&more));
+    buf_clear(&more);
 }
 
 bool constraint_binds(const constraint *c)

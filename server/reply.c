@@ -83,7 +83,7 @@ dialect reply_dialect(const http_call *c)
 void reply_fail(http_call *c, int status, const char *type, const char *code, const char *param,
                 const char *fmt, ...)
 {
-    char msg[512];
+    char msg[REPLY_MESSAGE_MAX];
     va_list ap;
     buf b = {0};
     va_start(ap, fmt);

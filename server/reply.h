@@ -13,7 +13,8 @@ void reply_error(buf *out, dialect d, const char *request_id, int status, const 
                  const char *code, const char *param, const char *msg);
 /* The dialect of a call, by its path and headers (E1). */
 dialect reply_dialect(const http_call *c);
-/* Sends that error as the call's reply. */
+/* Sends that error as the call's reply; its message is cut at REPLY_MESSAGE_MAX bytes. */
+enum { REPLY_MESSAGE_MAX = 4096 };
 void reply_fail(http_call *c, int status, const char *type, const char *code, const char *param,
                 const char *fmt, ...) __attribute__((format(printf, 6, 7)));
 /* Prints o (NULL: out of memory, 503) as the call's reply and deletes it. */

@@ -110,7 +110,7 @@ static void fail_renamed(reader *r, const char *code, const char *param, const c
 
 void reader_fail(reader *r, const char *code, const char *param, const char *fmt, ...)
 {
-    char msg[400];
+    char msg[REPLY_MESSAGE_MAX];
     va_list ap;
     if (r->failed) return;
     r->failed = true;

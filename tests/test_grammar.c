@@ -301,6 +301,59 @@ START_TEST(refusals)
 }
 END_TEST
 
+/* E3: up to eight faults, each with keyword and pointer, and none that only follows from another.
+ */
+START_TEST(several_faults)
+{
+    static const char digits[] = "1111111111222222222233333333334444444444555555555566666666667";
+    static const struct {
+        const char *schema;
+        int n;
+        const char *more[GRAMMAR_MAX_FAULTS];
+    } t[] = {
+        {"{\"properties\":{\"a\":{\"$dynamicRef\":\"#x\",\"pattern\":\"(?=x)\"},\"b/c\":{\"type\":"
+         "\"strin\"},\"d\":5,\"e\":{\"items\":{\"$ref\":\"#/$defs/"
+         "f\"}}},\"$defs\":{\"f\":{\"minLength\":"
+         "-1}},\"minProperties\":\"x\"}",
+         5,
+         {"keyword \"$dynamicRef\" at #/properties/a: ", "keyword \"pattern\" at #/properties/a: ",
+          "keyword \"type\" at #/properties/b~1c: ", "keyword \"schema\" at #/properties/d: ",
+          "keyword \"minLength\" at #/$defs/f: "}},
+        {"{\"allOf\":[{\"enum\":[%s,1,%s]},{\"multipleOf\":0}]}",
+         2,
+         {"keyword \"enum\" at #/allOf/0/enum/2: ", "keyword \"multipleOf\" at #/allOf/1: "}},
+        {"{\"oneOf\":[{\"type\":\"array\",\"items\":{\"type\":\"nul\"}},{\"type\":\"array\","
+         "\"items\":"
+         "{\"type\":\"null\"}}]}",
+         0,
+         {NULL}},
+        {"{\"type\":\"array\",\"uniqueItems\":true,\"items\":{\"enum\":5},\"minItems\":1}",
+         0,
+         {NULL}},
+        {"5", 0, {NULL}},
+        {"{\"anyOf\":[{\"type\":0},{\"type\":1},{\"type\":2},{\"type\":3},{\"type\":4},{\"type\":5}"
+         ","
+         "{\"type\":6},{\"type\":7},{\"type\":8},{\"type\":9}]}",
+         GRAMMAR_MAX_FAULTS - 1,
+         {"#/anyOf/1: ", "#/anyOf/2: ", "#/anyOf/3: ", "#/anyOf/4: ", "#/anyOf/5: ", "#/anyOf/6: ",
+          "#/anyOf/7: "}},
+    };
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+        grammar *g = NULL;
+        grammar_error why;
+        char text[1000];
+        snprintf(text, sizeof text, t[i].schema, digits, digits);
+        const grammar_spec s = {.kind = GRAMMAR_SCHEMA, .text = text, .n = strlen(text)};
+        ck_assert_int_lt(grammar_compile(&s, &g, &why), 0);
+        ck_assert_msg(why.n_more == t[i].n, "%s: %d more, the first %s", text, why.n_more,
+                      why.n_more ? why.more[0].msg : "");
+        for (int k = 0; k < why.n_more; k++)
+            ck_assert_msg(strstr(why.more[k].msg, t[i].more[k]) && why.more[k].code, "%s: %s", text,
+                          why.more[k].msg);
+    }
+}
+END_TEST
+
 START_TEST(other_kinds)
 {
     grammar *g;
@@ -408,6 +461,7 @@ int main(void)
     tcase_add_test(t, combined);
     tcase_add_test(t, negated);
     tcase_add_test(t, refusals);
+    tcase_add_test(t, several_faults);
     tcase_add_test(t, other_kinds);
     tcase_add_test(t, thoughts);
     tcase_add_test(t, hostile);

@@ -78,12 +78,22 @@ typedef struct {
 
 typedef struct grammar grammar;
 
+enum { GRAMMAR_MAX_FAULTS = 8 };
+
+/* Another fault of a schema, as grammar_error has the first. */
+typedef struct {
+    const char *code;
+    char msg[480];
+} grammar_fault;
+
 typedef struct {
     int tool;         /* which of the tools is at fault, -1: none, it is the body */
     const char *code; /* "unsupported_schema", "invalid_schema", "unsatisfiable_schema",
                          "schema_too_complex", "grammar_too_complex", "invalid_grammar" */
     char at[200];     /* JSON pointer of the place in a schema; "": the whole, or no one place */
     err e;
+    int n_more; /* what else is refused in the same schema, as far as it was looked for */
+    grammar_fault more[GRAMMAR_MAX_FAULTS - 1];
 } grammar_error;
 
 /* 0 and *out with one reference, or ERR_* and why (ERR_NOMEM without a code). */

@@ -44,14 +44,16 @@ int schema_refuse(schema_compiler *c, const char *code, const json *where, const
     buf path = {0};
     va_list a;
     if (c->rc) return c->rc;
+    c->rc = !strcmp(code, "invalid_schema")       ? ERR_INVALID
+            : !strcmp(code, "unsupported_schema") ? ERR_UNSUPPORTED
+                                                  : ERR_LIMIT;
+    if (c->attempts) return c->rc;
     va_start(a, fmt);
     vsnprintf(words, sizeof words, fmt, a);
     va_end(a);
     schema_pointer(c, where, &path);
     c->refused = where;
-    c->rc = !strcmp(code, "invalid_schema")       ? ERR_INVALID
-            : !strcmp(code, "unsupported_schema") ? ERR_UNSUPPORTED
-                                                  : ERR_LIMIT;
+    c->keyword = keyword;
     c->why->code = code;
     snprintf(c->why->at, sizeof c->why->at, "%s", path.len ? buf_str(&path) : "");
     err_set(&c->why->e, c->rc, "keyword \"%s\" at #%.200s: %s", keyword,
@@ -441,6 +443,7 @@ int schema_compile(gram *g, const char *text, size_t n, rx guard, grammar_error 
     if (guard != R_ALL) c.any = gram_any(g, guard, NULL);
     int rc = schema_open(&c, text, n);
     if (!rc) rc = schema_root(&c, false, &node);
+    if (rc && c.refused) schema_more_faults(&c, false);
     schema_close(&c);
     if (rc) return rc;
     const uint32_t parts[3] = {gram_term(g, g->ws), node, gram_term(g, g->ws)};

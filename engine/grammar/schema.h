@@ -82,7 +82,9 @@ typedef struct {
     rx guard;                  /* what every JSON string is in, R_ALL for any */
     uint32_t any;              /* node of any value of such strings */
     VEC(const json *) widened; /* schemas that allow everything, whatever they say */
-    const json *refused;       /* where the refusal stands */
+    const json *refused;       /* where the refusal stands, */
+    const char *keyword;       /* and what was refused there */
+    uint32_t attempts;         /* inside what may fail: refusals are not put into words */
     struct {
         const char *s; /* as it stands in the document */
         rx e;
@@ -121,6 +123,9 @@ uint32_t schema_node(schema_compiler *c, const member *v, uint32_t n);
 uint32_t schema_child(schema_compiler *c, const member *v, uint32_t n);
 /* schema_split.c: the node of a set whose member i is a choice. */
 uint32_t schema_split(schema_compiler *c, const member_set *set, uint32_t i);
+/* schema_faults.c: c was refused; what else is wrong with its schema goes to c->why->more.  object
+ * as for schema_root. */
+void schema_more_faults(schema_compiler *c, bool object);
 const json *schema_resolve(schema_compiler *c, const json *s, const json *ref);
 /* The member's name: of a property, or the text that names one. */
 void schema_name(const member *m, const char **s, size_t *n);

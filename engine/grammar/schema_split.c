@@ -30,7 +30,9 @@ static uint32_t split_dependency(schema_compiler *c, const member_set *set, uint
     if (d->type != JSON_ARRAY) VEC_PUSH(&c->g->r.status, must, (member){M_FULL, 0, d, NULL});
     for (const json *k = d->type == JSON_ARRAY ? d->child : NULL; k && !c->rc; k = k->next) {
         if (k->type != JSON_STRING)
-            schema_refuse(c, "invalid_schema", s, "dependencies", "not a list of names");
+            schema_refuse(c, "invalid_schema", s,
+                          c->draft <= 7 ? "dependencies" : "dependentRequired",
+                          "not a list of names");
         VEC_PUSH(&c->g->r.status, must, (member){M_REQUIRE, 0, s, k});
     }
     out[1] = c->rc || c->g->r.status ? 0 : with(c, set, i, must.p, must.n);
@@ -46,11 +48,10 @@ static uint32_t split_dependency(schema_compiler *c, const member_set *set, uint
 static bool attempt(schema_compiler *c, const member_set *set, uint32_t i, const member *add,
                     uint32_t n_add, uint32_t *node)
 {
-    grammar_error why = {0}, *keep = c->why;
     uint32_t made = c->memo.n, queued = c->queue.n, depth = c->depth;
-    c->why = &why;
+    c->attempts++;
     *node = with(c, set, i, add, n_add);
-    c->why = keep;
+    c->attempts--;
     if (!c->rc) return true;
     c->rc = 0;
     c->depth = depth;

@@ -102,6 +102,7 @@ int schema_arguments(gram *g, const schema_tool *t, schema_relaxed relaxed, void
         if (at == c.root) break;
     }
     if (!rc && c.widened.n) list(&c, relaxed, ctx);
+    if (rc && c.refused && !t->relax) schema_more_faults(&c, true);
     schema_close(&c);
     if (rc && t->relax && !r->status && rc != ERR_NOMEM && t->text) { /* not even read */
         const schema_tool any = {.xml = t->xml};

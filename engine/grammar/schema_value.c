@@ -64,6 +64,7 @@ bool schema_holds(schema_compiler *c, const member *v, uint32_t n, const json *x
                          .draft = c->draft,
                          .inner_ids = c->inner_ids,
                          .why = c->why,
+                         .attempts = c->attempts,
                          .guard = R_ALL,
                          .any_value = true};
     memcpy(&d.widened, &c->widened, sizeof d.widened); /* borrowed */
@@ -72,7 +73,11 @@ bool schema_holds(schema_compiler *c, const member *v, uint32_t n, const json *x
     uint32_t at = rc || !buf_ok(&text) ? 0 : g.start;
     for (size_t i = 0; at && i < text.len; i++) at = gram_step(&g, at, (uint8_t)text.v[i]);
     bool ok = !written || (at && !g.r.status && g.configs.p[at].accept);
-    if (d.rc) c->rc = d.rc;
+    if (d.rc) {
+        c->rc = d.rc;
+        c->refused = d.refused;
+        c->keyword = d.keyword;
+    }
     if (!buf_ok(&text) || rc == ERR_NOMEM || g.r.status == ERR_NOMEM) c->g->r.status = ERR_NOMEM;
     else if (rc == ERR_LIMIT || g.r.status == ERR_LIMIT) c->g->r.status = ERR_LIMIT;
     buf_clear(&text);

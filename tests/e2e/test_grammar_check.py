@@ -32,6 +32,10 @@ def test_refusals(tmp_path):
     f.write_text('{"properties": {"a": {"contains": {}}}}')
     code, out, words = check(tmp_path, ["1"], schema=f)
     assert code == 2 and not out and 'unsupported_schema: keyword "contains" at #/properties/a' in words
+    f.write_text('{"properties": {"a": {"type": "strin"}, "b": {"pattern": "(?=x)"}}, "required": 5}')
+    code, out, words = check(tmp_path, ["1"], schema=f)
+    assert code == 2 and not out and [line.split(" at ")[0] for line in words.splitlines()] == [
+        'quern: invalid_schema: keyword "required"', 'quern: invalid_schema: keyword "type"', 'quern: unsupported_schema: keyword "pattern"']
     f.write_text('root ::= a\na ::= a b\nb ::= "x" |\n')
     code, out, words = check(tmp_path, ["x"], gbnf=f)
     assert code == 2 and not out and "unsatisfiable" in words

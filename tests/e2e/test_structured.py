@@ -155,6 +155,19 @@ def test_a_refusal_names_keyword_and_pointer(server):
     assert "uniqueItems" in e["message"] and "#/properties/x" in e["message"] and e["param"].endswith("#/properties/x")
 
 
+def test_a_refusal_tells_up_to_eight_faults(server):
+    """E3: each with keyword and pointer; param is the place of the first."""
+    schema = {"type": "object", "properties": {"a%d" % i: {"type": "strin"} for i in range(12)}}
+    for route, param in (({"response_format": schema_format(schema)}, "response_format.json_schema.schema"),
+                         ({"tools": [{"type": "function", "function": {"name": "f", "strict": True, "parameters": schema}}], "tool_choice": "required"},
+                          "tools[0].function.parameters")):
+        e = server.chat(**route).json()["error"]
+        assert e["param"] == param + "#/properties/a0" and e["code"] == "invalid_schema"
+        assert re.findall('keyword "type" at #/properties/(a[0-9]+): ', e["message"]) == ["a%d" % i for i in range(8)], e
+    e = server.post("/api/chat", {"model": "m", "messages": ASK, "format": schema}).json()["error"]
+    assert e.startswith("'format': ") and e.count('keyword "type"') == 8
+
+
 def test_numbers_of_a_schema_keep_their_digits(server):
     """J4: in every dialect the schema that is compiled is the one that was sent, to the last digit."""
     schema = '{"type":"array","prefixItems":[{"const":12345678901234567890.123456789},{"minimum":9007199254740993.5,"maximum":9007199254740993.5},{"const":-0}],' \
