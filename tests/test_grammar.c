@@ -256,13 +256,116 @@ START_TEST(negated)
 }
 END_TEST
 
+/* contains with its bounds; an item that must occur never leads to where it no longer fits. */
+START_TEST(counted)
+{
+    JUDGE(false,
+          {"{\"type\":\"array\",\"contains\":{\"const\":1}}",
+           {"[1]", "[0,1]", "[1,1,\"a\"]"},
+           {"[]", "[2]", "[\"1\"]"}},
+          {"{\"type\":\"array\",\"contains\":{\"type\":\"integer\"},\"minContains\":2,"
+           "\"maxContains\":3,\"maxItems\":4}",
+           {"[1,2]", "[1,\"\",2,3]"},
+           {"[1]", "[1,2,3,4]", "[\"\",1,\"\",\"\"]"}},
+          {"{\"type\":\"array\",\"contains\":{\"type\":\"null\"},\"minContains\":0,\"maxContains\":"
+           "1}",
+           {"[]", "[1]", "[null,1]"},
+           {"[null,null]", "[null,1,null]"}},
+          {"{\"type\":\"array\",\"contains\":{\"type\":\"null\"},\"maxContains\":0,\"minContains\":"
+           "0}",
+           {"[]", "[1]"},
+           {"[null]"}},
+          {"{\"prefixItems\":[{\"type\":\"string\"},{}],\"items\":false,\"contains\":{\"type\":"
+           "\"number\"},\"type\":\"array\"}",
+           {"[\"a\",1]"},
+           {"[\"a\"]", "[]", "[\"a\",\"b\"]", "[1]"}},
+          {"{\"type\":\"array\",\"contains\":{\"type\":\"null\"},\"minItems\":2,\"maxItems\":2}",
+           {"[null,1]", "[1,null]", "[null,null]"},
+           {"[1,2]", "[null]"}},
+          {"{\"type\":\"array\",\"items\":{\"contains\":{\"const\":\"x\"},\"type\":\"array\"},"
+           "\"contains\":{\"maxItems\":1}}",
+           {"[[\"x\"]]", "[[\"a\",\"x\"],[\"x\"]]"},
+           {"[[\"a\",\"x\"]]", "[[]]", "[[\"a\"]]"}},
+          {"{\"$schema\":\"http://json-schema.org/draft-04/"
+           "schema#\",\"type\":\"array\",\"contains\":{\"const\":1}}",
+           {"[]", "[2]"},
+           {"{}"}});
+}
+END_TEST
+
+/* J5: the negation of what arrays, objects and conditions say; an overlap of branches taken out. */
+START_TEST(negated_containers)
+{
+    static const verdicts table[] = {
+        {"{\"type\":\"array\",\"not\":{\"items\":{\"type\":\"integer\"}}}",
+         {"[1.5]", "[1,\"a\"]"},
+         {"[]", "[1]"}},
+        {"{\"type\":\"array\",\"not\":{\"prefixItems\":[{\"const\":1},{\"const\":2}],\"items\":"
+         "false}}",
+         {"[2]", "[1,1]", "[1,2,3]"},
+         {"[]", "[1]", "[1,2]"}},
+        {"{\"type\":\"array\",\"not\":{\"minItems\":2}}", {"[]", "[1]"}, {"[1,2]"}},
+        {"{\"type\":\"array\",\"not\":{\"maxItems\":1,\"minItems\":0}}",
+         {"[1,2]", "[1,2,3]"},
+         {"[]", "[1]"}},
+        {"{\"type\":\"array\",\"not\":{\"contains\":{\"type\":\"null\"}}}",
+         {"[]", "[1]"},
+         {"[null]", "[1,null]"}},
+        {"{\"type\":\"object\",\"not\":{\"minProperties\":1}}", {"{}"}, {"{\"a\":1}"}},
+        {"{\"type\":\"object\",\"not\":{\"properties\":{\"a\":{}},\"additionalProperties\":{"
+         "\"type\":\"integer\"}}}",
+         {"{\"b\":\"x\"}", "{\"a\":1,\"b\":1,\"c\":null}"},
+         {"{}", "{\"a\":\"x\"}", "{\"b\":1}"}},
+        {"{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"string\"},\"b\":{}},\"required\":["
+         "\"a\"],\"not\":{\"patternProperties\":{\"^a|^x\":{\"maxLength\":1}}}}",
+         {"{\"a\":\"xy\"}", "{\"a\":\"x\",\"xx\":\"long\"}", "{\"a\":\"xy\",\"b\":1}"},
+         {"{\"a\":\"x\"}", "{\"a\":\"x\",\"b\":\"long\"}", "{\"a\":1}"}},
+        {"{\"type\":\"object\",\"properties\":{\"abc\":{\"type\":\"null\"},\"d\":{}},\"required\":["
+         "\"d\"],\"maxProperties\":2,\"not\":{\"propertyNames\":{\"maxLength\":2}}}",
+         {"{\"abc\":null,\"d\":1}", "{\"d\":1,\"xyz\":1}"},
+         {"{\"d\":1}", "{\"d\":1,\"e\":1}", "{\"d\":1,\"e\":1,\"xyz\":1}"}},
+        {"{\"type\":\"object\",\"not\":{\"dependentRequired\":{\"a\":[\"b\"]}}}",
+         {"{\"a\":1}"},
+         {"{}", "{\"a\":1,\"b\":1}", "{\"b\":1}"}},
+        {"{\"not\":{\"if\":{\"type\":\"integer\"},\"then\":{\"minimum\":3},\"else\":{\"type\":"
+         "\"null\"}}}",
+         {"2", "\"x\""},
+         {"3", "null"}},
+        {"{\"type\":\"number\",\"not\":{\"oneOf\":[{\"type\":\"integer\"},{\"minimum\":3}]}}",
+         {"3", "4", "1.5"},
+         {"1", "3.5"}},
+        {"{\"not\":{\"type\":\"string\",\"format\":\"date\"}}",
+         {"1", "null"},
+         {"\"x\"", "\"2020-01-01\""}},
+        {"{\"oneOf\":[{\"type\":\"array\",\"items\":{\"type\":\"null\"}},{\"type\":\"array\","
+         "\"minItems\":2}]}",
+         {"[]", "[null]", "[1,2]", "[null,1]"},
+         {"[null,null]", "[1]"}},
+        {"{\"type\":\"object\",\"oneOf\":[{\"properties\":{\"a\":{}},\"additionalProperties\":"
+         "false},{\"properties\":{\"b\":{}},\"additionalProperties\":false}]}",
+         {"{\"a\":1}", "{\"b\":1}"},
+         {"{}", "{\"a\":1,\"b\":1}", "{\"c\":1}"}},
+        {"{\"oneOf\":[{\"required\":[\"a\"],\"properties\":{\"a\":{\"const\":1}},"
+         "\"additionalProperties\":false},{\"required\":[\"a\"],\"properties\":{\"a\":{\"const\":2}"
+         "},\"additionalProperties\":false}]}",
+         {"{\"a\":1}", "{\"a\":2}"},
+         {"{}", "1", "{\"a\":3}", "[]"}}};
+    judge(table, sizeof table / sizeof *table, false);
+    judge(table, sizeof table / sizeof *table, true);
+}
+END_TEST
+
 START_TEST(refusals)
 {
     static const struct {
         const char *schema, *code, *words;
     } t[] = {
-        {"{\"properties\":{\"a/b\":{\"contains\":{},\"type\":\"array\"}}}", "unsupported_schema",
-         "keyword \"contains\" at #/properties/a~1b"},
+        {"{\"properties\":{\"a/b\":{\"unevaluatedItems\":false,\"type\":\"array\"}}}",
+         "unsupported_schema", "keyword \"unevaluatedItems\" at #/properties/a~1b"},
+        {"{\"allOf\":[{\"contains\":{}},{\"contains\":{\"const\":1}}]}", "unsupported_schema",
+         "two demands"},
+        {"{\"type\":\"array\",\"items\":{\"enum\":[1,2]},\"contains\":{\"const\":3}}",
+         "unsatisfiable_schema", "nothing"},
         {"{\"$ref\":\"http://x/y\"}", "unsupported_schema", "keyword \"$ref\" at #: "},
         {"{\"$ref\":\"#/nowhere\"}", "invalid_schema", "leads nowhere"},
         {"{\"$ref\":\"#\"}", "invalid_schema", "itself"},
@@ -275,8 +378,8 @@ START_TEST(refusals)
         {"{\"uniqueItems\":true}", "unsupported_schema", "uniqueItems"},
         {"{\"uniqueItems\":true,\"prefixItems\":[{},{}],\"items\":false}", "unsupported_schema",
          "uniqueItems"},
-        {"{\"oneOf\":[{\"items\":{\"type\":\"null\"}},{\"minItems\":2}]}", "unsupported_schema",
-         "branches 0 and 1"},
+        {"{\"oneOf\":[{\"uniqueItems\":true,\"items\":{\"enum\":[1,2]}},{\"minItems\":2}]}",
+         "unsupported_schema", "branches 0 and 1"},
         {"{\"type\":\"string\",\"pattern\":\"^(?:a{1000}){2}$\",\"maxLength\":1999}",
          "unsatisfiable_schema", "nothing"},
         {"false", "unsatisfiable_schema", "nothing"},
@@ -460,6 +563,8 @@ int main(void)
     tcase_add_test(t, objects);
     tcase_add_test(t, combined);
     tcase_add_test(t, negated);
+    tcase_add_test(t, counted);
+    tcase_add_test(t, negated_containers);
     tcase_add_test(t, refusals);
     tcase_add_test(t, several_faults);
     tcase_add_test(t, other_kinds);

@@ -481,7 +481,7 @@ START_TEST(relaxed)
          "{\"a\":[1],\"b\":1}",
          "{\"a\":1}"},
         {P("\"a\":{\"$ref\":\"#/$defs/t\"}",
-           CLOSED ",\"$defs\":{\"t\":{\"not\":{\"contains\":{}}}}"),
+           CLOSED ",\"$defs\":{\"t\":{\"not\":{\"uniqueItems\":true}}}"),
          {"#/$defs/t"},
          "{\"a\":1}",
          "{\"b\":1}"},

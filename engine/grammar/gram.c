@@ -71,16 +71,61 @@ static uint32_t missing(const gram *g, const gobject *o, uint64_t seen)
     return m;
 }
 
+/* Names so far, in free order. */
+static uint32_t names_seen(const cell *c)
+{
+    return (uint32_t)__builtin_popcountll(c->seen & ~GRAM_HIT);
+}
+
 /* Members so far; in free order count holds the unnamed ones only. */
 static uint32_t members(const gobject *o, const cell *c)
 {
-    return o->any_order ? c->count + (uint32_t)__builtin_popcountll(c->seen) : c->count;
+    return o->any_order ? c->count + names_seen(c) : c->count;
+}
+
+/* Members besides the required ones that it takes until the object has what it needs; GRAM_INF: it
+ * never will.  Names from `from` on may still come. */
+static uint32_t until_hit(const gram *g, const gobject *o, uint32_t from, uint64_t seen)
+{
+    uint32_t cost = GRAM_INF;
+    if (!o->needs || seen & GRAM_HIT) return 0;
+    for (uint32_t j = from; j < o->n; j++) {
+        const gprop *p = &g->props.p[o->first + j];
+        if (!p->hit || p->key == R_NONE || (o->any_order && seen >> j & 1)) continue;
+        if (p->required) return 0;
+        cost = 1;
+    }
+    for (uint32_t x = 0; x < o->n_extra; x++)
+        if (g->props.p[o->extra + x].hit && g->props.p[o->extra + x].key != R_NONE) cost = 1;
+    return cost;
+}
+
+/* Whether the object can be completed behind member j (from o->n on: an unnamed one). */
+static bool fits(const gram *g, const gobject *o, const cell *c, uint32_t j, bool hit)
+{
+    uint32_t have = members(o, c) + 1, from = j < o->n ? j + 1 : o->n, miss = 0;
+    uint64_t seen = c->seen | (hit ? GRAM_HIT : 0);
+    if (o->any_order) {
+        from = 0;
+        if (j < o->n) seen |= 1ull << j;
+        miss = missing(g, o, seen);
+    } else if (from < o->n) {
+        miss = g->required_after.p[o->first + from];
+    }
+    return have + miss + until_hit(g, o, from, seen) <= o->max;
+}
+
+/* Whether member j with some value does not take the way to what the object needs. */
+static bool leads_on(const gram *g, const gobject *o, const cell *c, uint32_t j)
+{
+    const gprop *p = &g->props.p[j < o->n ? o->first + j : o->extra + j - o->n];
+    return !o->needs || fits(g, o, c, j, false) || (p->hit && fits(g, o, c, j, true));
 }
 
 static bool closable(const gram *g, const gobject *o, const cell *c)
 {
     uint32_t index = c->pos >> 2;
-    if (members(o, c) < o->min) return false;
+    if (members(o, c) < o->min || (o->needs && !(c->seen & GRAM_HIT))) return false;
     if (o->any_order) return !missing(g, o, c->seen);
     return index >= o->n || !g->required_after.p[o->first + index];
 }
@@ -89,7 +134,8 @@ static void extra_keys(gram *g, const gobject *o, const cell *c)
 {
     for (uint32_t x = 0; x < o->n_extra; x++) {
         rx key = g->props.p[o->extra + x].key;
-        if (key != R_NONE) term(g, key, moved(g, c, AT_VALUE, o->n + x, c->count, c->seen));
+        if (key != R_NONE && leads_on(g, o, c, o->n + x))
+            term(g, key, moved(g, c, AT_VALUE, o->n + x, c->count, c->seen));
     }
 }
 
@@ -100,7 +146,7 @@ static void object_keys(gram *g, const gobject *o, const cell *c)
     bool any_order = o->any_order, blocked = false;
     uint32_t have = members(o, c), miss = any_order ? missing(g, o, c->seen) : 0;
     uint32_t from = any_order ? 0 : c->pos >> 2;
-    uint32_t left = any_order ? o->n - (uint32_t)__builtin_popcountll(c->seen) : 0;
+    uint32_t left = any_order ? o->n - names_seen(c) : 0;
     for (uint32_t j = from; j < o->n && !blocked; j++) {
         const gprop *p = &g->props.p[o->first + j];
         if (any_order && c->seen >> j & 1) continue;
@@ -113,7 +159,8 @@ static void object_keys(gram *g, const gobject *o, const cell *c)
             if (have + 1 + after > o->max) continue;
         }
         if (!o->n_extra && have + left < o->min) continue;
-        if (p->key != R_NONE) term(g, p->key, moved(g, c, AT_VALUE, j, c->count, c->seen));
+        if (p->key != R_NONE && leads_on(g, o, c, j))
+            term(g, p->key, moved(g, c, AT_VALUE, j, c->count, c->seen));
     }
     if (!blocked && have + 1 + miss <= o->max) extra_keys(g, o, c);
 }
@@ -124,7 +171,7 @@ static void object_value(gram *g, const gobject *o, const cell *c)
     uint32_t index = c->pos >> 2, next = index < o->n ? index + 1 : o->n, count = c->count;
     bool named = index < o->n;
     uint64_t seen = c->seen;
-    uint32_t value = g->props.p[named ? o->first + index : o->extra + index - o->n].value;
+    const gprop p = g->props.p[named ? o->first + index : o->extra + index - o->n];
     if (o->any_order) {
         next = 0;
         if (named) seen |= 1ull << index;
@@ -132,7 +179,10 @@ static void object_value(gram *g, const gobject *o, const cell *c)
     } else if (o->max != GRAM_INF || count < o->min) {
         count++; /* saturates where it no longer matters */
     }
-    go(g, value, moved(g, c, AT_NEXT, next, count, seen));
+    if (!o->needs || fits(g, o, c, index, false))
+        go(g, p.value, moved(g, c, AT_NEXT, next, count, seen));
+    if (o->needs && p.hit && !(seen & GRAM_HIT) && fits(g, o, c, index, true))
+        go(g, p.hit, moved(g, c, AT_NEXT, next, count, seen | GRAM_HIT));
 }
 
 static void resume_object(gram *g, const cell *c)
@@ -175,11 +225,53 @@ static void resume_unique(gram *g, const garray *a, const cell *c)
     if (c->count < a->max) term(g, g->comma, moved(g, c, AT_VALUE, 0, c->count, c->seen));
 }
 
+/* The next item of an array that counts, as one that is counted and as one that is not, where the
+ * array can be completed behind it; without `enters` only whether there is one. */
+static bool counted_items(gram *g, const garray *a, const cell *c, bool enters)
+{
+    uint32_t enough = a->min > a->n ? a->min : a->n, index = c->count, next = index + 1;
+    uint32_t hits = (uint32_t)c->seen;
+    bool any = false;
+    if (index >= a->max || (index >= a->n && a->item == GRAM_NONE)) return false;
+    if (a->max == GRAM_INF && next > enough) next = enough;
+    for (int hit = 0; hit < 2; hit++) {
+        uint32_t first = hit ? a->hits : a->first, now = hits;
+        uint32_t node =
+            !hit && index >= a->n ? a->item : g->kids.p[first + (index < a->n ? index : a->n)];
+        if (hit && (a->most != GRAM_INF || now < a->least)) now++;
+        if (now > a->most || gram_never(g, node) || !gram_reaches(g, a, NULL, next, now)) continue;
+        any = true;
+        if (enters) go(g, node, moved(g, c, AT_NEXT, 0, next, now));
+    }
+    return any;
+}
+
+static void resume_counting(gram *g, const garray *a, const cell *c)
+{
+    bool ends = c->count >= a->min && c->seen >= a->least;
+    switch (c->pos & 3) {
+    case AT_OPEN:
+        if (ends) term(g, rx_byte(&g->r, ']'), c->parent);
+        counted_items(g, a, c, true);
+        break;
+    case AT_NEXT:
+        if (ends) term(g, g->close_arr, c->parent);
+        if (counted_items(g, a, c, false))
+            term(g, g->comma, moved(g, c, AT_VALUE, 0, c->count, c->seen));
+        break;
+    default: counted_items(g, a, c, true); break;
+    }
+}
+
 static void resume_array(gram *g, const cell *c)
 {
     const garray a = g->arrays.p[g->nodes.p[c->node].a];
     if (a.n_values) {
         resume_unique(g, &a, c);
+        return;
+    }
+    if (a.hits) {
+        resume_counting(g, &a, c);
         return;
     }
     uint32_t cap = a.item == GRAM_NONE && a.n < a.max ? a.n : a.max, next = c->count + 1;

@@ -19,6 +19,8 @@ enum {
     GRAM_MAX_CONFIGS = 100000,
     GRAM_FREE_NAMES = 64 /* names of an object in any order: the set of those seen is one word */
 };
+#define GRAM_HIT \
+    (1ull << 63) /* in that word: what the object needs has been there; 63 names then */
 
 typedef enum { G_TERM, G_SEQ, G_ALT, G_ARR, G_OBJ, G_RULE, G_MERGE } gnode_kind;
 typedef struct {
@@ -30,19 +32,24 @@ typedef struct {
     rx key; /* with quotes, white space and colon; R_NONE: may not occur */
     uint32_t value;
     bool required;
+    uint32_t hit; /* node of the values that are what the object needs; 0: none is */
 } gprop;
 typedef struct {
     uint32_t first, n;       /* props, in the schema's order */
     uint32_t extra, n_extra; /* props for keys that are not named */
     uint32_t min, max;       /* members */
     bool any_order;          /* of the named ones (at most GRAM_FREE_NAMES) */
-    bool xml; /* <parameter=…> … </function>: keys and values bring their own ends */
+    bool xml;   /* <parameter=…> … </function>: keys and values bring their own ends */
+    bool needs; /* one member at least with a value of its hit */
 } gobject;
 typedef struct {
     uint32_t first, n; /* kids: one node an index */
     uint32_t item;     /* node of the others, GRAM_NONE: there are none */
     uint32_t min, max;
     uint32_t values, n_values; /* unique items: kids that are one value each, at most 64; n is 0 */
+    uint32_t hits;             /* n + 1 kids, the last for the others: an item may be this one
+                                  instead, and then it is counted; 0: nothing is counted */
+    uint32_t least, most;      /* counted items */
 } garray;
 
 typedef struct {
@@ -102,6 +109,10 @@ uint32_t gram_rule(gram *g);
  * object of such. */
 uint32_t gram_any(gram *g, rx guard, uint32_t *object);
 bool gram_never(const gram *g, uint32_t node); /* plainly matches nothing */
+/* Whether an array that counts, with so many items and hits, can still be completed out of nodes
+ * that can (NULL: that do not plainly match nothing). */
+bool gram_reaches(const gram *g, const garray *a, const uint8_t *can, uint32_t index,
+                  uint32_t hits);
 /* Drops what cannot be completed, orders the rules, starts the automaton.  0, ERR_INVALID if the
  * root matches nothing, ERR_UNSUPPORTED on left recursion, else the arena's status. */
 int gram_finish(gram *g, uint32_t root);

@@ -93,7 +93,7 @@ uint32_t gram_any(gram *g, rx guard, uint32_t *object)
     rx string = guard == R_ALL ? g->string : rx_and2(r, g->string, guard);
     rx kw[5] = {rx_str(r, "true"), rx_str(r, "false"), rx_str(r, "null"), g->number, string};
     uint32_t any = gram_rule(g), first = g->props.n;
-    VEC_PUSH(&r->status, g->props, (gprop){rx_cat(r, string, g->colon), any, false});
+    VEC_PUSH(&r->status, g->props, (gprop){.key = rx_cat(r, string, g->colon), .value = any});
     VEC_PUSH(&r->status, g->objects, (gobject){.extra = first, .n_extra = 1, .max = GRAM_INF});
     VEC_PUSH(&r->status, g->arrays, (garray){.item = any, .max = GRAM_INF});
     uint32_t alts[3] = {gram_term(g, rx_alt(r, kw, 5)), gram_node(g, G_OBJ, g->objects.n - 1, 0),
@@ -182,9 +182,35 @@ void gram_clear(gram *g)
 }
 
 /* ---- what can be completed ---- */
+static bool possible(const gram *g, const uint8_t *can, uint32_t node)
+{
+    return can ? can[node] : !gram_never(g, node);
+}
+
+bool gram_reaches(const gram *g, const garray *a, const uint8_t *can, uint32_t index, uint32_t hits)
+{
+    uint32_t fewest = hits, most = hits;
+    for (; index < a->n; index++) {
+        bool miss = possible(g, can, g->kids.p[a->first + index]);
+        bool hit = possible(g, can, g->kids.p[a->hits + index]);
+        if (index >= a->min && most >= a->least) return fewest <= a->most;
+        if (index >= a->max || (!miss && !hit)) return false;
+        fewest += !miss;
+        most += hit;
+    }
+    bool miss = a->item != GRAM_NONE && possible(g, can, a->item);
+    bool hit = a->item != GRAM_NONE && possible(g, can, g->kids.p[a->hits + a->n]);
+    uint32_t steps = index < a->min ? a->min - index : 0;
+    if (most < a->least && !hit) return false;
+    if (most < a->least && a->least - most > steps) steps = a->least - most;
+    if (steps && (steps > a->max - index || (!miss && !hit))) return false;
+    return fewest + (miss ? 0 : steps) <= a->most;
+}
+
 static bool can_array(const gram *g, const garray *a, const uint8_t *can)
 {
     uint32_t cap = 0;
+    if (a->hits) return gram_reaches(g, a, can, 0, 0);
     while (cap < a->n && can[g->kids.p[a->first + cap]]) cap++;
     if (cap == a->n && a->item != GRAM_NONE && can[a->item]) cap = GRAM_INF;
     return a->min <= cap && a->min <= a->max;
@@ -192,18 +218,23 @@ static bool can_array(const gram *g, const garray *a, const uint8_t *can)
 
 static bool can_object(const gram *g, const gobject *o, const uint8_t *can)
 {
-    uint32_t must = 0, may = 0;
+    uint32_t must = 0, may = 0, hit = o->needs ? GRAM_INF : 0; /* members it takes besides */
     for (uint32_t i = 0; i < o->n; i++) {
         const gprop *p = &g->props.p[o->first + i];
         bool ok = p->key != R_NONE && can[p->value];
         if (!ok && p->required) return false;
         must += p->required;
         may += ok;
+        if (ok && p->hit && can[p->hit] && hit > !p->required) hit = !p->required;
     }
     for (uint32_t i = 0; i < o->n_extra; i++) {
         const gprop *p = &g->props.p[o->extra + i];
-        if (p->key != R_NONE && can[p->value]) may = GRAM_INF;
+        bool ok = p->key != R_NONE && can[p->value];
+        if (ok) may = GRAM_INF;
+        if (ok && p->hit && can[p->hit] && hit > 1) hit = 1;
     }
+    if (hit == GRAM_INF) return false;
+    must += hit;
     return must <= o->max && o->min <= may && o->min <= o->max;
 }
 
@@ -241,11 +272,15 @@ static bool prune(gram *g, uint32_t root)
         for (uint32_t i = g->nodes.n; i--;)
             if (!can[i]) changed |= can[i] = can_node(g, &g->nodes.p[i], can);
     }
-    for (uint32_t i = 0; i < g->props.n; i++)
-        if (!can[g->props.p[i].value]) g->props.p[i].key = R_NONE;
+    for (uint32_t i = 0; i < g->props.n; i++) {
+        gprop *p = &g->props.p[i];
+        if (!can[p->value]) p->key = R_NONE;
+        if (p->hit && !can[p->hit]) p->hit = 0;
+    }
     for (uint32_t i = 0; i < g->arrays.n; i++) {
         garray *a = &g->arrays.p[i];
         uint32_t cap = 0;
+        if (a->hits) continue; /* looks at its items itself */
         while (cap < a->n && can[g->kids.p[a->first + cap]]) cap++;
         if (cap < a->n && cap < a->max) a->max = cap;
         if (a->item != GRAM_NONE && !can[a->item]) a->item = GRAM_NONE;

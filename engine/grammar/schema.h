@@ -36,15 +36,20 @@ typedef enum {
     M_NOT_TYPE,   /* its type is not one of s */
     M_NOT_ENUM,   /* it is none of the values of s */
     M_NOT_STRING, /* it is a string that fails what s says of strings */
-    M_NOT_NUMBER
+    M_NOT_NUMBER,
+    M_NOT_COUNT, /* it fails keyword `name` of s, a bound on items or members */
+    M_NOT_ITEM,  /* some item fails what keyword `name` of s says of it */
+    M_NO_ITEM,   /* it is an array, no item of which satisfies s */
+    M_SOME_KEY,  /* some member fails what keyword or pattern `name` says of it in s */
+    M_TYPES      /* its type is one of the set that is `name`'s index in schema_type_set */
 } member_kind;
 
 typedef struct {
     member_kind kind;
-    uint32_t parent; /* the member it came from, plus 1: against $ref cycles */
-    const json *s;   /* the schema */
-    const json
-        *name; /* DEPEND: the dependency; FORBID, REQUIRE: a node whose key or text names it */
+    uint32_t parent;  /* the member it came from, plus 1: against $ref cycles */
+    const json *s;    /* the schema */
+    const json *name; /* DEPEND: the dependency; FORBID, REQUIRE: a node whose key or text names it;
+                         NOT_COUNT, NOT_ITEM, SOME_KEY: the keyword */
 } member;
 typedef VEC(member) member_set;
 
@@ -57,6 +62,7 @@ enum {
     T_OBJECT = 32,
     T_ALL = 63
 };
+extern const json schema_type_set[T_ALL + 1]; /* of no content */
 
 typedef struct {
     uint32_t first, n; /* in kept */
@@ -138,6 +144,8 @@ uint32_t schema_xml_value(schema_compiler *c, const char *key, size_t n_key, con
 rx schema_raw(schema_compiler *c, const member *v, uint32_t n);
 /* schema_emit.c: a set of BASE, FORBID and REQUIRE members only. */
 uint32_t schema_emit(schema_compiler *c, const member *v, uint32_t n);
+/* schema_array.c: its arrays. */
+uint32_t schema_array(schema_compiler *c, const member *v, uint32_t n);
 /* schema_scalar.c */
 uint32_t schema_types(schema_compiler *c, const member *v, uint32_t n, bool *integer);
 rx schema_string(schema_compiler *c, const member *v, uint32_t n);

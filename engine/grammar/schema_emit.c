@@ -24,7 +24,9 @@ typedef struct {
     VEC(pattern) patterns;
     VEC(gprop) props;
     VEC(gprop) extra;
-    rx keys; /* what propertyNames allows */
+    rx keys;            /* what propertyNames allows */
+    const member *some; /* SOME_KEY, NULL: there is none */
+    rx some_keys;       /* what its propertyNames allows */
     bool xml;
 } object_plan;
 
@@ -61,20 +63,32 @@ static const json *object_of(schema_compiler *c, const json *s, const char *key)
     return x;
 }
 
+/* The names and patterns of one schema. */
+static void collect_keys(object_plan *o, const json *s)
+{
+    schema_compiler *c = o->c;
+    const json *p = object_of(c, s, "properties"), *q;
+    for (q = p ? p->child : NULL; q; q = q->next) add_name(o, q->key, q->n_key, false);
+    p = object_of(c, s, "patternProperties");
+    for (q = p ? p->child : NULL; q && !c->rc; q = q->next) {
+        pattern x = {q, schema_pattern(c, s, "patternProperties", q->key, q->n_key)};
+        VEC_PUSH(&c->g->r.status, o->patterns, x);
+    }
+}
+
 /* All names that properties and required mention, and all patterns. */
 static void collect(object_plan *o)
 {
     schema_compiler *c = o->c;
+    for (uint32_t i = 0; i < o->n && !c->rc; i++)
+        if (o->v[i].kind == M_BASE) collect_keys(o, o->v[i].s);
     for (uint32_t i = 0; i < o->n && !c->rc; i++) {
-        const json *s = o->v[i].s, *p, *q;
-        if (o->v[i].kind != M_BASE) continue;
-        p = object_of(c, s, "properties");
-        for (q = p ? p->child : NULL; q; q = q->next) add_name(o, q->key, q->n_key, false);
-        p = object_of(c, s, "patternProperties");
-        for (q = p ? p->child : NULL; q && !c->rc; q = q->next) {
-            pattern x = {q, schema_pattern(c, s, "patternProperties", q->key, q->n_key)};
-            VEC_PUSH(&c->g->r.status, o->patterns, x);
-        }
+        if (o->v[i].kind != M_SOME_KEY) continue;
+        if (o->some)
+            schema_refuse(c, "unsupported_schema", o->v[i].s, "not",
+                          "a second negation of what properties are like");
+        o->some = &o->v[i];
+        collect_keys(o, o->v[i].s);
     }
     /* Names that only a condition speaks of stand behind those that `properties` orders. */
     for (uint32_t i = 0; i < o->n && !c->rc; i++) {
@@ -143,6 +157,28 @@ void schema_name(const member *m, const char **s, size_t *n)
     *n = text ? x->len : x->n_key;
 }
 
+/* The node of those values of a key that are what the object needs; 0: none is.  set: what all its
+ * values satisfy, for the time of the call with one more. */
+static uint32_t hit_value(object_plan *o, const name *k, uint32_t matches, member_set *set)
+{
+    schema_compiler *c = o->c;
+    const json *s = o->some->s, *what = o->some->name, *props = json_get(s, "properties");
+    bool by_pattern = what != json_get(s, "additionalProperties"), met = false, its = !by_pattern;
+    if (what == json_get(s, "propertyNames")) return 0; /* the key decides */
+    if (!by_pattern && k && props && json_get_n(props, k->s, k->n)) return 0;
+    for (uint32_t x = 0; x < o->patterns.n; x++) {
+        const json *q = o->patterns.p[x].where;
+        if (!(matches >> x & 1)) continue;
+        met |= json_get_n(json_get(s, "patternProperties"), q->key, q->n_key) == q;
+        its |= by_pattern && q == what;
+    }
+    if (!its || (!by_pattern && met)) return 0;
+    VEC_PUSH(&c->g->r.status, *set, (member){M_NOT, 0, what, NULL});
+    uint32_t node = c->g->r.status ? 0 : schema_child(c, set->p, set->n);
+    set->n--;
+    return c->rc || c->g->r.status || gram_never(c->g, node) ? 0 : node;
+}
+
 static bool forbidden(const object_plan *o, const name *k)
 {
     for (uint32_t i = 0; i < o->n; i++) {
@@ -186,7 +222,8 @@ static bool named(object_plan *o)
     for (uint32_t i = 0; i < o->names.n && possible && !c->rc && !r->status; i++) {
         const name *k = &o->names.p[i];
         uint32_t matches = 0, value = c->any;
-        bool judged = o->patterns.n || o->keys != R_ALL || (c->guard != R_ALL && !o->xml);
+        bool judged = o->patterns.n || o->keys != R_ALL || o->some_keys != R_ALL ||
+                      (c->guard != R_ALL && !o->xml);
         rx text = judged ? schema_text(c, o->v[0].s, k->s, k->n) : R_NONE;
         rx key = o->xml ? schema_xml_key(c, k->s, k->n) : key_text(c, o->v[0].s, k);
         for (uint32_t x = 0; x < o->patterns.n; x++)
@@ -199,7 +236,10 @@ static bool named(object_plan *o)
         if (c->rc || r->status) break;
         ok = ok && !gram_never(c->g, value);
         possible = ok || !k->required;
-        VEC_PUSH(&r->status, o->props, (gprop){ok ? key : R_NONE, value, k->required});
+        gprop p = {ok ? key : R_NONE, value, k->required, 0};
+        if (ok && o->some) p.hit = hit_value(o, k, matches, &set);
+        if (ok && o->some_keys != R_ALL && !key_matches(c, o->some_keys, text)) p.hit = value;
+        VEC_PUSH(&r->status, o->props, p);
     }
     free(set.p);
     return possible;
@@ -218,7 +258,7 @@ static void unnamed_xml(object_plan *o)
         rx key = schema_xml_other_key(c, keys.p, keys.n);
         uint32_t value = schema_xml_value(c, NULL, 0, set.p, set.n);
         if (!c->rc && !r->status && !gram_never(c->g, value))
-            VEC_PUSH(&r->status, o->extra, (gprop){key, value, false});
+            VEC_PUSH(&r->status, o->extra, (gprop){key, value, false, 0});
     }
     free(keys.p);
     free(set.p);
@@ -265,38 +305,64 @@ static void unnamed(object_plan *o)
         if (key == R_NONE || !rx_live(r, key)) continue;
         if (set.n) value = schema_child(c, set.p, set.n);
         if (c->rc || r->status || gram_never(c->g, value)) continue;
-        VEC_PUSH(&r->status, o->extra, (gprop){rx_cat(r, key, c->g->colon), value, false});
+        gprop p = {rx_cat(r, key, c->g->colon), value, false, 0};
+        if (o->some) p.hit = hit_value(o, NULL, m, &set);
+        VEC_PUSH(&r->status, o->extra, p);
+        if (o->some_keys == R_ALL) continue;
+        key = rx_and2(r, key, rx_not(r, o->some_keys));
+        p = (gprop){rx_cat(r, key, c->g->colon), value, false, value};
+        if (rx_live(r, key)) VEC_PUSH(&r->status, o->extra, p);
     }
     free(set.p);
 }
 
-/* propertyNames: the strings its schema allows. */
+/* The strings that propertyNames of `where` allows. */
+static rx names_of(schema_compiler *c, const json *where, const json *names)
+{
+    rx_arena *r = &c->g->r;
+    member m = {M_FULL, 0, names, NULL};
+    uint32_t node = schema_node(c, &m, 1);
+    if (c->rc || r->status) return R_NONE;
+    gnode x = c->g->nodes.p[node];
+    rx e = R_NONE;
+    bool ok = x.kind == G_TERM || x.kind == G_ALT;
+    if (node == c->any) ok = true, e = c->g->plain_string;
+    else if (x.kind == G_TERM) e = x.a;
+    for (uint32_t k = 0; x.kind == G_ALT && k < x.b; k++) {
+        gnode y = c->g->nodes.p[c->g->kids.p[x.a + k]];
+        if (y.kind == G_TERM) e = rx_alt2(r, e, y.a);
+        else if (y.kind != G_OBJ && y.kind != G_ARR) ok = false;
+    }
+    if (!ok)
+        schema_refuse(c, "unsupported_schema", where, "propertyNames",
+                      "only a plain schema of strings");
+    return e;
+}
+
 static void key_names(object_plan *o)
 {
     schema_compiler *c = o->c;
-    rx_arena *r = &c->g->r;
-    o->keys = R_ALL;
+    o->keys = o->some_keys = R_ALL;
     for (uint32_t i = 0; i < o->n && !c->rc; i++) {
-        const json *s = o->v[i].kind == M_BASE ? json_get(o->v[i].s, "propertyNames") : NULL;
-        if (!s || c->draft < 6) continue;
-        member m = {M_FULL, 0, s, NULL};
-        uint32_t node = schema_node(c, &m, 1);
-        if (c->rc || r->status) return;
-        gnode x = c->g->nodes.p[node];
-        rx e = R_NONE;
-        bool ok = x.kind == G_TERM || x.kind == G_ALT;
-        if (node == c->any) ok = true, e = c->g->plain_string;
-        else if (x.kind == G_TERM) e = x.a;
-        for (uint32_t k = 0; x.kind == G_ALT && k < x.b; k++) {
-            gnode y = c->g->nodes.p[c->g->kids.p[x.a + k]];
-            if (y.kind == G_TERM) e = rx_alt2(r, e, y.a);
-            else if (y.kind != G_OBJ && y.kind != G_ARR) ok = false;
-        }
-        if (!ok)
-            schema_refuse(c, "unsupported_schema", o->v[i].s, "propertyNames",
-                          "only a plain schema of strings");
-        o->keys = rx_and2(r, o->keys, e);
+        const json *s = o->v[i].s, *names = json_get(s, "propertyNames");
+        if (!names || c->draft < 6) continue;
+        if (o->v[i].kind == M_BASE) o->keys = rx_and2(&c->g->r, o->keys, names_of(c, s, names));
+        if (&o->v[i] == o->some && names == o->some->name) o->some_keys = names_of(c, s, names);
     }
+}
+
+/* Whether some member may be what the object needs; *cost: members it takes besides the required
+ * ones. */
+static bool can_hit(const object_plan *o, uint32_t *cost)
+{
+    *cost = o->some ? GRAM_INF : 0;
+    for (uint32_t i = 0; i < o->props.n; i++) {
+        const gprop *p = &o->props.p[i];
+        if (p->hit && p->key != R_NONE && *cost > !p->required) *cost = !p->required;
+    }
+    for (uint32_t i = 0; i < o->extra.n; i++)
+        if (o->extra.p[i].hit && *cost > 1) *cost = 1;
+    return *cost != GRAM_INF;
 }
 
 static uint32_t object(schema_compiler *c, const member *v, uint32_t n)
@@ -308,6 +374,9 @@ static uint32_t object(schema_compiler *c, const member *v, uint32_t n)
     gobject x = {.min = schema_count(c, v, n, "minProperties", false),
                  .max = schema_count(c, v, n, "maxProperties", true)};
     collect(&o);
+    if (o.some && o.xml)
+        schema_refuse(c, "unsupported_schema", o.some->s, "not",
+                      "not supported inside a negation of a call's arguments");
     if (!c->rc) key_names(&o);
     bool possible = !c->rc && named(&o);
     if (possible && !c->rc && o.xml) unnamed_xml(&o);
@@ -315,15 +384,17 @@ static uint32_t object(schema_compiler *c, const member *v, uint32_t n)
     if (!c->rc && !r->status) {
         x.first = g->props.n;
         x.n = o.props.n;
-        x.any_order = g->free_order && x.n <= GRAM_FREE_NAMES;
+        x.needs = o.some;
+        x.any_order = g->free_order && x.n + x.needs <= GRAM_FREE_NAMES;
         x.xml = o.xml;
         for (uint32_t i = 0; i < o.props.n; i++) VEC_PUSH(&r->status, g->props, o.props.p[i]);
         x.extra = g->props.n;
         x.n_extra = o.extra.n;
         for (uint32_t i = 0; i < o.extra.n; i++) VEC_PUSH(&r->status, g->props, o.extra.p[i]);
         VEC_PUSH(&r->status, g->objects, x);
-        uint32_t must = 0;
-        for (uint32_t i = 0; i < o.props.n; i++) must += o.props.p[i].required;
+        uint32_t must;
+        possible = possible && can_hit(&o, &must);
+        for (uint32_t i = 0; possible && i < o.props.n; i++) must += o.props.p[i].required;
         possible = possible && must <= x.max && x.min <= x.max && (o.extra.n || x.min <= o.props.n);
         node = possible ? gram_node(g, G_OBJ, g->objects.n - 1, 0) : gram_term(g, R_NONE);
     }
@@ -335,72 +406,6 @@ static uint32_t object(schema_compiler *c, const member *v, uint32_t n)
     return node;
 }
 
-/* Draft by draft: the list of a schema's first items and the schema of the others. */
-static void item_keywords(schema_compiler *c, const json *s, const json **list, const json **rest)
-{
-    const json *items = json_get(s, "items");
-    *list = c->draft >= 2020 ? json_get(s, "prefixItems") : NULL;
-    *rest = items;
-    if (items && items->type == JSON_ARRAY) {
-        *list = items;
-        *rest = json_get(s, "additionalItems");
-    }
-    if (*list && (*list)->type != JSON_ARRAY) {
-        schema_refuse(c, "invalid_schema", s, "prefixItems", "not an array");
-        *list = NULL;
-    }
-}
-
-static uint32_t array(schema_compiler *c, const member *v, uint32_t n)
-{
-    gram *g = c->g;
-    rx_arena *r = &g->r;
-    member_set set = {0};
-    VEC(uint32_t) nodes = {0};
-    garray x = {.min = schema_count(c, v, n, "minItems", false),
-                .max = schema_count(c, v, n, "maxItems", true)};
-    const json *list, *rest, *unique = NULL;
-    size_t longest = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        if (v[i].kind != M_BASE) continue;
-        if (json_is(json_get(v[i].s, "uniqueItems"), JSON_TRUE)) unique = v[i].s;
-        item_keywords(c, v[i].s, &list, &rest);
-        if (list && list->len > longest) longest = list->len;
-    }
-    for (size_t k = 0; k <= longest && !c->rc && !r->status; k++) {
-        uint32_t node = c->any;
-        set.n = 0;
-        for (uint32_t i = 0; i < n; i++) {
-            if (v[i].kind != M_BASE) continue;
-            item_keywords(c, v[i].s, &list, &rest);
-            const json *s = list && k < list->len ? json_at(list, k) : rest;
-            if (s) VEC_PUSH(&r->status, set, (member){M_FULL, 0, s, NULL});
-        }
-        if (set.n) node = schema_child(c, set.p, set.n);
-        if (c->rc || r->status) break;
-        bool never = gram_never(g, node);
-        if (k < longest && never && x.max > k) x.max = (uint32_t)k;
-        if (k < longest) VEC_PUSH(&r->status, nodes, node);
-        else x.item = never ? GRAM_NONE : node;
-        size_t most = x.item == GRAM_NONE && x.max > longest ? longest : x.max;
-        if (k == longest && unique && most > 1 &&
-            (longest || !schema_unique(c, set.p, set.n, node, &x)))
-            schema_refuse(c, "unsupported_schema", unique, "uniqueItems",
-                          "only for items that are one of at most 64 given scalars, or beside "
-                          "maxItems of at most 1");
-    }
-    x.first = g->kids.n;
-    x.n = nodes.n;
-    for (uint32_t i = 0; i < nodes.n; i++) VEC_PUSH(&r->status, g->kids, nodes.p[i]);
-    free(set.p);
-    free(nodes.p);
-    if (c->rc || r->status) return 0;
-    if (x.item == GRAM_NONE && x.max > x.n) x.max = x.n;
-    if (x.min > x.max) return gram_term(g, R_NONE);
-    VEC_PUSH(&r->status, g->arrays, x);
-    return gram_node(g, G_ARR, g->arrays.n - 1, 0);
-}
-
 /* Keywords that are refused, but only where the type they speak of is still possible. */
 static void refuse_unsupported(schema_compiler *c, const member *v, uint32_t n, uint32_t types)
 {
@@ -409,7 +414,6 @@ static void refuse_unsupported(schema_compiler *c, const member *v, uint32_t n, 
         uint32_t types;
         int since;
     } refused[] = {
-        {"contains", "not supported", T_ARRAY, 6},
         {"unevaluatedItems", "not supported", T_ARRAY, 2019},
         {"unevaluatedProperties", "not supported", T_OBJECT, 2019},
         {"$dynamicRef", "not supported", T_ALL, 2020},
@@ -470,14 +474,16 @@ static uint32_t enumerated(schema_compiler *c, const member *v, uint32_t n, rx v
                                              "additionalItems",
                                              "minItems",
                                              "maxItems",
+                                             "contains",
                                              NULL};
     static const char *const scalar[] = {
         "minLength", "maxLength",        "pattern",          "format",     "minimum",
         "maximum",   "exclusiveMinimum", "exclusiveMaximum", "multipleOf", NULL};
     rx_arena *r = &c->g->r;
     rx open = rx_alt2(r, rx_cat(r, rx_byte(r, '{'), R_ALL), rx_cat(r, rx_byte(r, '['), R_ALL));
-    if ((types & (T_ARRAY | T_OBJECT)) &&
-        constrains(v, n, containers, 1u << M_FORBID | 1u << M_REQUIRE | 1u << M_PROP_NOT) &&
+    const uint32_t kinds = 1u << M_FORBID | 1u << M_REQUIRE | 1u << M_PROP_NOT | 1u << M_NOT_COUNT |
+                           1u << M_NOT_ITEM | 1u << M_NO_ITEM | 1u << M_SOME_KEY;
+    if ((types & (T_ARRAY | T_OBJECT)) && constrains(v, n, containers, kinds) &&
         rx_live(r, rx_and2(r, values, open)))
         values = rx_and2(r, values, rx_alt2(r, rx_not(r, open), good_containers(c, v, n)));
     if (constrains(v, n, scalar, 1u << M_NOT_STRING | 1u << M_NOT_NUMBER | 1u << M_NOT_TYPE)) {
@@ -520,7 +526,7 @@ uint32_t schema_emit(schema_compiler *c, const member *v, uint32_t n)
     if (!c->rc && e != R_NONE && !rx_live(r, e)) e = R_NONE;
     if (e != R_NONE) out[k++] = gram_term(g, e);
     if (!c->rc && types & T_OBJECT) out[k++] = object(c, v, n);
-    if (!c->rc && types & T_ARRAY) out[k++] = array(c, v, n);
+    if (!c->rc && types & T_ARRAY) out[k++] = schema_array(c, v, n);
     if (c->rc || r->status) return 0;
     uint32_t m = 0;
     for (uint32_t i = 0; i < k; i++)

@@ -6,6 +6,8 @@
 
 #include <stdio.h>
 
+const json schema_type_set[T_ALL + 1];
+
 uint32_t schema_types(schema_compiler *c, const member *v, uint32_t n, bool *integer)
 {
     static const struct {
@@ -22,6 +24,10 @@ uint32_t schema_types(schema_compiler *c, const member *v, uint32_t n, bool *int
         uint32_t mask = 0;
         bool whole = false, any_number = false;
         if (v[i].kind == M_OBJECT || v[i].kind == M_PROP_NOT) all &= T_OBJECT;
+        if (v[i].kind == M_TYPES) all &= (uint32_t)(v[i].name - schema_type_set);
+        if (v[i].kind == M_SOME_KEY) all &= T_OBJECT;
+        if (v[i].kind == M_NOT_ITEM || v[i].kind == M_NO_ITEM) all &= T_ARRAY;
+        if (v[i].kind == M_NOT_COUNT) all &= strstr(v[i].name->key, "Items") ? T_ARRAY : T_OBJECT;
         if (v[i].kind == M_NOT_STRING) all &= T_STRING;
         if (v[i].kind == M_NOT_NUMBER) all &= T_NUMBER;
         if (!t) continue;
@@ -48,17 +54,26 @@ uint32_t schema_types(schema_compiler *c, const member *v, uint32_t n, bool *int
     return all;
 }
 
+/* minItems and maxItems, minProperties and maxProperties. */
+static bool opposite(const char *a, const char *b)
+{
+    return !strcmp(a + 3, b + 3) && strcmp(a, b) != 0;
+}
+
 uint32_t schema_count(schema_compiler *c, const member *v, uint32_t n, const char *key, bool most)
 {
     uint32_t best = most ? GRAM_INF : 0;
     for (uint32_t i = 0; i < n; i++) {
         const json *x = v[i].kind == M_BASE ? json_get(v[i].s, key) : NULL;
+        bool negated = v[i].kind == M_NOT_COUNT && opposite(v[i].name->key, key);
         int64_t k;
+        if (negated) x = v[i].name;
         if (!x) continue;
         if (!json_int(x, &k) || k < 0) {
-            schema_refuse(c, "invalid_schema", v[i].s, key, "not a count");
+            schema_refuse(c, "invalid_schema", v[i].s, x->key, "not a count");
             return best;
         }
+        if (negated) k += most ? -1 : 1; /* a minimum of 0 is not negated */
         uint32_t u = k > 1000000000 ? 1000000000 : (uint32_t)k;
         if (most ? u < best : u > best) best = u;
     }

@@ -1,8 +1,10 @@
 /* schema_split.c - choices: anyOf, oneOf, if, not and dependencies as alternatives over the rest of
- * the set.  A negation is the ways to fail one keyword, so it ends at types, names and scalars.
- * Owns nothing.  Refuses negations that are not expressible, and too many branches.
- * Thread: one compile, one thread. */
+ * the set.  A negation is the ways to fail one keyword, so it ends at types, names, counts,
+ * scalars, and one item or member that is not as it should be. Owns nothing.  Refuses negations
+ * that are not expressible, and too many branches. Thread: one compile, one thread. */
 #include "engine/grammar/schema.h"
+
+enum { MAX_NOT_ONE_OF = 8 };
 
 /* The set with others in the place of one member. */
 static uint32_t with(schema_compiler *c, const member_set *set, uint32_t place, const member *add,
@@ -60,44 +62,102 @@ static bool attempt(schema_compiler *c, const member_set *set, uint32_t i, const
     return false;
 }
 
-/* Exactly one branch: each of those that others overlap is compiled with the others negated. */
+/* Types that values of a node may have; all where finding out takes more than a look. */
+static uint32_t types_of(const gram *g, uint32_t node, int depth)
+{
+    const gnode x = g->nodes.p[node];
+    uint32_t types = 0;
+    switch (x.kind) {
+    case G_TERM: return x.a == R_NONE ? 0 : T_NULL | T_BOOL | T_NUMBER | T_STRING;
+    case G_OBJ: return T_OBJECT;
+    case G_ARR: return T_ARRAY;
+    case G_ALT:
+        for (uint32_t i = 0; i < x.b && depth; i++)
+            types |= types_of(g, g->kids.p[x.a + i], depth - 1);
+        return depth ? types : T_ALL;
+    default: return T_ALL;
+    }
+}
+
+/* The branches of a oneOf beside the rest of a set. */
+typedef struct {
+    schema_compiler *c;
+    const member_set *set;
+    uint32_t i; /* the oneOf */
+    const json *list;
+    const uint32_t *nodes; /* [n] of each branch */
+    uint32_t n;
+    uint8_t *common; /* [n x n] types that two of them have values of in common; UNKNOWN */
+} one_of;
+enum { TYPES_DEPTH = 4, UNKNOWN = 255 };
+
+static uint32_t common_types(one_of *o, uint32_t a, const json *x, uint32_t b, const json *y)
+{
+    gram *g = o->c->g;
+    const member both[2] = {{M_FULL, 0, x, NULL}, {M_FULL, 0, y, NULL}};
+    uint8_t *known = &o->common[a * o->n + b];
+    uint32_t node, types = types_of(g, o->nodes[a], TYPES_DEPTH);
+    types &= types_of(g, o->nodes[b], TYPES_DEPTH);
+    if (*known != UNKNOWN) return *known;
+    if (types && attempt(o->c, o->set, o->i, both, 2, &node))
+        types &= types_of(g, node, TYPES_DEPTH);
+    *known = o->common[b * o->n + a] = (uint8_t)types;
+    return types;
+}
+
+/* Values of branch a (x) that no other has: of types in which none overlaps, it as it is; of the
+ * others, it with those negated that overlap.  How many nodes, at most 2. */
+static uint32_t only_branch(one_of *o, uint32_t a, const json *x, uint32_t out[2])
+{
+    schema_compiler *c = o->c;
+    gram *g = c->g;
+    member_set v = {0};
+    uint32_t b = 0, other = 0, n = 0, types = 0, node;
+    VEC_PUSH(&g->r.status, v, (member){M_FULL, 0, x, NULL});
+    VEC_PUSH(&g->r.status, v, (member){M_TYPES, 0, x, NULL});
+    for (const json *y = o->list->child; y && !g->r.status; y = y->next, b++) {
+        if (a == b || gram_never(g, o->nodes[b])) continue;
+        uint32_t common = common_types(o, a, x, b, y);
+        if (!common) continue;
+        VEC_PUSH(&g->r.status, v, (member){M_NOT, 0, y, NULL});
+        types |= common;
+        other = b;
+    }
+    if (g->r.status || !types) {
+        out[n++] = o->nodes[a];
+    } else {
+        v.p[1].name = schema_type_set + types;
+        bool ok = attempt(c, o->set, o->i, v.p, v.n, &node);
+        if (ok && !gram_never(g, node)) out[n++] = node;
+        v.p[1].name = schema_type_set + (T_ALL & ~types);
+        ok = ok && attempt(c, o->set, o->i, v.p, 2, &node);
+        if (ok && !gram_never(g, node)) out[n++] = node;
+        if (!ok && !g->r.status)
+            schema_refuse(c, "unsupported_schema", o->set->p[o->i].s, "oneOf",
+                          "branches %u and %u are not provably disjoint", a < other ? a : other,
+                          a < other ? other : a);
+    }
+    free(v.p);
+    return n;
+}
+
+/* Exactly one branch. */
 static uint32_t split_one_of(schema_compiler *c, const member_set *set, uint32_t i,
                              const json *list, const uint32_t *nodes)
 {
     gram *g = c->g;
-    const json *s = set->p[i].s;
     VEC(uint32_t) out = {0};
-    member_set v = {0};
-    uint32_t a = 0, b, node, n = (uint32_t)list->len;
-    uint8_t *known = calloc((size_t)n, n); /* 0 not known, 1 disjoint, 2 perhaps not */
-    if (!known) g->r.status = ERR_NOMEM;
+    uint32_t a = 0, n = (uint32_t)list->len, two[2];
+    one_of o = {c, set, i, list, nodes, n, malloc((size_t)n * n)};
+    if (o.common) memset(o.common, UNKNOWN, (size_t)n * n);
+    else g->r.status = ERR_NOMEM;
     for (const json *x = list->child; x && !c->rc && !g->r.status; x = x->next, a++) {
-        uint32_t other = 0;
-        v.n = b = 0;
-        if (gram_never(g, nodes[a])) continue;
-        VEC_PUSH(&g->r.status, v, (member){M_FULL, 0, x, NULL});
-        for (const json *y = list->child; y && !g->r.status; y = y->next, b++) {
-            if (a == b || gram_never(g, nodes[b])) continue;
-            const member both[2] = {{M_FULL, 0, x, NULL}, {M_FULL, 0, y, NULL}};
-            if (!known[a * n + b]) {
-                bool apart = attempt(c, set, i, both, 2, &node) && gram_never(g, node);
-                known[a * n + b] = known[b * n + a] = apart ? 1 : 2;
-            }
-            if (known[a * n + b] == 1) continue;
-            VEC_PUSH(&g->r.status, v, (member){M_NOT, 0, y, NULL});
-            other = b;
-        }
-        node = nodes[a];
-        if (v.n > 1 && !g->r.status && !attempt(c, set, i, v.p, v.n, &node))
-            schema_refuse(c, "unsupported_schema", s, "oneOf",
-                          "branches %u and %u are not provably disjoint", a < other ? a : other,
-                          a < other ? other : a);
-        if (!c->rc && !gram_never(g, node)) VEC_PUSH(&g->r.status, out, node);
+        uint32_t k = gram_never(g, nodes[a]) ? 0 : only_branch(&o, a, x, two);
+        for (uint32_t j = 0; j < k; j++) VEC_PUSH(&g->r.status, out, two[j]);
     }
-    node = c->rc || g->r.status ? 0 : gram_list(g, G_ALT, out.p, out.n);
-    free(known);
+    uint32_t node = c->rc || g->r.status ? 0 : gram_list(g, G_ALT, out.p, out.n);
+    free(o.common);
     free(out.p);
-    free(v.p);
     return node;
 }
 
@@ -172,34 +232,76 @@ static bool one_of_words(const char *key, const char *const *words)
     return false;
 }
 
-/* The ways to fail one keyword k of s. */
+/* Only the plain form: some item satisfies k. */
+static void negate_contains(alternatives *a, const json *s, const json *k)
+{
+    bool counts = a->c->draft >= 2019 && (json_get(s, "minContains") || json_get(s, "maxContains"));
+    if (counts)
+        schema_refuse(a->c, "unsupported_schema", s, "contains",
+                      "with minContains or maxContains not supported inside a negation");
+    alternative(a, &(member){M_NO_ITEM, 0, k, NULL}, 1);
+}
+
+/* None of the branches holds, or two of them do. */
+static void negate_one_of(alternatives *a, const json *list)
+{
+    member_set v = {0};
+    if (list->len > MAX_NOT_ONE_OF)
+        schema_refuse(a->c, "unsupported_schema", list, "oneOf",
+                      "more than %d branches inside a negation", MAX_NOT_ONE_OF);
+    for (const json *x = list->child; x; x = x->next)
+        VEC_PUSH(&a->c->g->r.status, v, (member){M_NOT, 0, x, NULL});
+    if (v.n) alternative(a, v.p, v.n);
+    for (const json *x = list->child; x; x = x->next)
+        for (const json *y = x->next; y; y = y->next) {
+            const member both[2] = {{M_FULL, 0, x, NULL}, {M_FULL, 0, y, NULL}};
+            alternative(a, both, 2);
+        }
+    free(v.p);
+}
+
+static void negate_if(alternatives *a, const json *s, const json *cond)
+{
+    const json *yes = json_get(s, "then"), *no = json_get(s, "else");
+    const member one[2] = {{M_FULL, 0, cond, NULL}, {M_NOT, 0, yes, NULL}};
+    const member other[2] = {{M_NOT, 0, cond, NULL}, {M_NOT, 0, no, NULL}};
+    if (yes) alternative(a, one, 2);
+    if (no) alternative(a, other, 2);
+}
+
+static bool is_dependency(const schema_compiler *c, const json *k)
+{
+    return c->draft <= 7
+               ? !strcmp(k->key, "dependencies")
+               : !strcmp(k->key, "dependentRequired") || !strcmp(k->key, "dependentSchemas");
+}
+
+/* Property d is there, and something it asks for is not. */
+static void negate_dependency(alternatives *a, const json *s, const json *d)
+{
+    member v[3] = {{M_OBJECT, 0, s, NULL}, {M_REQUIRE, 0, s, d}, {M_NOT, 0, d, NULL}};
+    if (d->type != JSON_ARRAY) alternative(a, v, 3);
+    for (const json *k = d->type == JSON_ARRAY ? d->child : NULL; k; k = k->next) {
+        v[2] = (member){M_FORBID, 0, s, k};
+        if (k->type != JSON_STRING)
+            schema_refuse(a->c, "invalid_schema", s, "dependencies", "not a list of names");
+        alternative(a, v, 3);
+    }
+}
+
+/* The ways to fail one keyword k of s.  format fails for nobody here: to some readers of the answer
+ * it is an annotation. */
 static void negate_keyword(alternatives *a, const json *s, const json *k)
 {
-    static const char *const refused[] = {"oneOf",
-                                          "items",
-                                          "prefixItems",
-                                          "additionalItems",
-                                          "minItems",
-                                          "maxItems",
-                                          "contains",
-                                          "uniqueItems",
-                                          "patternProperties",
-                                          "additionalProperties",
-                                          "propertyNames",
-                                          "minProperties",
-                                          "maxProperties",
-                                          "dependencies",
-                                          "dependentRequired",
-                                          "dependentSchemas",
-                                          "unevaluatedItems",
-                                          "unevaluatedProperties",
-                                          "if",
-                                          "format",
-                                          "$dynamicRef",
-                                          "$recursiveRef",
-                                          NULL};
+    static const char *const refused[] = {"unevaluatedItems", "unevaluatedProperties",
+                                          "$dynamicRef", "$recursiveRef", NULL};
+    static const char *const lists[] = {"allOf", "anyOf", "oneOf", "required", "properties", NULL};
+    static const char *const counts[] = {"minItems", "maxItems", "minProperties", "maxProperties",
+                                         NULL};
+    static const char *const items[] = {"items", "prefixItems", "additionalItems", NULL};
     schema_compiler *c = a->c;
     bool list = k->type == JSON_ARRAY;
+    bool names = c->draft >= 6 && !strcmp(k->key, "propertyNames");
     if (!strcmp(k->key, "$ref")) {
         const json *to = schema_resolve(c, s, k);
         if (!c->rc) alternative(a, &(member){M_NOT, 0, to, NULL}, 1);
@@ -230,9 +332,29 @@ static void negate_keyword(alternatives *a, const json *s, const json *k)
         alternative(a, &(member){M_NOT_TYPE, 0, s, NULL}, 1);
     } else if (!strcmp(k->key, "enum") || (!strcmp(k->key, "const") && c->draft >= 6)) {
         alternative(a, &(member){M_NOT_ENUM, 0, s, k}, 1);
-    } else if (one_of_words(k->key, refused) || !strcmp(k->key, "allOf") ||
-               !strcmp(k->key, "anyOf") || !strcmp(k->key, "required") ||
-               !strcmp(k->key, "properties")) {
+    } else if (one_of_words(k->key, counts)) {
+        int64_t zero;
+        if (k->key[1] == 'a' || !json_int(k, &zero) || zero)
+            alternative(a, &(member){M_NOT_COUNT, 0, s, k}, 1);
+    } else if (one_of_words(k->key, items)) {
+        alternative(a, &(member){M_NOT_ITEM, 0, s, k}, 1);
+    } else if (!strcmp(k->key, "additionalProperties") || names) {
+        if (k->type != JSON_TRUE) alternative(a, &(member){M_SOME_KEY, 0, s, k}, 1);
+    } else if (!strcmp(k->key, "patternProperties") && k->type == JSON_OBJECT) {
+        for (const json *x = k->child; x; x = x->next)
+            alternative(a, &(member){M_SOME_KEY, 0, s, x}, 1);
+    } else if (!strcmp(k->key, "contains") && c->draft >= 6) {
+        negate_contains(a, s, k);
+    } else if (!strcmp(k->key, "oneOf") && list) {
+        negate_one_of(a, k);
+    } else if (!strcmp(k->key, "if") && c->draft >= 7) {
+        negate_if(a, s, k);
+    } else if (is_dependency(c, k)) {
+        for (const json *d = k->type == JSON_OBJECT ? k->child : NULL; d; d = d->next)
+            negate_dependency(a, s, d);
+    } else if (!strcmp(k->key, "uniqueItems")
+                   ? k->type == JSON_TRUE
+                   : one_of_words(k->key, refused) || one_of_words(k->key, lists)) {
         schema_refuse(c, "unsupported_schema", s, k->key, "not supported inside a negation");
     }
 }

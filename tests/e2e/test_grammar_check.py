@@ -29,12 +29,12 @@ def test_kinds(tmp_path):
 
 def test_refusals(tmp_path):
     f = tmp_path / "f"
-    f.write_text('{"properties": {"a": {"contains": {}}}}')
+    f.write_text('{"properties": {"a": {"unevaluatedItems": {}}}}')
     code, out, words = check(tmp_path, ["1"], schema=f)
-    assert code == 2 and not out and 'unsupported_schema: keyword "contains" at #/properties/a' in words
+    assert code == 2 and not out and 'unsupported_schema: keyword "unevaluatedItems" at #/properties/a' in words
     f.write_text('{"properties": {"a": {"type": "strin"}, "b": {"pattern": "(?=x)"}}, "required": 5}')
     code, out, words = check(tmp_path, ["1"], schema=f)
-    assert code == 2 and not out and [line.split(" at ")[0] for line in words.splitlines()] == [
+    assert code == 2 and not out and [line.split(" at ")[0] for line in words.splitlines() if line.startswith("quern: ")] == [
         'quern: invalid_schema: keyword "required"', 'quern: invalid_schema: keyword "type"', 'quern: unsupported_schema: keyword "pattern"']
     f.write_text('root ::= a\na ::= a b\nb ::= "x" |\n')
     code, out, words = check(tmp_path, ["x"], gbnf=f)

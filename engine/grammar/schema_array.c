@@ -1,0 +1,163 @@
+/* schema_array.c - a set of schemas as arrays: the set of every item, how many, and at most one
+ * demand on how many of them are of a kind (contains, or a negation of items).
+ * Owns nothing.  Refuses a second such demand, and uniqueItems of what is not known value by value.
+ * Thread: the compiler's. */
+#include "engine/grammar/schema.h"
+
+/* How many items must be what m says. */
+typedef struct {
+    const member *m; /* NULL: no matter */
+    uint32_t least, most;
+} demand;
+
+/* Draft by draft: the list of a schema's first items and the schema of the others. */
+static void item_keywords(schema_compiler *c, const json *s, const json **list, const json **rest)
+{
+    const json *items = json_get(s, "items");
+    *list = c->draft >= 2020 ? json_get(s, "prefixItems") : NULL;
+    *rest = items;
+    if (items && items->type == JSON_ARRAY) {
+        *list = items;
+        *rest = json_get(s, "additionalItems");
+    }
+    if (*list && (*list)->type != JSON_ARRAY) {
+        schema_refuse(c, "invalid_schema", s, "prefixItems", "not an array");
+        *list = NULL;
+    }
+}
+
+/* What s says of item k; with `only` (a keyword of s) what that keyword says of it. */
+static const json *item_schema(schema_compiler *c, const json *s, size_t k, const json *only)
+{
+    const json *list, *rest;
+    item_keywords(c, s, &list, &rest);
+    bool listed = list && k < list->len;
+    if (only && only != (listed ? list : rest)) return NULL;
+    return listed ? json_at(list, k) : rest;
+}
+
+static void find_demand(schema_compiler *c, const member *v, uint32_t n, demand *d)
+{
+    *d = (demand){NULL, 0, GRAM_INF};
+    for (uint32_t i = 0; i < n && !c->rc; i++) {
+        const json *s = v[i].s;
+        demand x = {&v[i], 1, GRAM_INF};
+        bool contains = v[i].kind == M_BASE && c->draft >= 6 && json_get(s, "contains");
+        if (!contains && v[i].kind != M_NOT_ITEM) continue;
+        if (contains && c->draft >= 2019) {
+            if (json_get(s, "minContains"))
+                x.least = schema_count(c, &v[i], 1, "minContains", false);
+            x.most = schema_count(c, &v[i], 1, "maxContains", true);
+        }
+        if (!x.least && x.most == GRAM_INF) continue;
+        if (d->m)
+            schema_refuse(c, "unsupported_schema", s, contains ? "contains" : v[i].name->key,
+                          "two demands on what is among the items");
+        *d = x;
+    }
+}
+
+/* What makes item k count for d, or not count, as one more member of its set; false if it cannot
+ * count. */
+static bool counted(schema_compiler *c, const demand *d, size_t k, bool hit, member *out)
+{
+    bool negated = d->m->kind == M_NOT_ITEM;
+    const json *s =
+        negated ? item_schema(c, d->m->s, k, d->m->name) : json_get(d->m->s, "contains");
+    *out = (member){hit == negated ? M_NOT : M_FULL, 0, s, NULL};
+    return s != NULL;
+}
+
+/* What every item k satisfies. */
+static void item_set(schema_compiler *c, const member *v, uint32_t n, size_t k, member_set *set)
+{
+    int *status = &c->g->r.status;
+    set->n = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        const json *s = v[i].kind == M_BASE ? item_schema(c, v[i].s, k, NULL) : NULL;
+        if (s) VEC_PUSH(status, *set, (member){M_FULL, 0, s, NULL});
+        if (v[i].kind == M_NO_ITEM) VEC_PUSH(status, *set, (member){M_NOT, 0, v[i].s, NULL});
+    }
+}
+
+static uint32_t item_node(schema_compiler *c, const member_set *set)
+{
+    return set->n ? schema_child(c, set->p, set->n) : c->any;
+}
+
+/* The nodes of item k: counted, and not.  Where no number of counted ones is too many, any item may
+ * pass for one that is not. */
+static void item_nodes(schema_compiler *c, const demand *d, size_t k, member_set *set,
+                       uint32_t *miss, uint32_t *hit)
+{
+    member more;
+    *hit = c->g->never;
+    if (d->m && counted(c, d, k, true, &more) && d->most) {
+        VEC_PUSH(&c->g->r.status, *set, more);
+        *hit = item_node(c, set);
+        set->n--;
+    }
+    if (d->m && d->most != GRAM_INF && counted(c, d, k, false, &more))
+        VEC_PUSH(&c->g->r.status, *set, more);
+    *miss = c->rc || c->g->r.status ? 0 : item_node(c, set);
+}
+
+static void append(gram *g, const uint32_t *v, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) VEC_PUSH(&g->r.status, g->kids, v[i]);
+}
+
+uint32_t schema_array(schema_compiler *c, const member *v, uint32_t n)
+{
+    gram *g = c->g;
+    rx_arena *r = &g->r;
+    member_set set = {0};
+    VEC(uint32_t) nodes = {0}, hits = {0};
+    garray x = {.min = schema_count(c, v, n, "minItems", false),
+                .max = schema_count(c, v, n, "maxItems", true)};
+    const json *list, *rest, *unique = NULL;
+    size_t longest = 0;
+    demand d;
+    for (uint32_t i = 0; i < n; i++) {
+        if (v[i].kind != M_BASE && v[i].kind != M_NOT_ITEM) continue;
+        if (v[i].kind == M_BASE && json_is(json_get(v[i].s, "uniqueItems"), JSON_TRUE))
+            unique = v[i].s;
+        item_keywords(c, v[i].s, &list, &rest);
+        if (list && list->len > longest) longest = list->len;
+    }
+    find_demand(c, v, n, &d);
+    for (size_t k = 0; k <= longest && !c->rc && !r->status; k++) {
+        uint32_t miss, hit;
+        item_set(c, v, n, k, &set);
+        item_nodes(c, &d, k, &set, &miss, &hit);
+        if (c->rc || r->status) break;
+        bool never = gram_never(g, miss) && gram_never(g, hit);
+        if (k < longest && never && x.max > k) x.max = (uint32_t)k;
+        if (k < longest) VEC_PUSH(&r->status, nodes, miss);
+        else x.item = never ? GRAM_NONE : miss;
+        VEC_PUSH(&r->status, hits, hit);
+        size_t most = x.item == GRAM_NONE && x.max > longest ? longest : x.max;
+        if (k == longest && unique && most > 1 &&
+            (longest || d.m || !schema_unique(c, set.p, set.n, miss, &x)))
+            schema_refuse(c, "unsupported_schema", unique, "uniqueItems",
+                          "only for items that are one of at most 64 given scalars, or beside "
+                          "maxItems of at most 1");
+    }
+    x.first = g->kids.n;
+    x.n = nodes.n;
+    append(g, nodes.p, nodes.n);
+    if (d.m) {
+        x.hits = g->kids.n;
+        x.least = d.least;
+        x.most = d.most;
+        append(g, hits.p, hits.n);
+    }
+    free(set.p);
+    free(nodes.p);
+    free(hits.p);
+    if (c->rc || r->status) return 0;
+    if (x.item == GRAM_NONE && x.max > x.n) x.max = x.n;
+    if (x.min > x.max || (d.m && !gram_reaches(g, &x, NULL, 0, 0))) return gram_term(g, R_NONE);
+    VEC_PUSH(&r->status, g->arrays, x);
+    return gram_node(g, G_ARR, g->arrays.n - 1, 0);
+}
