@@ -256,6 +256,39 @@ START_TEST(negated)
 }
 END_TEST
 
+/* A schema with an identifier is a document of its own; where there is only text that looks like an
+ * identifier, it is none. */
+START_TEST(references)
+{
+    JUDGE(false,
+          {"{\"$id\":\"http://x/root.json\",\"properties\":{\"a\":{\"$ref\":\"#/$defs/"
+           "t\"},\"b\":{\"$ref\":\"http://x/in.json#/$defs/t\"},\"c\":{\"$ref\":\"http://x/"
+           "root.json#/$defs/t\"},\"d\":{\"$ref\":\"http://x/"
+           "in.json\"},\"e\":{\"$ref\":\"urn:u:1#k\"}},\"$defs\":{\"t\":{\"type\":\"null\"},\"in\":"
+           "{\"$id\":\"http://x/in.json\",\"properties\":{\"v\":{\"$ref\":\"#/$defs/"
+           "t\"}},\"$defs\":{\"t\":{\"type\":\"boolean\"}}},\"u\":{\"$id\":\"urn:u:1\",\"anyOf\":[{"
+           "\"$anchor\":\"k\",\"type\":\"string\"}]}},\"type\":\"object\"}",
+           {"{\"a\":null,\"b\":true,\"c\":null,\"d\":{\"v\":false},\"e\":\"\"}"},
+           {"{\"a\":true}", "{\"b\":null}", "{\"c\":true}", "{\"d\":{\"v\":null}}", "{\"e\":1}"}},
+          {"{\"type\":\"object\",\"properties\":{\"id\":{\"type\":\"string\"},\"x\":{\"$ref\":\"#/"
+           "$defs/t\"}},\"default\":{\"$id\":\"http://x/"
+           "y\"},\"$defs\":{\"t\":{\"id\":\"t\",\"items\":{\"$ref\":\"#/$defs/"
+           "n\"}},\"n\":{\"$dynamicAnchor\":\"n\",\"type\":\"null\"}}}",
+           {"{\"x\":[null]}"},
+           {"{\"x\":[1]}"}},
+          {"{\"$ref\":\"#a\",\"$defs\":{\"v\":{\"const\":{\"$anchor\":\"a\"}},\"w\":{\"$anchor\":"
+           "\"a\",\"type\":\"integer\"}}}",
+           {"1"},
+           {"\"x\"", "{\"$anchor\":\"a\"}"}},
+          {"{\"$schema\":\"http://json-schema.org/draft-04/schema#\",\"id\":\"http://x/"
+           "r\",\"properties\":{\"a\":{\"$ref\":\"http://x/r#/definitions/t\",\"id\":\"http://x/"
+           "z\"}},\"definitions\":{\"t\":{\"id\":\"#t\",\"type\":\"null\"},\"s\":{\"$ref\":\"#t\"}}"
+           ",\"additionalProperties\":{\"$ref\":\"#t\"},\"type\":\"object\"}",
+           {"{\"a\":null,\"b\":null}"},
+           {"{\"a\":1}", "{\"b\":1}"}});
+}
+END_TEST
+
 /* contains with its bounds; an item that must occur never leads to where it no longer fits. */
 START_TEST(counted)
 {
@@ -368,6 +401,11 @@ START_TEST(refusals)
          "unsatisfiable_schema", "nothing"},
         {"{\"$ref\":\"http://x/y\"}", "unsupported_schema", "keyword \"$ref\" at #: "},
         {"{\"$ref\":\"#/nowhere\"}", "invalid_schema", "leads nowhere"},
+        {"{\"items\":{\"$id\":\"http://x/y\",\"items\":{\"$ref\":\"#/$defs/"
+         "t\"}},\"$defs\":{\"t\":{}}}",
+         "invalid_schema", "leads nowhere"},
+        {"{\"items\":{\"$id\":\"y\"},\"not\":{\"$ref\":\"y\"}}", "unsupported_schema",
+         "\"y\" is not"},
         {"{\"$ref\":\"#\"}", "invalid_schema", "itself"},
         {"{\"anyOf\":[{\"$ref\":\"#\"}]}", "grammar_too_complex", "too much work"},
         {"{\"type\":\"strin\"}", "invalid_schema", "keyword \"type\""},
@@ -563,6 +601,7 @@ int main(void)
     tcase_add_test(t, objects);
     tcase_add_test(t, combined);
     tcase_add_test(t, negated);
+    tcase_add_test(t, references);
     tcase_add_test(t, counted);
     tcase_add_test(t, negated_containers);
     tcase_add_test(t, refusals);

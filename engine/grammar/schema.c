@@ -1,7 +1,7 @@
-/* schema.c - sets of schemas: references, what adds to a set, what splits it, and the memo that
- * ends recursion. Owns the compiler's tables for the time of a compile.  Refuses remote references,
- * cycles that never reach a value, too much splitting, and oneOf whose branches are not provably
- * disjoint. Thread: one compile, one thread. */
+/* schema.c - sets of schemas: what adds to a set, what splits it, and the memo that ends recursion.
+ * Owns the compiler's tables for the time of a compile.  Refuses cycles that never reach a value,
+ * too much splitting, and oneOf whose branches are not provably disjoint. Thread: one compile, one
+ * thread. */
 #include "engine/grammar/schema.h"
 
 #include <stdarg.h>
@@ -60,95 +60,6 @@ int schema_refuse(schema_compiler *c, const char *code, const json *where, const
             path.len ? buf_str(&path) : "", words);
     buf_clear(&path);
     return c->rc;
-}
-
-/* ---- references ---- */
-static int hex_digit(char h)
-{
-    return h >= '0' && h <= '9'                 ? h - '0'
-           : (h | 32) >= 'a' && (h | 32) <= 'f' ? (h | 32) - 'a' + 10
-                                                : -1;
-}
-
-/* One token of a JSON pointer in a URI fragment; its length, or -1. */
-static int pointer_token(const char **at, char *out, int cap)
-{
-    const char *p = *at;
-    int n = 0;
-    for (; *p && *p != '/'; p++) {
-        if (n + 1 >= cap) return -1;
-        out[n] = *p;
-        if (*p == '%') {
-            int h = hex_digit(p[1]), l = h < 0 ? -1 : hex_digit(p[2]);
-            if (l < 0) return -1;
-            out[n] = (char)(h * 16 + l);
-            p += 2;
-        }
-        n++;
-    }
-    int m = 0;
-    for (int i = 0; i < n; i++) {
-        char x = out[i];
-        if (x == '~') {
-            if (i + 1 >= n || (out[i + 1] != '0' && out[i + 1] != '1')) return -1;
-            x = out[++i] == '1' ? '/' : '~';
-        }
-        out[m++] = x;
-    }
-    *at = p;
-    return m;
-}
-
-static const json *find_anchor(const json *at, const char *name)
-{
-    const json *a = json_get(at, "$anchor"), *id = json_get(at, "$id");
-    if (json_is(a, JSON_STRING) && !strcmp(a->str, name)) return at;
-    if (json_is(id, JSON_STRING) && id->str[0] == '#' && !strcmp(id->str + 1, name)) return at;
-    if (at->type != JSON_OBJECT && at->type != JSON_ARRAY) return NULL;
-    for (const json *k = at->child; k; k = k->next) {
-        const json *r = find_anchor(k, name);
-        if (r) return r;
-    }
-    return NULL;
-}
-
-const json *schema_resolve(schema_compiler *c, const json *s, const json *ref)
-{
-    char token[512];
-    const json *at = c->root, *id = json_get(c->root, "$id");
-    const char *p = ref->type == JSON_STRING ? ref->str : "";
-    if (ref->type != JSON_STRING) {
-        schema_refuse(c, "invalid_schema", s, "$ref", "not a string");
-        return NULL;
-    }
-    if (!id) id = json_get(c->root, "id");
-    size_t base = json_is(id, JSON_STRING) ? strcspn(id->str, "#") : 0;
-    if (base && !strncmp(p, id->str, base) && (!p[base] || p[base] == '#')) p += base;
-    if (*p && *p != '#') {
-        schema_refuse(c, "unsupported_schema", s, "$ref",
-                      "\"%.80s\" is not in this document (only #, #/… and #anchor)", ref->str);
-        return NULL;
-    }
-    if (c->inner_ids) {
-        schema_refuse(c, "unsupported_schema", s, "$ref",
-                      "references in a document with an $id below its root");
-        return NULL;
-    }
-    if (*p) p++;
-    if (*p && *p != '/') at = find_anchor(c->root, p);
-    while (at && *p == '/') {
-        p++;
-        int n = pointer_token(&p, token, sizeof token);
-        if (n < 0) at = NULL;
-        else if (at->type == JSON_ARRAY) {
-            token[n] = 0;
-            char *end;
-            unsigned long i = strtoul(token, &end, 10);
-            at = n && token[0] >= '0' && token[0] <= '9' && !*end ? json_at(at, i) : NULL;
-        } else at = json_get_n(at, token, (size_t)n);
-    }
-    if (!at) schema_refuse(c, "invalid_schema", s, "$ref", "\"%.80s\" leads nowhere", ref->str);
-    return at;
 }
 
 /* ---- expansion ---- */
@@ -377,17 +288,6 @@ static int draft_of(const json *root)
                                                           : 2020;
 }
 
-static bool has_inner_id(const json *at, bool root)
-{
-    const json *id = json_get(at, "$id");
-    if (!id) id = json_get(at, "id");
-    if (!root && json_is(id, JSON_STRING) && id->str[0] != '#') return true;
-    if (at->type != JSON_OBJECT && at->type != JSON_ARRAY) return false;
-    for (const json *k = at->child; k; k = k->next)
-        if (has_inner_id(k, false)) return true;
-    return false;
-}
-
 int schema_open(schema_compiler *c, const char *text, size_t n)
 {
     const json_limits limits = {
@@ -408,7 +308,7 @@ int schema_open(schema_compiler *c, const char *text, size_t n)
         return c->rc = err_prefix(&c->why->e, "the schema");
     }
     c->draft = draft_of(c->root);
-    c->inner_ids = has_inner_id(c->root, true);
+    c->inner_ids = schema_inner_ids(c);
     return 0;
 }
 

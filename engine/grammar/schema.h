@@ -132,7 +132,10 @@ uint32_t schema_split(schema_compiler *c, const member_set *set, uint32_t i);
 /* schema_faults.c: c was refused; what else is wrong with its schema goes to c->why->more.  object
  * as for schema_root. */
 void schema_more_faults(schema_compiler *c, bool object);
+/* schema_ref.c: the schema that the $ref of s leads to; NULL after a refusal. */
 const json *schema_resolve(schema_compiler *c, const json *s, const json *ref);
+/* Whether schemas below the root are documents of their own. */
+bool schema_inner_ids(const schema_compiler *c);
 /* The member's name: of a property, or the text that names one. */
 void schema_name(const member *m, const char **s, size_t *n);
 /* schema_xml.c: key and value of a property of the outermost object; other keys (R_NONE: none). */
