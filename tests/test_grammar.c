@@ -256,6 +256,39 @@ START_TEST(negated)
 }
 END_TEST
 
+/* J5: where several lists of properties meet, the order of each is kept, and no other. */
+START_TEST(merged_order)
+{
+    JUDGE(false,
+          {"{\"type\":\"object\",\"properties\":{\"type\":{},\"crs\":{}},\"required\":[\"type\"],"
+           "\"anyOf\":[{\"properties\":{\"type\":{\"const\":\"P\"},\"at\":{}},\"required\":[\"at\"]"
+           "}]}",
+           {"{\"type\":\"P\",\"crs\":1,\"at\":2}", "{\"type\":\"P\",\"at\":2,\"crs\":1}",
+            "{\"type\":\"P\",\"at\":2,\"crs\":1,\"z\":1}",
+            "{\"type\":\"P\",\"at\":2,\"z\":1,\"z\":2}"},
+           {"{\"crs\":1,\"type\":\"P\",\"at\":2}", "{\"at\":2,\"type\":\"P\"}",
+            "{\"type\":\"P\",\"z\":1,\"at\":2}", "{\"type\":\"P\",\"at\":1,\"z\":1,\"crs\":1}",
+            "{\"type\":\"P\",\"at\":1,\"at\":1}", "{\"type\":\"P\"}"}},
+          {"{\"type\":\"object\",\"allOf\":[{\"properties\":{\"a\":{},\"b\":{}}},{\"properties\":{"
+           "\"b\":{},\"a\":{},\"c\":{}}}]}",
+           {"{\"a\":1,\"b\":1,\"c\":1}", "{\"a\":1,\"c\":1,\"b\":1}", "{\"c\":1,\"b\":1}"},
+           {"{\"b\":1,\"a\":1}", "{\"c\":1,\"a\":1}"}},
+          {"{\"type\":\"object\",\"allOf\":[{\"properties\":{\"a\":{},\"c\":{}}},{\"properties\":{"
+           "\"a\":{},\"b\":{},\"c\":{}}}]}",
+           {"{\"a\":1,\"b\":1,\"c\":1}"},
+           {"{\"a\":1,\"c\":1,\"b\":1}"}},
+          {"{\"type\":\"object\",\"allOf\":[{\"properties\":{\"a\":{},\"b\":{}}},{\"properties\":{"
+           "\"a\":{},\"c\":{}}}],\"propertyNames\":{\"enum\":[\"a\",\"b\",\"c\"]},"
+           "\"minProperties\":3}",
+           {"{\"a\":1,\"b\":1,\"c\":1}", "{\"a\":1,\"c\":1,\"b\":1}"},
+           {"{\"b\":1,\"c\":1}", "{\"c\":1,\"a\":1,\"b\":1}"}},
+          {"{\"type\":\"object\",\"properties\":{\"a\":{},\"b\":{},\"c\":false},"
+           "\"additionalProperties\":false,\"minProperties\":2}",
+           {"{\"a\":1,\"b\":1}"},
+           {"{\"a\":1}", "{\"b\":1}", "{\"a\":1,\"c\":1}"}});
+}
+END_TEST
+
 /* A schema with an identifier is a document of its own; where there is only text that looks like an
  * identifier, it is none. */
 START_TEST(references)
@@ -601,6 +634,7 @@ int main(void)
     tcase_add_test(t, objects);
     tcase_add_test(t, combined);
     tcase_add_test(t, negated);
+    tcase_add_test(t, merged_order);
     tcase_add_test(t, references);
     tcase_add_test(t, counted);
     tcase_add_test(t, negated_containers);

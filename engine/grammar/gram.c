@@ -3,16 +3,14 @@
  * (status ERR_LIMIT).  Thread: the grammar's. */
 #include "engine/grammar/gram.h"
 
-/* A cell's pos is a phase and, in objects, the index of a member. */
-enum { AT_OPEN, AT_NEXT, AT_KEY, AT_VALUE };
 #define RESUME GRAM_NONE
 
-static void go(gram *g, uint32_t node, uint32_t stack)
+void gram_go(gram *g, uint32_t node, uint32_t stack)
 {
     VEC_PUSH(&g->r.status, g->work, (todo){node, stack});
 }
 
-static void term(gram *g, rx e, uint32_t stack)
+void gram_thread(gram *g, rx e, uint32_t stack)
 {
     if (e == R_NONE) return;
     if (g->found.n > 16 * GRAM_MAX_THREADS) g->r.status = ERR_LIMIT;
@@ -52,245 +50,6 @@ uint32_t gram_push_cell(gram *g, cell c)
     return g->cells.n - 1;
 }
 
-/* The same frame further on. */
-static uint32_t moved(gram *g, const cell *c, uint32_t phase, uint32_t index, uint32_t count,
-                      uint64_t seen)
-{
-    cell d = *c;
-    d.pos = phase | index << 2;
-    d.count = count;
-    d.seen = seen;
-    return gram_push_cell(g, d);
-}
-
-/* ---- objects ---- */
-static uint32_t missing(const gram *g, const gobject *o, uint64_t seen)
-{
-    uint32_t m = 0;
-    for (uint32_t j = 0; j < o->n; j++) m += g->props.p[o->first + j].required && !(seen >> j & 1);
-    return m;
-}
-
-/* Names so far, in free order. */
-static uint32_t names_seen(const cell *c)
-{
-    return (uint32_t)__builtin_popcountll(c->seen & ~GRAM_HIT);
-}
-
-/* Members so far; in free order count holds the unnamed ones only. */
-static uint32_t members(const gobject *o, const cell *c)
-{
-    return o->any_order ? c->count + names_seen(c) : c->count;
-}
-
-/* Members besides the required ones that it takes until the object has what it needs; GRAM_INF: it
- * never will.  Names from `from` on may still come. */
-static uint32_t until_hit(const gram *g, const gobject *o, uint32_t from, uint64_t seen)
-{
-    uint32_t cost = GRAM_INF;
-    if (!o->needs || seen & GRAM_HIT) return 0;
-    for (uint32_t j = from; j < o->n; j++) {
-        const gprop *p = &g->props.p[o->first + j];
-        if (!p->hit || p->key == R_NONE || (o->any_order && seen >> j & 1)) continue;
-        if (p->required) return 0;
-        cost = 1;
-    }
-    for (uint32_t x = 0; x < o->n_extra; x++)
-        if (g->props.p[o->extra + x].hit && g->props.p[o->extra + x].key != R_NONE) cost = 1;
-    return cost;
-}
-
-/* Whether the object can be completed behind member j (from o->n on: an unnamed one). */
-static bool fits(const gram *g, const gobject *o, const cell *c, uint32_t j, bool hit)
-{
-    uint32_t have = members(o, c) + 1, from = j < o->n ? j + 1 : o->n, miss = 0;
-    uint64_t seen = c->seen | (hit ? GRAM_HIT : 0);
-    if (o->any_order) {
-        from = 0;
-        if (j < o->n) seen |= 1ull << j;
-        miss = missing(g, o, seen);
-    } else if (from < o->n) {
-        miss = g->required_after.p[o->first + from];
-    }
-    return have + miss + until_hit(g, o, from, seen) <= o->max;
-}
-
-/* Whether member j with some value does not take the way to what the object needs. */
-static bool leads_on(const gram *g, const gobject *o, const cell *c, uint32_t j)
-{
-    const gprop *p = &g->props.p[j < o->n ? o->first + j : o->extra + j - o->n];
-    return !o->needs || fits(g, o, c, j, false) || (p->hit && fits(g, o, c, j, true));
-}
-
-static bool closable(const gram *g, const gobject *o, const cell *c)
-{
-    uint32_t index = c->pos >> 2;
-    if (members(o, c) < o->min || (o->needs && !(c->seen & GRAM_HIT))) return false;
-    if (o->any_order) return !missing(g, o, c->seen);
-    return index >= o->n || !g->required_after.p[o->first + index];
-}
-
-static void extra_keys(gram *g, const gobject *o, const cell *c)
-{
-    for (uint32_t x = 0; x < o->n_extra; x++) {
-        rx key = g->props.p[o->extra + x].key;
-        if (key != R_NONE && leads_on(g, o, c, o->n + x))
-            term(g, key, moved(g, c, AT_VALUE, o->n + x, c->count, c->seen));
-    }
-}
-
-/* The keys that may stand here: none that would block a required one or leave the minimum out of
- * reach. */
-static void object_keys(gram *g, const gobject *o, const cell *c)
-{
-    bool any_order = o->any_order, blocked = false;
-    uint32_t have = members(o, c), miss = any_order ? missing(g, o, c->seen) : 0;
-    uint32_t from = any_order ? 0 : c->pos >> 2;
-    uint32_t left = any_order ? o->n - names_seen(c) : 0;
-    for (uint32_t j = from; j < o->n && !blocked; j++) {
-        const gprop *p = &g->props.p[o->first + j];
-        if (any_order && c->seen >> j & 1) continue;
-        if (any_order) {
-            if (have + 1 + miss - p->required > o->max) continue;
-        } else {
-            uint32_t after = j + 1 < o->n ? g->required_after.p[o->first + j + 1] : 0;
-            left = o->n - j;
-            blocked = p->required;
-            if (have + 1 + after > o->max) continue;
-        }
-        if (!o->n_extra && have + left < o->min) continue;
-        if (p->key != R_NONE && leads_on(g, o, c, j))
-            term(g, p->key, moved(g, c, AT_VALUE, j, c->count, c->seen));
-    }
-    if (!blocked && have + 1 + miss <= o->max) extra_keys(g, o, c);
-}
-
-/* After a key: its value, then the frame that remembers it. */
-static void object_value(gram *g, const gobject *o, const cell *c)
-{
-    uint32_t index = c->pos >> 2, next = index < o->n ? index + 1 : o->n, count = c->count;
-    bool named = index < o->n;
-    uint64_t seen = c->seen;
-    const gprop p = g->props.p[named ? o->first + index : o->extra + index - o->n];
-    if (o->any_order) {
-        next = 0;
-        if (named) seen |= 1ull << index;
-        else if (o->max != GRAM_INF || count < o->min) count++;
-    } else if (o->max != GRAM_INF || count < o->min) {
-        count++; /* saturates where it no longer matters */
-    }
-    if (!o->needs || fits(g, o, c, index, false))
-        go(g, p.value, moved(g, c, AT_NEXT, next, count, seen));
-    if (o->needs && p.hit && !(seen & GRAM_HIT) && fits(g, o, c, index, true))
-        go(g, p.hit, moved(g, c, AT_NEXT, next, count, seen | GRAM_HIT));
-}
-
-static void resume_object(gram *g, const cell *c)
-{
-    const gobject o = g->objects.p[g->nodes.p[c->node].a];
-    uint32_t keep = g->found.n;
-    switch (c->pos & 3) {
-    case AT_OPEN:
-        if (closable(g, &o, c)) term(g, o.xml ? g->close_xml : rx_byte(&g->r, '}'), c->parent);
-        object_keys(g, &o, c);
-        break;
-    case AT_KEY: object_keys(g, &o, c); break;
-    case AT_VALUE: object_value(g, &o, c); break;
-    default: {
-        object_keys(g, &o, c);
-        if (o.xml) {
-            if (closable(g, &o, c)) term(g, g->close_xml, c->parent);
-            break;
-        }
-        bool more = g->found.n > keep;
-        g->found.n = keep;
-        if (closable(g, &o, c)) term(g, g->close_obj, c->parent);
-        if (more) term(g, g->comma, moved(g, c, AT_KEY, c->pos >> 2, c->count, c->seen));
-    }
-    }
-}
-
-/* An array whose items are different values out of a list; there are never fewer of them left than
- * are still needed. */
-static void resume_unique(gram *g, const garray *a, const cell *c)
-{
-    bool item = (c->pos & 3) != AT_NEXT && c->count < a->max;
-    if ((c->pos & 3) == AT_OPEN && !a->min) term(g, rx_byte(&g->r, ']'), c->parent);
-    for (uint32_t i = 0; item && i < a->n_values; i++)
-        if (!(c->seen >> i & 1))
-            go(g, g->kids.p[a->values + i],
-               moved(g, c, AT_NEXT, 0, c->count + 1, c->seen | 1ull << i));
-    if ((c->pos & 3) != AT_NEXT) return;
-    if (c->count >= a->min) term(g, g->close_arr, c->parent);
-    if (c->count < a->max) term(g, g->comma, moved(g, c, AT_VALUE, 0, c->count, c->seen));
-}
-
-/* The next item of an array that counts, as one that is counted and as one that is not, where the
- * array can be completed behind it; without `enters` only whether there is one. */
-static bool counted_items(gram *g, const garray *a, const cell *c, bool enters)
-{
-    uint32_t enough = a->min > a->n ? a->min : a->n, index = c->count, next = index + 1;
-    uint32_t hits = (uint32_t)c->seen;
-    bool any = false;
-    if (index >= a->max || (index >= a->n && a->item == GRAM_NONE)) return false;
-    if (a->max == GRAM_INF && next > enough) next = enough;
-    for (int hit = 0; hit < 2; hit++) {
-        uint32_t first = hit ? a->hits : a->first, now = hits;
-        uint32_t node =
-            !hit && index >= a->n ? a->item : g->kids.p[first + (index < a->n ? index : a->n)];
-        if (hit && (a->most != GRAM_INF || now < a->least)) now++;
-        if (now > a->most || gram_never(g, node) || !gram_reaches(g, a, NULL, next, now)) continue;
-        any = true;
-        if (enters) go(g, node, moved(g, c, AT_NEXT, 0, next, now));
-    }
-    return any;
-}
-
-static void resume_counting(gram *g, const garray *a, const cell *c)
-{
-    bool ends = c->count >= a->min && c->seen >= a->least;
-    switch (c->pos & 3) {
-    case AT_OPEN:
-        if (ends) term(g, rx_byte(&g->r, ']'), c->parent);
-        counted_items(g, a, c, true);
-        break;
-    case AT_NEXT:
-        if (ends) term(g, g->close_arr, c->parent);
-        if (counted_items(g, a, c, false))
-            term(g, g->comma, moved(g, c, AT_VALUE, 0, c->count, c->seen));
-        break;
-    default: counted_items(g, a, c, true); break;
-    }
-}
-
-static void resume_array(gram *g, const cell *c)
-{
-    const garray a = g->arrays.p[g->nodes.p[c->node].a];
-    if (a.n_values) {
-        resume_unique(g, &a, c);
-        return;
-    }
-    if (a.hits) {
-        resume_counting(g, &a, c);
-        return;
-    }
-    uint32_t cap = a.item == GRAM_NONE && a.n < a.max ? a.n : a.max, next = c->count + 1;
-    uint32_t enough = a.min > a.n ? a.min : a.n;
-    uint32_t item = c->count < a.n ? g->kids.p[a.first + c->count] : a.item;
-    if (a.max == GRAM_INF && next > enough) next = enough;
-    switch (c->pos & 3) {
-    case AT_OPEN:
-        if (a.min == 0) term(g, rx_byte(&g->r, ']'), c->parent);
-        if (cap > 0) go(g, item, moved(g, c, AT_NEXT, 0, next, 0));
-        break;
-    case AT_NEXT:
-        if (c->count >= a.min) term(g, g->close_arr, c->parent);
-        if (c->count < cap) term(g, g->comma, moved(g, c, AT_VALUE, 0, c->count, 0));
-        break;
-    default: go(g, item, moved(g, c, AT_NEXT, 0, next, 0)); break;
-    }
-}
-
 static void resume(gram *g, uint32_t k, bool *accept)
 {
     if (!k) {
@@ -301,18 +60,18 @@ static void resume(gram *g, uint32_t k, bool *accept)
     const gnode n = g->nodes.p[c.node];
     switch (n.kind) {
     case G_MERGE:
-        for (uint32_t i = 0; i < c.count; i++) go(g, RESUME, g->merged.p[c.pos + i]);
+        for (uint32_t i = 0; i < c.count; i++) gram_go(g, RESUME, g->merged.p[c.pos + i]);
         break;
     case G_SEQ: {
         uint32_t rest =
             c.pos + 1 < n.b
                 ? gram_push_cell(g, (cell){.node = c.node, .pos = c.pos + 1, .parent = c.parent})
                 : c.parent;
-        go(g, g->kids.p[n.a + c.pos], rest);
+        gram_go(g, g->kids.p[n.a + c.pos], rest);
         break;
     }
-    case G_OBJ: resume_object(g, &c); break;
-    default: resume_array(g, &c); break;
+    case G_OBJ: gram_resume_object(g, &c); break;
+    default: gram_resume_array(g, &c); break;
     }
 }
 
@@ -322,24 +81,25 @@ static void enter(gram *g, uint32_t node, uint32_t k)
     switch (n.kind) {
     case G_TERM:
         if (n.a == R_NONE) break;
-        if (n.a != R_EPS) term(g, n.a, k);
-        if (g->r.nodes.p[n.a].nullable) go(g, RESUME, k);
+        if (n.a != R_EPS) gram_thread(g, n.a, k);
+        if (g->r.nodes.p[n.a].nullable) gram_go(g, RESUME, k);
         break;
     case G_SEQ:
-        go(g, g->kids.p[n.a], gram_push_cell(g, (cell){.node = node, .pos = 1, .parent = k}));
+        gram_go(g, g->kids.p[n.a], gram_push_cell(g, (cell){.node = node, .pos = 1, .parent = k}));
         break;
     case G_ALT:
-        for (uint32_t i = 0; i < n.b; i++) go(g, g->kids.p[n.a + i], k);
+        for (uint32_t i = 0; i < n.b; i++) gram_go(g, g->kids.p[n.a + i], k);
         break;
     case G_RULE: VEC_PUSH(&g->r.status, g->pending, (todo){n.a, k}); break;
     case G_OBJ: {
-        uint32_t frame = gram_push_cell(g, (cell){.node = node, .pos = AT_OPEN, .parent = k});
-        if (g->objects.p[n.a].xml) go(g, RESUME, frame);
-        else term(g, g->open_obj, frame);
+        uint32_t frame = gram_push_cell(g, (cell){.node = node, .pos = GRAM_OPEN, .parent = k});
+        if (g->objects.p[n.a].xml) gram_go(g, RESUME, frame);
+        else gram_thread(g, g->open_obj, frame);
         break;
     }
     case G_ARR:
-        term(g, g->open_arr, gram_push_cell(g, (cell){.node = node, .pos = AT_OPEN, .parent = k}));
+        gram_thread(g, g->open_arr,
+                    gram_push_cell(g, (cell){.node = node, .pos = GRAM_OPEN, .parent = k}));
         break;
     default: break;
     }
@@ -498,7 +258,7 @@ static uint32_t closure(gram *g)
             else p[keep++] = p[i];
         }
         g->pending.n = keep;
-        if (!g->r.status) go(g, g->rules.p[rule], gram_merge_callers(g, a));
+        if (!g->r.status) gram_go(g, g->rules.p[rule], gram_merge_callers(g, a));
     }
     return g->r.status ? 0 : intern_config(g, accept);
 }
@@ -523,7 +283,7 @@ int gram_restart(gram *g)
     VEC_PUSH(&g->r.status, g->cells, (cell){0});
     if (!add_row(g)) return g->r.status;
     VEC_PUSH(&g->r.status, g->configs, (config){0});
-    go(g, g->root, 0);
+    gram_go(g, g->root, 0);
     g->start = closure(g);
     return g->r.status;
 }
@@ -537,7 +297,7 @@ static uint32_t step_slow(gram *g, uint32_t c, uint8_t b)
         uint32_t s = rx_step(&g->r, t.state, b);
         if (!s) continue;
         if (s != 1) VEC_PUSH(&g->r.status, g->found, (thread){s, t.stack});
-        if (g->r.states.p[s].nullable) go(g, RESUME, t.stack);
+        if (g->r.states.p[s].nullable) gram_go(g, RESUME, t.stack);
     }
     uint32_t d = closure(g);
     if (g->r.status) return 0;
@@ -554,7 +314,7 @@ uint32_t gram_step(gram *g, uint32_t c, uint8_t b)
 uint32_t gram_after(gram *g, uint32_t stack)
 {
     g->found.n = g->work.n = g->pending.n = 0;
-    go(g, RESUME, stack);
+    gram_go(g, RESUME, stack);
     return closure(g);
 }
 

@@ -32,13 +32,15 @@ typedef struct {
     rx key; /* with quotes, white space and colon; R_NONE: may not occur */
     uint32_t value;
     bool required;
-    uint32_t hit; /* node of the values that are what the object needs; 0: none is */
+    uint32_t hit;           /* node of the values that are what the object needs; 0: none is */
+    uint64_t before, after; /* in any order: names that never stand behind this one, or before it */
 } gprop;
 typedef struct {
     uint32_t first, n;       /* props, in the schema's order */
     uint32_t extra, n_extra; /* props for keys that are not named */
     uint32_t min, max;       /* members */
     bool any_order;          /* of the named ones (at most GRAM_FREE_NAMES) */
+    bool by_lists;           /* but for before and after; and the others stand behind them */
     bool xml;   /* <parameter=…> … </function>: keys and values bring their own ends */
     bool needs; /* one member at least with a value of its hit */
 } gobject;
@@ -129,6 +131,13 @@ uint32_t gram_after(gram *g, uint32_t stack);
 /* The configuration of these threads, and the one of two together. */
 uint32_t gram_of_threads(gram *g, const thread *t, uint32_t n, bool accept);
 uint32_t gram_union(gram *g, uint32_t a, uint32_t b);
+/* What gram.c and gram_forms.c share.  A cell's pos is a phase and, in objects, the index of a
+ * member. */
+enum { GRAM_OPEN, GRAM_NEXT, GRAM_KEY, GRAM_VALUE };
+void gram_go(gram *g, uint32_t node, uint32_t stack);
+void gram_thread(gram *g, rx e, uint32_t stack);
+void gram_resume_object(gram *g, const cell *c);
+void gram_resume_array(gram *g, const cell *c);
 /* A stack with one more frame; one stack for all of merged[from..]. */
 uint32_t gram_push_cell(gram *g, cell c);
 uint32_t gram_merge_callers(gram *g, uint32_t from);

@@ -8,6 +8,7 @@ typedef struct {
     const char *s;
     uint32_t n;
     bool required;
+    uint64_t before, after; /* of each other, if by_lists */
 } name;
 
 typedef struct {
@@ -20,7 +21,9 @@ typedef struct {
     const member *v; /* [n] the set */
     uint32_t n;
     VEC(name) names;
-    id_table index; /* of names */
+    id_table index;      /* of names */
+    VEC(uint32_t) lists; /* the names of every `properties`, each ended by GRAM_NONE */
+    bool by_lists;       /* they leave open which of some names comes first */
     VEC(pattern) patterns;
     VEC(gprop) props;
     VEC(gprop) extra;
@@ -37,20 +40,23 @@ static void index_names(id_table *t, const void *owner)
         id_table_put(t, hash_bytes(o->names.p[i].s, o->names.p[i].n), i + 1);
 }
 
-static void add_name(object_plan *o, const char *s, size_t n, bool required)
+/* The name's place; 0 without memory. */
+static uint32_t add_name(object_plan *o, const char *s, size_t n, bool required)
 {
     int *status = &o->c->g->r.status;
-    if (!id_table_room(&o->index, index_names, o, status)) return;
+    if (!id_table_room(&o->index, index_names, o, status)) return 0;
     uint32_t cap = o->index.cap, j = hash_bytes(s, (uint32_t)n) & (cap - 1);
     for (; o->index.slot[j]; j = (j + 1) & (cap - 1)) {
         name *k = &o->names.p[o->index.slot[j] - 1];
         if (k->n == n && !memcmp(k->s, s, n)) {
             k->required |= required;
-            return;
+            return o->index.slot[j] - 1;
         }
     }
-    VEC_PUSH(status, o->names, (name){s, (uint32_t)n, required});
-    if (!*status) id_table_set(&o->index, j, o->names.n);
+    VEC_PUSH(status, o->names, (name){.s = s, .n = (uint32_t)n, .required = required});
+    if (*status) return 0;
+    id_table_set(&o->index, j, o->names.n);
+    return o->names.n - 1;
 }
 
 static const json *object_of(schema_compiler *c, const json *s, const char *key)
@@ -68,7 +74,11 @@ static void collect_keys(object_plan *o, const json *s)
 {
     schema_compiler *c = o->c;
     const json *p = object_of(c, s, "properties"), *q;
-    for (q = p ? p->child : NULL; q; q = q->next) add_name(o, q->key, q->n_key, false);
+    for (q = p ? p->child : NULL; q; q = q->next) {
+        uint32_t place = add_name(o, q->key, q->n_key, false);
+        VEC_PUSH(&c->g->r.status, o->lists, place);
+    }
+    VEC_PUSH(&c->g->r.status, o->lists, GRAM_NONE);
     p = object_of(c, s, "patternProperties");
     for (q = p ? p->child : NULL; q && !c->rc; q = q->next) {
         pattern x = {q, schema_pattern(c, s, "patternProperties", q->key, q->n_key)};
@@ -117,6 +127,32 @@ static void collect(object_plan *o)
     if (o->patterns.n > SCHEMA_MAX_PATTERNS)
         schema_refuse(c, "unsupported_schema", o->v[0].s, "patternProperties",
                       "more than %d patterns at one place", SCHEMA_MAX_PATTERNS);
+}
+
+/* Where several lists meet, names come in the order of every list; of two that contradict each
+ * other the first counts. */
+static void order_names(object_plan *o)
+{
+    uint32_t n = o->names.n, last = GRAM_NONE;
+    uint64_t before[GRAM_FREE_NAMES] = {0}, listed = 0;
+    if (o->xml || o->c->g->free_order || n + (o->some != NULL) > GRAM_FREE_NAMES) return;
+    for (uint32_t i = 0; i < o->lists.n; i++) {
+        uint32_t x = last, y = o->lists.p[i];
+        last = y;
+        if (y == GRAM_NONE) continue;
+        listed |= 1ull << y;
+        if (x == GRAM_NONE || x == y || before[x] >> y & 1) continue;
+        uint64_t more = before[x] | 1ull << x;
+        for (uint32_t z = 0; z < n; z++)
+            if (z == y || before[z] >> y & 1) before[z] |= more;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        o->names.p[i].before = before[i];
+        for (uint32_t k = 0; k < n; k++) o->names.p[i].after |= (before[k] >> i & 1ull) << k;
+        uint64_t apart = listed & ~(o->names.p[i].before | o->names.p[i].after | 1ull << i);
+        bool later = i + 1 < n && before[i] >> (i + 1); /* than one that was mentioned behind it */
+        o->by_lists |= later || (listed >> i & 1 && apart);
+    }
 }
 
 /* What the value of a key must satisfy: per schema its property and patterns, else additional.
@@ -236,7 +272,11 @@ static bool named(object_plan *o)
         if (c->rc || r->status) break;
         ok = ok && !gram_never(c->g, value);
         possible = ok || !k->required;
-        gprop p = {ok ? key : R_NONE, value, k->required, 0};
+        gprop p = {.key = ok ? key : R_NONE, .value = value, .required = k->required};
+        if (o->by_lists) {
+            p.before = k->before;
+            p.after = k->after;
+        }
         if (ok && o->some) p.hit = hit_value(o, k, matches, &set);
         if (ok && o->some_keys != R_ALL && !key_matches(c, o->some_keys, text)) p.hit = value;
         VEC_PUSH(&r->status, o->props, p);
@@ -258,7 +298,7 @@ static void unnamed_xml(object_plan *o)
         rx key = schema_xml_other_key(c, keys.p, keys.n);
         uint32_t value = schema_xml_value(c, NULL, 0, set.p, set.n);
         if (!c->rc && !r->status && !gram_never(c->g, value))
-            VEC_PUSH(&r->status, o->extra, (gprop){key, value, false, 0});
+            VEC_PUSH(&r->status, o->extra, (gprop){.key = key, .value = value});
     }
     free(keys.p);
     free(set.p);
@@ -305,12 +345,12 @@ static void unnamed(object_plan *o)
         if (key == R_NONE || !rx_live(r, key)) continue;
         if (set.n) value = schema_child(c, set.p, set.n);
         if (c->rc || r->status || gram_never(c->g, value)) continue;
-        gprop p = {rx_cat(r, key, c->g->colon), value, false, 0};
+        gprop p = {.key = rx_cat(r, key, c->g->colon), .value = value};
         if (o->some) p.hit = hit_value(o, NULL, m, &set);
         VEC_PUSH(&r->status, o->extra, p);
         if (o->some_keys == R_ALL) continue;
         key = rx_and2(r, key, rx_not(r, o->some_keys));
-        p = (gprop){rx_cat(r, key, c->g->colon), value, false, value};
+        p = (gprop){.key = rx_cat(r, key, c->g->colon), .value = value, .hit = value};
         if (rx_live(r, key)) VEC_PUSH(&r->status, o->extra, p);
     }
     free(set.p);
@@ -378,6 +418,7 @@ static uint32_t object(schema_compiler *c, const member *v, uint32_t n)
         schema_refuse(c, "unsupported_schema", o.some->s, "not",
                       "not supported inside a negation of a call's arguments");
     if (!c->rc) key_names(&o);
+    if (!c->rc) order_names(&o);
     bool possible = !c->rc && named(&o);
     if (possible && !c->rc && o.xml) unnamed_xml(&o);
     else if (possible && !c->rc) unnamed(&o);
@@ -385,7 +426,8 @@ static uint32_t object(schema_compiler *c, const member *v, uint32_t n)
         x.first = g->props.n;
         x.n = o.props.n;
         x.needs = o.some;
-        x.any_order = g->free_order && x.n + x.needs <= GRAM_FREE_NAMES;
+        x.any_order = o.by_lists || (g->free_order && x.n + x.needs <= GRAM_FREE_NAMES);
+        x.by_lists = o.by_lists;
         x.xml = o.xml;
         for (uint32_t i = 0; i < o.props.n; i++) VEC_PUSH(&r->status, g->props, o.props.p[i]);
         x.extra = g->props.n;
@@ -400,6 +442,7 @@ static uint32_t object(schema_compiler *c, const member *v, uint32_t n)
     }
     free(o.names.p);
     free(o.index.slot);
+    free(o.lists.p);
     free(o.patterns.p);
     free(o.props.p);
     free(o.extra.p);
