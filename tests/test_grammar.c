@@ -359,6 +359,32 @@ START_TEST(counted)
 }
 END_TEST
 
+/* Several demands at one place, met by one or by several. */
+START_TEST(demands)
+{
+    static const verdicts table[] = {
+        {"{\"type\":\"array\",\"allOf\":[{\"contains\":{\"const\":1}},{\"contains\":{\"minimum\":3}"
+         "}]}",
+         {"[1,3]", "[4,1,0]", "[\"\",1,\"\",5]"},
+         {"[1]", "[3]", "[]", "[1,1]"}},
+        {"{\"type\":\"array\",\"maxItems\":2,\"items\":{\"type\":\"integer\"},\"allOf\":[{"
+         "\"contains\":{\"minimum\":1},\"minContains\":2},{\"contains\":{\"maximum\":2}}]}",
+         {"[1,2]", "[2,9]", "[9,1]"},
+         {"[0,3]", "[3,4]", "[1]", "[1,0]"}},
+        {"{\"type\":\"object\",\"allOf\":[{\"not\":{\"additionalProperties\":{\"type\":\"integer\"}"
+         "}},{\"not\":{\"patternProperties\":{\"^a\":{\"type\":\"string\"}}}}]}",
+         {"{\"b\":\"x\",\"a\":1}", "{\"a\":null}", "{\"a\":1,\"a2\":1,\"b\":true}"},
+         {"{\"a\":1}", "{\"b\":\"x\"}", "{}"}},
+        {"{\"type\":\"object\",\"maxProperties\":1,\"allOf\":[{\"not\":{\"additionalProperties\":{"
+         "\"type\":\"integer\"}}},{\"not\":{\"patternProperties\":{\"^a\":{\"type\":\"string\"}}}}]"
+         "}",
+         {"{\"a\":null}"},
+         {"{\"a\":1}", "{\"a\":1,\"b\":null}", "{}"}}};
+    judge(table, sizeof table / sizeof *table, false);
+    judge(table, sizeof table / sizeof *table, true);
+}
+END_TEST
+
 /* J5: the negation of what arrays, objects and conditions say; an overlap of branches taken out. */
 START_TEST(negated_containers)
 {
@@ -428,8 +454,12 @@ START_TEST(refusals)
     } t[] = {
         {"{\"properties\":{\"a/b\":{\"unevaluatedItems\":false,\"type\":\"array\"}}}",
          "unsupported_schema", "keyword \"unevaluatedItems\" at #/properties/a~1b"},
-        {"{\"allOf\":[{\"contains\":{}},{\"contains\":{\"const\":1}}]}", "unsupported_schema",
-         "two demands"},
+        {"{\"allOf\":[{\"contains\":{}},{\"contains\":{\"const\":1}},{\"contains\":{\"const\":2}},"
+         "{\"contains\":{\"const\":3}}]}",
+         "unsupported_schema", "more than 3 demands"},
+        {"{\"allOf\":[{\"contains\":{\"const\":1}},{\"contains\":{\"const\":2},\"maxContains\":2}]"
+         "}",
+         "unsupported_schema", "with a bound"},
         {"{\"type\":\"array\",\"items\":{\"enum\":[1,2]},\"contains\":{\"const\":3}}",
          "unsatisfiable_schema", "nothing"},
         {"{\"$ref\":\"http://x/y\"}", "unsupported_schema", "keyword \"$ref\" at #: "},
@@ -637,6 +667,7 @@ int main(void)
     tcase_add_test(t, merged_order);
     tcase_add_test(t, references);
     tcase_add_test(t, counted);
+    tcase_add_test(t, demands);
     tcase_add_test(t, negated_containers);
     tcase_add_test(t, refusals);
     tcase_add_test(t, several_faults);

@@ -17,10 +17,11 @@ enum {
     GRAM_MAX_THREADS = 16384, /* in one configuration */
     GRAM_MAX_DEPTH = 512,     /* of a stack */
     GRAM_MAX_CONFIGS = 100000,
-    GRAM_FREE_NAMES = 64 /* names of an object in any order: the set of those seen is one word */
+    GRAM_FREE_NAMES = 64, /* names of an object in any order: the set of those seen is one word, */
+    GRAM_DEMANDS = 3,     /* on members or items; those that were met are its highest bits */
+    GRAM_MET = 64 - GRAM_DEMANDS,
+    GRAM_FEW = 3 /* items that each of several demands may want */
 };
-#define GRAM_HIT \
-    (1ull << 63) /* in that word: what the object needs has been there; 63 names then */
 
 typedef enum { G_TERM, G_SEQ, G_ALT, G_ARR, G_OBJ, G_RULE, G_MERGE } gnode_kind;
 typedef struct {
@@ -32,7 +33,8 @@ typedef struct {
     rx key; /* with quotes, white space and colon; R_NONE: may not occur */
     uint32_t value;
     bool required;
-    uint32_t hit;           /* node of the values that are what the object needs; 0: none is */
+    uint32_t hits; /* kids, for every set of the object's demands but the empty one: the values that
+                      meet those; 0: none do */
     uint64_t before, after; /* in any order: names that never stand behind this one, or before it */
 } gprop;
 typedef struct {
@@ -41,17 +43,20 @@ typedef struct {
     uint32_t min, max;       /* members */
     bool any_order;          /* of the named ones (at most GRAM_FREE_NAMES) */
     bool by_lists;           /* but for before and after; and the others stand behind them */
-    bool xml;   /* <parameter=…> … </function>: keys and values bring their own ends */
-    bool needs; /* one member at least with a value of its hit */
+    bool xml;         /* <parameter=…> … </function>: keys and values bring their own ends */
+    uint32_t demands; /* how many; each is met by one member at least */
 } gobject;
 typedef struct {
     uint32_t first, n; /* kids: one node an index */
     uint32_t item;     /* node of the others, GRAM_NONE: there are none */
     uint32_t min, max;
     uint32_t values, n_values; /* unique items: kids that are one value each, at most 64; n is 0 */
-    uint32_t hits;             /* n + 1 kids, the last for the others: an item may be this one
-                                  instead, and then it is counted; 0: nothing is counted */
-    uint32_t least, most;      /* counted items */
+    uint32_t hits; /* kids, n + 1 times, the last for the others, one for every set of demands but
+                      the empty one: an item may be this one instead, and those count it */
+    uint32_t demands;
+    struct {
+        uint32_t least, most;
+    } demand[GRAM_DEMANDS]; /* counted items; of several at most GRAM_FEW, without an upper bound */
 } garray;
 
 typedef struct {
@@ -111,10 +116,21 @@ uint32_t gram_rule(gram *g);
  * object of such. */
 uint32_t gram_any(gram *g, rx guard, uint32_t *object);
 bool gram_never(const gram *g, uint32_t node); /* plainly matches nothing */
-/* Whether an array that counts, with so many items and hits, can still be completed out of nodes
- * that can (NULL: that do not plainly match nothing). */
+/* The node of item `index` that the demands of the set count; GRAM_NONE: there is none. */
+uint32_t gram_item(const gram *g, const garray *a, uint32_t index, uint32_t set);
+/* The counts (a cell's seen) behind one more item; false if that is too many. */
+bool gram_count(const garray *a, uint32_t set, uint64_t *counts);
+bool gram_enough(const garray *a, uint64_t counts);
+/* Whether an array with demands, so many items and counts can still be completed out of nodes that
+ * can (NULL: that do not plainly match nothing). */
 bool gram_reaches(const gram *g, const garray *a, const uint8_t *can, uint32_t index,
-                  uint32_t hits);
+                  uint64_t counts);
+/* The same of a whole object.  Behind some members (from: names may come from there on; seen as in
+ * a cell): members besides the required ones that it takes until all demands are met; GRAM_INF:
+ * never. */
+bool gram_can_object(const gram *g, const gobject *o, const uint8_t *can);
+uint32_t gram_until_met(const gram *g, const gobject *o, const uint8_t *can, uint32_t from,
+                        uint64_t seen);
 /* Drops what cannot be completed, orders the rules, starts the automaton.  0, ERR_INVALID if the
  * root matches nothing, ERR_UNSUPPORTED on left recursion, else the arena's status. */
 int gram_finish(gram *g, uint32_t root);

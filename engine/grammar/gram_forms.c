@@ -40,35 +40,25 @@ static uint64_t open_names(const gram *g, const gobject *o, const cell *c)
     return m;
 }
 
+static uint64_t met(const gobject *o, const cell *c)
+{
+    return o->demands ? c->seen >> GRAM_MET : 0;
+}
+
 /* Members so far; in free order count holds the unnamed ones only. */
 static uint32_t members(const gobject *o, const cell *c)
 {
-    return o->any_order ? c->count + bits(c->seen & ~(o->needs ? GRAM_HIT : 0)) : c->count;
+    return o->any_order ? c->count + bits(c->seen ^ met(o, c) << GRAM_MET) : c->count;
 }
 
-/* Members besides the required ones that it takes until the object has what it needs; GRAM_INF: it
- * never will.  Names from `from` on may still come. */
-static uint32_t until_hit(const gram *g, const gobject *o, uint32_t from, uint64_t seen)
-{
-    uint32_t cost = GRAM_INF;
-    if (!o->needs || seen & GRAM_HIT) return 0;
-    for (uint32_t j = from; j < o->n; j++) {
-        const gprop *p = &g->props.p[o->first + j];
-        if (!p->hit || p->key == R_NONE) continue;
-        if (o->any_order && seen & (p->after | 1ull << j)) continue;
-        if (p->required) return 0;
-        cost = 1;
-    }
-    for (uint32_t x = 0; x < o->n_extra; x++)
-        if (g->props.p[o->extra + x].hit && g->props.p[o->extra + x].key != R_NONE) cost = 1;
-    return cost;
-}
-
-/* Whether the object can be completed behind member j (from o->n on: an unnamed one). */
-static bool fits(const gram *g, const gobject *o, const cell *c, uint32_t j, bool hit)
+/* Whether the object can be completed behind member j (from o->n on: an unnamed one) that meets
+ * these demands. */
+static bool fits(const gram *g, const gobject *o, const cell *c, uint32_t j, uint32_t set)
 {
     uint32_t have = members(o, c) + 1, from = j < o->n ? j + 1 : o->n, miss = 0;
-    uint64_t seen = c->seen | (hit ? GRAM_HIT : 0);
+    const gprop *p = &g->props.p[j < o->n ? o->first + j : o->extra + j - o->n];
+    uint64_t seen = c->seen | (uint64_t)set << GRAM_MET;
+    if (set && (!p->hits || gram_never(g, g->kids.p[p->hits + set - 1]))) return false;
     if (o->any_order) {
         from = j < o->n || !o->by_lists ? 0 : o->n;
         if (j < o->n) seen |= 1ull << j;
@@ -76,20 +66,21 @@ static bool fits(const gram *g, const gobject *o, const cell *c, uint32_t j, boo
     } else if (from < o->n) {
         miss = g->required_after.p[o->first + from];
     }
-    return have + miss + until_hit(g, o, from, seen) <= o->max;
+    return have + miss + gram_until_met(g, o, NULL, from, seen) <= o->max;
 }
 
-/* Whether member j with some value does not take the way to what the object needs. */
+/* Whether member j with some value leads to where all demands are met. */
 static bool leads_on(const gram *g, const gobject *o, const cell *c, uint32_t j)
 {
-    const gprop *p = &g->props.p[j < o->n ? o->first + j : o->extra + j - o->n];
-    return !o->needs || fits(g, o, c, j, false) || (p->hit && fits(g, o, c, j, true));
+    bool ok = !o->demands;
+    for (uint32_t m = 0; !ok && m < 1u << o->demands; m++) ok = fits(g, o, c, j, m);
+    return ok;
 }
 
 static bool closable(const gram *g, const gobject *o, const cell *c)
 {
     uint32_t index = c->pos >> 2;
-    if (members(o, c) < o->min || (o->needs && !(c->seen & GRAM_HIT))) return false;
+    if (members(o, c) < o->min || met(o, c) + 1 != 1u << o->demands) return false;
     if (o->any_order) return !missing(g, o, c->seen);
     return index >= o->n || !g->required_after.p[o->first + index];
 }
@@ -157,10 +148,12 @@ static void object_value(gram *g, const gobject *o, const cell *c)
     } else if (o->max != GRAM_INF || count < o->min) {
         count++; /* saturates where it no longer matters */
     }
-    if (!o->needs || fits(g, o, c, index, false))
+    if (!o->demands || fits(g, o, c, index, 0))
         gram_go(g, p.value, moved(g, c, GRAM_NEXT, next, count, seen));
-    if (o->needs && p.hit && !(seen & GRAM_HIT) && fits(g, o, c, index, true))
-        gram_go(g, p.hit, moved(g, c, GRAM_NEXT, next, count, seen | GRAM_HIT));
+    for (uint32_t m = 1; m < 1u << o->demands; m++)
+        if (!(m & met(o, c)) && fits(g, o, c, index, m))
+            gram_go(g, g->kids.p[p.hits + m - 1],
+                    moved(g, c, GRAM_NEXT, next, count, seen | (uint64_t)m << GRAM_MET));
 }
 
 void gram_resume_object(gram *g, const cell *c)
@@ -204,30 +197,28 @@ static void resume_unique(gram *g, const garray *a, const cell *c)
     if (c->count < a->max) gram_thread(g, g->comma, moved(g, c, GRAM_VALUE, 0, c->count, c->seen));
 }
 
-/* The next item of an array that counts, as one that is counted and as one that is not, where the
- * array can be completed behind it; without `enters` only whether there is one. */
+/* The next item of an array with demands, for every set of them that may count it and behind which
+ * the array can be completed; without `enters` only whether there is one. */
 static bool counted_items(gram *g, const garray *a, const cell *c, bool enters)
 {
     uint32_t enough = a->min > a->n ? a->min : a->n, index = c->count, next = index + 1;
-    uint32_t hits = (uint32_t)c->seen;
     bool any = false;
-    if (index >= a->max || (index >= a->n && a->item == GRAM_NONE)) return false;
+    if (index >= a->max) return false;
     if (a->max == GRAM_INF && next > enough) next = enough;
-    for (int hit = 0; hit < 2; hit++) {
-        uint32_t first = hit ? a->hits : a->first, now = hits;
-        uint32_t node =
-            !hit && index >= a->n ? a->item : g->kids.p[first + (index < a->n ? index : a->n)];
-        if (hit && (a->most != GRAM_INF || now < a->least)) now++;
-        if (now > a->most || gram_never(g, node) || !gram_reaches(g, a, NULL, next, now)) continue;
+    for (uint32_t m = 0; m < 1u << a->demands; m++) {
+        uint32_t node = gram_item(g, a, index, m);
+        uint64_t counts = c->seen;
+        if (node == GRAM_NONE || gram_never(g, node) || !gram_count(a, m, &counts)) continue;
+        if (!gram_reaches(g, a, NULL, next, counts)) continue;
         any = true;
-        if (enters) gram_go(g, node, moved(g, c, GRAM_NEXT, 0, next, now));
+        if (enters) gram_go(g, node, moved(g, c, GRAM_NEXT, 0, next, counts));
     }
     return any;
 }
 
 static void resume_counting(gram *g, const garray *a, const cell *c)
 {
-    bool ends = c->count >= a->min && c->seen >= a->least;
+    bool ends = c->count >= a->min && gram_enough(a, c->seen);
     switch (c->pos & 3) {
     case GRAM_OPEN:
         if (ends) gram_thread(g, rx_byte(&g->r, ']'), c->parent);
@@ -249,7 +240,7 @@ void gram_resume_array(gram *g, const cell *c)
         resume_unique(g, &a, c);
         return;
     }
-    if (a.hits) {
+    if (a.demands) {
         resume_counting(g, &a, c);
         return;
     }

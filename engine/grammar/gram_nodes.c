@@ -184,57 +184,136 @@ void gram_clear(gram *g)
 /* ---- what can be completed ---- */
 static bool possible(const gram *g, const uint8_t *can, uint32_t node)
 {
-    return can ? can[node] : !gram_never(g, node);
+    return node != GRAM_NONE && (can ? can[node] : !gram_never(g, node));
 }
 
-bool gram_reaches(const gram *g, const garray *a, const uint8_t *can, uint32_t index, uint32_t hits)
+uint32_t gram_item(const gram *g, const garray *a, uint32_t index, uint32_t set)
 {
-    uint32_t fewest = hits, most = hits;
+    uint32_t k = index < a->n ? index : a->n, sets = (1u << a->demands) - 1;
+    if (index >= a->n && a->item == GRAM_NONE) return GRAM_NONE;
+    if (set) return g->kids.p[a->hits + k * sets + set - 1];
+    return index < a->n ? g->kids.p[a->first + index] : a->item;
+}
+
+/* Two bits a demand, or one demand with all of them. */
+static uint64_t count_of(const garray *a, uint64_t counts, uint32_t d)
+{
+    return a->demands == 1 ? counts : counts >> 2 * d & 3;
+}
+
+bool gram_count(const garray *a, uint32_t set, uint64_t *counts)
+{
+    for (uint32_t d = 0; d < a->demands; d++) {
+        uint64_t have = count_of(a, *counts, d);
+        if (!(set >> d & 1)) continue;
+        if (have >= a->demand[d].most) return false;
+        if (a->demand[d].most != GRAM_INF || have < a->demand[d].least) *counts += 1ull << 2 * d;
+    }
+    return true;
+}
+
+bool gram_enough(const garray *a, uint64_t counts)
+{
+    for (uint32_t d = 0; d < a->demands; d++)
+        if (count_of(a, counts, d) < a->demand[d].least) return false;
+    return true;
+}
+
+/* One demand: the fewest and most items that may be counted, item by item. */
+static bool reaches_one(const gram *g, const garray *a, const uint8_t *can, uint32_t index,
+                        uint64_t count)
+{
+    uint64_t fewest = count, most = count, least = a->demand[0].least;
     for (; index < a->n; index++) {
-        bool miss = possible(g, can, g->kids.p[a->first + index]);
-        bool hit = possible(g, can, g->kids.p[a->hits + index]);
-        if (index >= a->min && most >= a->least) return fewest <= a->most;
+        bool miss = possible(g, can, gram_item(g, a, index, 0));
+        bool hit = possible(g, can, gram_item(g, a, index, 1));
+        if (index >= a->min && most >= least) return fewest <= a->demand[0].most;
         if (index >= a->max || (!miss && !hit)) return false;
         fewest += !miss;
         most += hit;
     }
-    bool miss = a->item != GRAM_NONE && possible(g, can, a->item);
-    bool hit = a->item != GRAM_NONE && possible(g, can, g->kids.p[a->hits + a->n]);
-    uint32_t steps = index < a->min ? a->min - index : 0;
-    if (most < a->least && !hit) return false;
-    if (most < a->least && a->least - most > steps) steps = a->least - most;
+    bool miss = possible(g, can, gram_item(g, a, index, 0));
+    bool hit = possible(g, can, gram_item(g, a, index, 1));
+    uint64_t steps = index < a->min ? a->min - index : 0;
+    if (most < least && !hit) return false;
+    if (most < least && least - most > steps) steps = least - most;
     if (steps && (steps > a->max - index || (!miss && !hit))) return false;
-    return fewest + (miss ? 0 : steps) <= a->most;
+    return fewest + (miss ? 0 : steps) <= a->demand[0].most;
+}
+
+/* Several: the set of all counts there may be, item by item.  Behind the listed items it no longer
+ * gets better after as many as are demanded in all. */
+bool gram_reaches(const gram *g, const garray *a, const uint8_t *can, uint32_t index,
+                  uint64_t counts)
+{
+    uint64_t now = 1ull << (counts & 63), next;
+    uint32_t sets = 1u << a->demands, more = 0;
+    if (a->demands == 1) return reaches_one(g, a, can, index, counts);
+    for (uint32_t d = 0; d < a->demands; d++) more += a->demand[d].least;
+    for (;; index++, now = next) {
+        bool enough = false;
+        for (uint64_t v = 0; v < 64; v++) enough |= now >> v & 1 && gram_enough(a, v);
+        if (enough && (index >= a->min || index > a->n)) return a->min <= a->max;
+        if (index >= a->max || (index > a->n && !more--)) return false;
+        next = 0;
+        for (uint32_t m = 0; m < sets; m++) {
+            if (!possible(g, can, gram_item(g, a, index, m))) continue;
+            for (uint64_t v = 0; v < 64; v++) {
+                uint64_t to = v;
+                if (now >> v & 1 && gram_count(a, m, &to)) next |= 1ull << to;
+            }
+        }
+        if (!next) return false;
+    }
 }
 
 static bool can_array(const gram *g, const garray *a, const uint8_t *can)
 {
     uint32_t cap = 0;
-    if (a->hits) return gram_reaches(g, a, can, 0, 0);
+    if (a->demands) return gram_reaches(g, a, can, 0, 0);
     while (cap < a->n && can[g->kids.p[a->first + cap]]) cap++;
     if (cap == a->n && a->item != GRAM_NONE && can[a->item]) cap = GRAM_INF;
     return a->min <= cap && a->min <= a->max;
 }
 
-static bool can_object(const gram *g, const gobject *o, const uint8_t *can)
+uint32_t gram_until_met(const gram *g, const gobject *o, const uint8_t *can, uint32_t from,
+                        uint64_t seen)
 {
-    uint32_t must = 0, may = 0, hit = o->needs ? GRAM_INF : 0; /* members it takes besides */
+    uint32_t cost[1 << GRAM_DEMANDS], all = (1u << o->demands) - 1;
+    if (!o->demands) return 0;
+    for (uint32_t m = 0; m <= all; m++) cost[m] = GRAM_INF;
+    cost[seen >> GRAM_MET] = 0;
+    for (uint32_t j = from; j < o->n + o->n_extra; j++) {
+        bool named = j < o->n;
+        const gprop *p = &g->props.p[named ? o->first + j : o->extra + j - o->n];
+        if (!p->hits || p->key == R_NONE) continue;
+        if (named && o->any_order && seen & (p->after | 1ull << j)) continue;
+        for (uint32_t times = named ? 1 : o->demands; times; times--)
+            for (uint32_t had = all; had--;) /* from above: a name serves once */
+                for (uint32_t m = 1; m <= all; m++) {
+                    uint32_t to = had | m, sum = cost[had] + !(named && p->required);
+                    if (cost[had] == GRAM_INF || to == had || sum >= cost[to]) continue;
+                    if (possible(g, can, g->kids.p[p->hits + m - 1])) cost[to] = sum;
+                }
+    }
+    return cost[all];
+}
+
+bool gram_can_object(const gram *g, const gobject *o, const uint8_t *can)
+{
+    uint32_t must = gram_until_met(g, o, can, 0, 0), may = 0;
+    if (must == GRAM_INF) return false;
     for (uint32_t i = 0; i < o->n; i++) {
         const gprop *p = &g->props.p[o->first + i];
-        bool ok = p->key != R_NONE && can[p->value];
+        bool ok = p->key != R_NONE && possible(g, can, p->value);
         if (!ok && p->required) return false;
         must += p->required;
         may += ok;
-        if (ok && p->hit && can[p->hit] && hit > !p->required) hit = !p->required;
     }
     for (uint32_t i = 0; i < o->n_extra; i++) {
         const gprop *p = &g->props.p[o->extra + i];
-        bool ok = p->key != R_NONE && can[p->value];
-        if (ok) may = GRAM_INF;
-        if (ok && p->hit && can[p->hit] && hit > 1) hit = 1;
+        if (p->key != R_NONE && possible(g, can, p->value)) may = GRAM_INF;
     }
-    if (hit == GRAM_INF) return false;
-    must += hit;
     return must <= o->max && o->min <= may && o->min <= o->max;
 }
 
@@ -245,7 +324,7 @@ static bool can_node(const gram *g, const gnode *n, const uint8_t *can)
     case G_TERM: return n->a != R_NONE;
     case G_RULE: return can[g->rules.p[n->a]];
     case G_ARR: return can_array(g, &g->arrays.p[n->a], can);
-    case G_OBJ: return can_object(g, &g->objects.p[n->a], can);
+    case G_OBJ: return gram_can_object(g, &g->objects.p[n->a], can);
     case G_MERGE: return false;
     default: break;
     }
@@ -275,12 +354,11 @@ static bool prune(gram *g, uint32_t root)
     for (uint32_t i = 0; i < g->props.n; i++) {
         gprop *p = &g->props.p[i];
         if (!can[p->value]) p->key = R_NONE;
-        if (p->hit && !can[p->hit]) p->hit = 0;
     }
     for (uint32_t i = 0; i < g->arrays.n; i++) {
         garray *a = &g->arrays.p[i];
         uint32_t cap = 0;
-        if (a->hits) continue; /* looks at its items itself */
+        if (a->demands) continue; /* looks at its items itself */
         while (cap < a->n && can[g->kids.p[a->first + cap]]) cap++;
         if (cap < a->n && cap < a->max) a->max = cap;
         if (a->item != GRAM_NONE && !can[a->item]) a->item = GRAM_NONE;

@@ -136,7 +136,7 @@ void schema_more_faults(schema_compiler *c, bool object);
 const json *schema_resolve(schema_compiler *c, const json *s, const json *ref);
 /* Whether schemas below the root are documents of their own. */
 bool schema_inner_ids(const schema_compiler *c);
-/* The member's name: of a property, or the text that names one. */
+/* schema_object.c: the member's name: of a property, or the text that names one. */
 void schema_name(const member *m, const char **s, size_t *n);
 /* schema_xml.c: key and value of a property of the outermost object; other keys (R_NONE: none). */
 rx schema_xml_key(schema_compiler *c, const char *s, size_t n);
@@ -147,7 +147,8 @@ uint32_t schema_xml_value(schema_compiler *c, const char *key, size_t n_key, con
 rx schema_raw(schema_compiler *c, const member *v, uint32_t n);
 /* schema_emit.c: a set of BASE, FORBID and REQUIRE members only. */
 uint32_t schema_emit(schema_compiler *c, const member *v, uint32_t n);
-/* schema_array.c: its arrays. */
+/* schema_object.c, schema_array.c: its objects and arrays. */
+uint32_t schema_object(schema_compiler *c, const member *v, uint32_t n);
 uint32_t schema_array(schema_compiler *c, const member *v, uint32_t n);
 /* schema_scalar.c */
 uint32_t schema_types(schema_compiler *c, const member *v, uint32_t n, bool *integer);

@@ -7,7 +7,7 @@
 
 #include <stdio.h>
 
-enum { MAX_TRIES = 2 * GRAMMAR_MAX_FAULTS, MAX_UNITS = 1500, MAX_FUEL = 50000 };
+enum { MAX_TRIES = 2 * GRAMMAR_MAX_FAULTS, MAX_UNITS = 500, MAX_FUEL = 20000 };
 static const double MAX_SECONDS = 0.1;
 
 /* The value but for one member of `where`; where that has no such member, `true` stands in its
