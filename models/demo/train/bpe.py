@@ -174,8 +174,9 @@ def save(merges, path):
 
 def main():
     import gen
+    from draw import Draw
     path, size = sys.argv[1], int(sys.argv[2])
-    r = gen.Draw(7)
+    r = Draw(7)
     texts = [gen.render(c["messages"], c["tools"]) for c in (gen.case(r) for _ in range(30000))]
     print("vocabulary", save(train(texts, size), path))
     tok = Tokenizer(path)

@@ -12,40 +12,43 @@ import time
 import torch
 
 import gen
+import skills
 from bpe import Tokenizer
+from draw import Draw
 from model import load
+from tools import PLACE_TOOLS
 
 LIMIT = 256                     # tokens an answer may take
 BATCH = 32
 # title, skill as gen.case takes it, accepted case skills (None: any), split, unseen strings
 ROWS = [
-    ("facts, held-out prompts", gen.s_fact, None, "held", False),
-    ("facts, trained prompts", gen.s_fact, None, "train", False),
-    ("sums below 20, all pairs", gen.s_sum, ["sum"], None, False),
-    ("sums below 20, held-out pairs", gen.s_sum, ["sum"], "held", False),
-    ("differences, held-out pairs", gen.s_sum, ["diff"], "held", False),
-    ("small talk", gen.s_talk, None, "train", False),
-    ("count", gen.s_count, None, "held", False),
-    ("echo", gen.s_echo, ["echo"], "held", False),
-    ("echo, unseen words", gen.s_echo, ["echo"], None, True),
-    ("spell", gen.s_echo, ["spell"], "held", False),
-    ("JSON", gen.s_json, None, "held", False),
-    ("JSON, unseen names", gen.json_extract, None, None, True),
-    ("refuse", gen.s_refuse, None, "held", False),
-    ("story", gen.s_story, None, "held", False),
+    ("facts, held-out prompts", skills.s_fact, None, "held", False),
+    ("facts, trained prompts", skills.s_fact, None, "train", False),
+    ("sums below 20, all pairs", skills.s_sum, ["sum"], None, False),
+    ("sums below 20, held-out pairs", skills.s_sum, ["sum"], "held", False),
+    ("differences, held-out pairs", skills.s_sum, ["diff"], "held", False),
+    ("small talk", skills.s_talk, None, "train", False),
+    ("count", skills.s_count, None, "held", False),
+    ("echo", skills.s_echo, ["echo"], "held", False),
+    ("echo, unseen words", skills.s_echo, ["echo"], None, True),
+    ("spell", skills.s_echo, ["spell"], "held", False),
+    ("JSON", skills.s_json, None, "held", False),
+    ("JSON, unseen names", skills.json_extract, None, None, True),
+    ("refuse", skills.s_refuse, None, "held", False),
+    ("story", skills.s_story, None, "held", False),
     ("memory", "memory", ["memory"], "held", False),
     ("memory, unseen names", "memory", ["memory"], None, True),
     ("tool call", "tool-call", ["tool-call"], "held", False),
-    ("tool call, unseen places", ("tool-call", gen.PLACE_TOOLS), ["tool-call"], None, True),
+    ("tool call, unseen places", ("tool-call", PLACE_TOOLS), ["tool-call"], None, True),
     ("answer from tool result", "tool-result", ["tool-result"], "held", False),
-    ("the same, unseen places", ("tool-result", gen.PLACE_TOOLS), ["tool-result"], None, True),
+    ("the same, unseen places", ("tool-result", PLACE_TOOLS), ["tool-result"], None, True),
     ("tools not needed", "tool-none", ["tool-none"], "held", False),
 ]
 
 
 def cases(row, n, think, seed):
     _, skill, accept, split, unseen = row
-    r, out = gen.Draw(seed, unseen), []
+    r, out = Draw(seed, unseen), []
     while len(out) < n:
         c = gen.case(r, skill, think, split)
         if accept is None or c["skill"] in accept:

@@ -12,6 +12,7 @@ import torch
 
 import gen
 from bpe import Tokenizer
+from draw import Draw
 from model import SIZES, Model
 
 WARM_UP = 100                   # steps
@@ -56,7 +57,7 @@ class Stream:
     """Endless batches of (ids [B, T], targets [n], flat positions [n], weights [n])."""
 
     def __init__(self, seed, tok, batch):
-        self.r, self.tok, self.batch, self.ready = gen.Draw(seed), tok, batch, []
+        self.r, self.tok, self.batch, self.ready = Draw(seed), tok, batch, []
 
     def refill(self, phase):
         """Batches of cases of like length, in random order: less padding than by chance."""
