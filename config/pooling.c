@@ -236,29 +236,64 @@ int pooling_from_dir(pooling *p, const char *dir, const json *config, const char
 
 /* ---- GGUF ------------------------------------------------------------------------------------ */
 
-int pooling_from_gguf(pooling *p, const struct gguf *g, const char *arch, err *e)
+static bool label_is(gguf_str s, const char *word)
+{
+    return s.n == strlen(word) && !memcmp(s.v, word, s.n);
+}
+
+/* What the two rows that judge are for; without labels, yes and no. */
+static int read_labels(pooling *p, const gguf *g, const char *arch, err *e)
+{
+    const gguf_tensor *t = gguf_tensor_find(g, POOL_GGUF_TENSOR);
+    char key[160];
+    gguf_str first, second;
+    snprintf(key, sizeof key, "%.64s.classifier.output_labels", arch);
+    bool one = t && (t->n_dims < 2 || t->dim[1] < 2);
+    if (one || !gguf_arr_str(g, key, 0, &first)) return 0;
+    bool two = gguf_arr_str(g, key, 1, &second);
+    p->no_first = two && label_is(first, "no") && label_is(second, "yes");
+    if (p->no_first || (two && label_is(first, "yes") && label_is(second, "no"))) return 0;
+    return err_set(e, ERR_UNSUPPORTED,
+                   "GGUF metadata: '%s' begins with '%.*s': a classifier is not supported; a "
+                   "reranker has the labels yes and no",
+                   key, first.n > 40 ? 40 : (int)first.n, first.v);
+}
+
+static bool has_key(const gguf *g, const char *key)
+{
+    gguf_str k;
+    gguf_type type;
+    size_t i = 0, n = strlen(key);
+    while (gguf_kv_at(g, i, &k, &type) && (k.n != n || memcmp(k.v, key, n))) i++;
+    return i < gguf_n_kv(g);
+}
+
+int pooling_from_gguf(pooling *p, const gguf *g, const char *arch, err *e)
 {
     enum { NONE, MEAN, CLS, LAST, RANK };
     char key[160];
     int64_t type = NONE;
-    gguf_str label;
     *p = pooling_default();
     snprintf(key, sizeof key, "%.64s.pooling_type", arch);
-    if (!gguf_get_int(g, key, &type)) return 0;
+    if (!gguf_get_int(g, key, &type) && has_key(g, key))
+        return err_set(e, ERR_FORMAT, "GGUF metadata: '%s' must be an integer", key);
     switch (type) {
     case NONE: break;
     case MEAN: set_embeds(p, POOL_MEAN); break;
     case CLS: set_embeds(p, POOL_CLS); break;
     case LAST: set_embeds(p, POOL_LAST); break;
-    case RANK: set_scores(p, SCORE_TENSOR); break;
+    case RANK:
+        /* Without rows of their own, yes and no are tokens of the output matrix like others. */
+        set_scores(p, gguf_tensor_find(g, POOL_GGUF_TENSOR) ? SCORE_TENSOR : SCORE_WORDS);
+        break;
     default:
-        return err_set(e, ERR_UNSUPPORTED, "GGUF metadata: '%s' is %lld; 0 to 4 are known", key,
-                       (long long)type);
+        return err_set(e, ERR_UNSUPPORTED,
+                       "GGUF metadata: '%s' is %lld, a way of pooling that is not supported; 1 "
+                       "(mean), 2 (cls), 3 (last) and 4 (rank) are",
+                       key, (long long)type);
     }
     p->end_token = p->matryoshka = p->kind == POOL_LAST && !strcmp(arch, "qwen3");
-    snprintf(key, sizeof key, "%.64s.classifier.output_labels", arch);
-    if (gguf_arr_str(g, key, 0, &label)) p->no_first = label.n == 2 && !memcmp(label.v, "no", 2);
-    return 0;
+    return p->score ? read_labels(p, g, arch, e) : 0;
 }
 
 /* ---- options --------------------------------------------------------------------------------- */

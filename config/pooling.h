@@ -21,8 +21,10 @@ typedef enum {
     SCORE_NONE,
     SCORE_WORDS, /* of the output matrix, the tokens "yes" and "no" */
     SCORE_IDS,   /* of the output matrix, yes_id and no_id */
-    SCORE_TENSOR /* score.weight, or GGUF's cls.output.weight: one row, or two */
+    SCORE_TENSOR /* score.weight, or GGUF's POOL_GGUF_TENSOR: one row, or two */
 } score_kind;
+
+#define POOL_GGUF_TENSOR "cls.output.weight"
 
 enum { POOL_MAX_DIMS = 32 };
 
@@ -30,7 +32,7 @@ typedef struct {
     bool generates;  /* it answers chat and completions */
     bool embeds;     /* it answers embeddings: */
     pool_kind kind;  /* which states make the vector */
-    bool end_token;  /* the pooled token is <|endoftext|>, whatever the tokenizer's files say */
+    bool end_token;  /* the pooled token is <|endoftext|> where the tokenizer's files name none */
     bool matryoshka; /* a beginning of the vector is a vector: */
     int64_t dims[POOL_MAX_DIMS]; /* [n_dims] the lengths it was trained for; none: any from 32 on */
     int n_dims;

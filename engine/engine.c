@@ -58,12 +58,8 @@ static int open_checkpoint(engine *g, const engine_options *o, err *e)
 static int open_text(engine *g, const engine_options *o, err *e)
 {
     checkpoint_text t = checkpoint_text_files(g->ckpt);
-    tokenizer_source src = {.tokenizer_json = t.tokenizer_json,
-                            .vocab_json = t.tokenizer_json ? NULL : t.vocab_json,
-                            .merges = t.tokenizer_json ? NULL : t.merges,
-                            .tokenizer_config = t.tokenizer_config,
-                            .gguf = checkpoint_gguf(g->ckpt)};
-    bool any = src.gguf || src.tokenizer_json || (src.vocab_json && src.merges);
+    tokenizer_source src;
+    bool any = engine_text_source(g->ckpt, &src);
     if (!any && o->allow_no_template) return 0;
     if (!any)
         return err_set(e, ERR_NOTFOUND,
@@ -143,19 +139,13 @@ static void find_defaults(engine *g)
     if (c->has_do_sample && !c->do_sample) s->temperature = 0;
 }
 
-/* Tokens behind every text that is embedded: the tokenizer's, or the one that Qwen3-Embedding is
- * trained to be read at, which its first tokenizer files leave out. */
 static int find_text_end(engine *g, err *e)
 {
     engine_info_t *i = &g->info;
     if (!g->tok || !g->conf.pool.embeds) return 0;
-    int n = tokenizer_text_end(g->tok, i->text_end, sizeof i->text_end / sizeof *i->text_end);
-    if (n < 0)
-        return err_set(e, ERR_UNSUPPORTED,
-                       "the tokenizer puts tokens in front of a text, or too many behind it: such "
-                       "embedding models are not supported");
-    int32_t end = tokenizer_id(g->tok, "<|endoftext|>");
-    if (!n && g->conf.pool.end_token && end >= 0) i->text_end[n++] = end;
+    int n =
+        pool_text_end(g->ckpt, g->tok, i->text_end, sizeof i->text_end / sizeof *i->text_end, e);
+    if (n < 0) return n;
     if (!n && g->conf.pool.end_token)
         log_warn(
             "the vocabulary has no <|endoftext|>: vectors are those of the last token of a text");
@@ -193,9 +183,7 @@ static int describe(engine *g, err *e)
     find_ends(g);
     find_defaults(g);
     int rc = find_text_end(g, e);
-    int32_t yes = g->tok ? tokenizer_id(g->tok, "yes") : -1;
-    int32_t no = g->tok ? tokenizer_id(g->tok, "no") : -1;
-    return rc ? rc : pool_judge_read(&g->judge, g->ckpt, yes, no, e);
+    return rc ? rc : pool_judge_read(&g->judge, g->ckpt, g->tok, e);
 }
 
 /* What any engine needs before its thread starts. */

@@ -34,6 +34,17 @@ int engine_pooling(model_config *c, const engine_options *o, err *e)
     return rc;
 }
 
+bool engine_text_source(const checkpoint *c, tokenizer_source *s)
+{
+    checkpoint_text t = checkpoint_text_files(c);
+    *s = (tokenizer_source){.tokenizer_json = t.tokenizer_json,
+                            .vocab_json = t.tokenizer_json ? NULL : t.vocab_json,
+                            .merges = t.tokenizer_json ? NULL : t.merges,
+                            .tokenizer_config = t.tokenizer_config,
+                            .gguf = checkpoint_gguf(c)};
+    return s->gguf || s->tokenizer_json || (s->vocab_json && s->merges);
+}
+
 backend *engine_backend(const engine_options *o, int rank, err *e)
 {
     device_choice d;

@@ -5,12 +5,15 @@
 
 #include "config/checkpoint.h"
 #include "engine/engine.h"
+#include "engine/text/tokenizer.h"
 #include "kernels/kernels.h"
 
 /* The checkpoint of o, with tensors that have no data under --dummy-weights. */
 checkpoint *engine_checkpoint(const engine_options *o, err *e);
 /* Applies --embeddings and --pooling. */
 int engine_pooling(model_config *c, const engine_options *o, err *e);
+/* Where c's tokenizer is; false: it has none. */
+bool engine_text_source(const checkpoint *c, tokenizer_source *s);
 /* The backend of one rank, on the device that --device gives it. */
 backend *engine_backend(const engine_options *o, int rank, err *e);
 

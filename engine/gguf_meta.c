@@ -131,8 +131,23 @@ static void sampling_keys(gguf_writer *w, const generation_config *g)
     if (g->has_top_k) gw_int(w, "general.sampling.top_k", GGUF_I32, g->top_k);
 }
 
+/* What the states become.  Rows that judge and are none of the checkpoint's own tensor are written
+ * in the order of these labels (tool_quantize.c). */
+static void pooling_keys(const meta *m, const pooling *p)
+{
+    enum { MEAN = 1, CLS, LAST, RANK };
+    static const int kinds[] = {[POOL_MEAN] = MEAN, [POOL_CLS] = CLS, [POOL_LAST] = LAST};
+    char key[KEY_MAX_LEN];
+    if (p->embeds) u32(m, "pooling_type", kinds[p->kind]);
+    else if (p->score) u32(m, "pooling_type", RANK);
+    if (p->score != SCORE_WORDS && p->score != SCORE_IDS) return;
+    gw_array(m->w, key_of(m, "classifier.output_labels", key), GGUF_STR, 2);
+    gw_item_str(m->w, "yes", 3);
+    gw_item_str(m->w, "no", 2);
+}
+
 static int from_directory(gguf_writer *w, const checkpoint *c, const arch *a, const char *path,
-                          err *e)
+                          int32_t text_end, err *e)
 {
     const model_config *conf = checkpoint_config(c);
     const meta m = {w, a->model_type};
@@ -140,7 +155,7 @@ static int from_directory(gguf_writer *w, const checkpoint *c, const arch *a, co
         return err_set(
             e, ERR_UNSUPPORTED,
             "rope_scaling is dynamic, which GGUF has no key for: keep the directory form");
-    char name[256];
+    char name[256], key[KEY_MAX_LEN];
     checkpoint_name(path, name, sizeof name);
     gw_str(w, "general.architecture", m.arch, strlen(m.arch));
     gw_str(w, "general.type", "model", strlen("model"));
@@ -155,17 +170,19 @@ static int from_directory(gguf_writer *w, const checkpoint *c, const arch *a, co
     u32(&m, "attention.value_length", conf->head_dim);
     f32(&m, "attention.layer_norm_rms_epsilon", conf->norm_eps);
     u32(&m, "vocab_size", conf->vocab);
+    if (!conf->causal) gw_int(w, key_of(&m, "attention.causal", key), GGUF_BOOL, false);
     rope_keys(&m, &conf->rope);
+    pooling_keys(&m, &conf->pool);
     sampling_keys(w, &conf->gen);
-    return gguf_meta_tokenizer(w, c, e);
+    return gguf_meta_tokenizer(w, c, text_end, e);
 }
 
 int gguf_meta_write(gguf_writer *w, const checkpoint *c, const arch *a, const char *path,
-                    int file_type, err *e)
+                    int file_type, int32_t text_end, err *e)
 {
     int rc = 0;
     if (checkpoint_is_gguf(c)) copy_all(w, checkpoint_gguf(c));
-    else rc = from_directory(w, c, a, path, e);
+    else rc = from_directory(w, c, a, path, text_end, e);
     gw_u32(w, "general.file_type", (uint32_t)file_type);
     gw_u32(w, "general.quantization_version", 2);
     return rc;

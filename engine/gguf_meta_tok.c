@@ -195,19 +195,27 @@ static int64_t named_token(const token_table *t, const json *config, const char 
     return -1;
 }
 
+/* text_end: the token behind every text of an embedding model, or -1.  There it is the end, and
+ * what ends a turn stands beside it. */
 static void write_special(gguf_writer *w, const token_table *t, const json *config,
-                          const generation_config *g)
+                          const generation_config *g, int32_t text_end)
 {
     int64_t eos = g->n_eos ? g->eos[0] : named_token(t, config, "eos_token");
     int64_t pad = named_token(t, config, "pad_token"), bos = named_token(t, config, "bos_token");
+    int64_t turn_end = g->n_eos > 1 ? g->eos[1] : -1;
+    if (text_end >= 0) {
+        turn_end = eos != text_end ? eos : turn_end;
+        eos = text_end;
+    }
     if (pad < 0) pad = g->pad;
     if (bos < 0) bos = g->bos;
     if (eos >= 0) gw_u32(w, "tokenizer.ggml.eos_token_id", (uint32_t)eos);
-    if (g->n_eos > 1) gw_u32(w, "tokenizer.ggml.eot_token_id", (uint32_t)g->eos[1]);
+    if (turn_end >= 0) gw_u32(w, "tokenizer.ggml.eot_token_id", (uint32_t)turn_end);
     if (pad >= 0) gw_u32(w, "tokenizer.ggml.padding_token_id", (uint32_t)pad);
     if (bos >= 0) gw_u32(w, "tokenizer.ggml.bos_token_id", (uint32_t)bos);
     bool add_bos = json_is(json_get(config, "add_bos_token"), JSON_TRUE);
     gw_int(w, "tokenizer.ggml.add_bos_token", GGUF_BOOL, add_bos);
+    if (text_end >= 0) gw_int(w, "tokenizer.ggml.add_eos_token", GGUF_BOOL, true);
 }
 
 /* The file chat_template.jinja wins over tokenizer_config.json, where the template is a string or
@@ -274,7 +282,7 @@ static int from_vocab(gguf_writer *w, token_table *t, const checkpoint_text *f, 
     return 0;
 }
 
-int gguf_meta_tokenizer(gguf_writer *w, const checkpoint *c, err *e)
+int gguf_meta_tokenizer(gguf_writer *w, const checkpoint *c, int32_t text_end, err *e)
 {
     checkpoint_text f = checkpoint_text_files(c);
     if (!f.tokenizer_json && !(f.vocab_json && f.merges)) {
@@ -294,7 +302,7 @@ int gguf_meta_tokenizer(gguf_writer *w, const checkpoint *c, err *e)
                               : from_vocab(w, &t, &f, config, e);
     if (!rc) {
         write_tokens(w, &t);
-        write_special(w, &t, config, &checkpoint_config(c)->gen);
+        write_special(w, &t, config, &checkpoint_config(c)->gen, text_end);
         rc = write_template(w, f.chat_template, config, e);
     }
     table_clear(&t);

@@ -9,7 +9,7 @@
 
 const char *pool_tensor(const checkpoint *c)
 {
-    return checkpoint_is_gguf(c) ? "cls.output.weight" : "score.weight";
+    return checkpoint_is_gguf(c) ? POOL_GGUF_TENSOR : "score.weight";
 }
 
 /* The matrix logits come from: its own, or the embedding. */
@@ -23,70 +23,90 @@ static const ckpt_tensor *output_matrix(const checkpoint *c)
     return t;
 }
 
-/* w += sign * row of t. */
-static int add_row(pool_judge *j, const ckpt_tensor *t, int64_t row, double sign, err *e)
+/* Whether rows of t are states' length, and every one named is there. */
+static int check_rows(const pool_rows *r, int64_t n, err *e)
 {
+    const ckpt_tensor *t = r->t;
     size_t bytes;
-    if (t->n_dims < 1 || t->n_dims > 2 || t->dim[t->n_dims - 1] != j->n || t->type < 0 ||
-        !dtype_of(t->type).name || !dtype_row_bytes(t->type, j->n, &bytes))
-        return err_set(e, ERR_FORMAT, "tensor %s: rows of %d readable values are expected", t->name,
-                       j->n);
-    int64_t rows = t->n_dims == 2 ? t->dim[0] : 1;
-    if (row < 0 || row >= rows)
+    if (t->n_dims < 1 || t->n_dims > 2 || t->dim[t->n_dims - 1] != n || t->type < 0 ||
+        !dtype_of(t->type).name || !dtype_row_bytes(t->type, n, &bytes))
+        return err_set(e, ERR_FORMAT, "tensor %s: rows of %lld readable values are expected",
+                       t->name, (long long)n);
+    int64_t rows = t->n_dims == 2 ? t->dim[0] : 1, last = r->no > r->yes ? r->no : r->yes;
+    if (last >= rows)
         return err_set(e, ERR_FORMAT, "tensor %s has %lld rows, and row %lld judges", t->name,
-                       (long long)rows, (long long)row);
+                       (long long)rows, (long long)last);
     if (!t->data)
         return err_set(e, ERR_UNSUPPORTED, "made-up weights have nothing that judges documents");
     if (t->bytes / bytes < (size_t)rows)
         return err_set(e, ERR_FORMAT, "tensor %s holds %zu bytes", t->name, t->bytes);
-    float *v = malloc((size_t)j->n * sizeof *v);
-    if (!v) return err_set(e, ERR_NOMEM, "out of memory");
-    dequant_row(t->type, (const char *)t->data + (size_t)row * bytes, v, j->n);
-    for (int i = 0; i < j->n; i++) j->w[i] += sign * (double)v[i];
-    free(v);
     return 0;
 }
 
-static int read_tensor(pool_judge *j, const checkpoint *c, err *e)
+static int find_tensor(pool_rows *r, const checkpoint *c, err *e)
 {
-    const ckpt_tensor *t = checkpoint_find(c, pool_tensor(c));
-    if (!t) return err_set(e, ERR_FORMAT, "tensor %s is missing", pool_tensor(c));
-    int64_t rows = t->n_dims == 2 ? t->dim[0] : 1;
+    r->t = checkpoint_find(c, pool_tensor(c));
+    if (!r->t) return err_set(e, ERR_FORMAT, "tensor %s is missing", pool_tensor(c));
+    int64_t rows = r->t->n_dims == 2 ? r->t->dim[0] : 1;
     if (rows > 2)
-        return err_set(e, ERR_UNSUPPORTED, "tensor %s has %lld rows; one or two can judge", t->name,
-                       (long long)rows);
-    bool swap = rows == 2 && checkpoint_config(c)->pool.no_first;
-    int rc = add_row(j, t, swap, 1, e);
-    return rc || rows == 1 ? rc : add_row(j, t, !swap, -1, e);
+        return err_set(e, ERR_UNSUPPORTED, "tensor %s has %lld rows; one or two can judge",
+                       r->t->name, (long long)rows);
+    r->yes = rows == 2 && checkpoint_config(c)->pool.no_first;
+    r->no = rows == 2 ? !r->yes : -1;
+    return 0;
 }
 
-static int read_output_rows(pool_judge *j, const checkpoint *c, int64_t yes, int64_t no, err *e)
+static int find_output_rows(pool_rows *r, const checkpoint *c, int64_t yes, int64_t no, err *e)
 {
-    const ckpt_tensor *t = output_matrix(c);
-    if (!t)
+    *r = (pool_rows){output_matrix(c), yes, no};
+    if (!r->t)
         return err_set(e, ERR_FORMAT,
                        "the checkpoint has no output matrix: it cannot judge documents");
     if (yes < 0 || no < 0)
         return err_set(e, ERR_UNSUPPORTED,
                        "the vocabulary has no tokens 'yes' and 'no': the model cannot judge "
                        "documents");
-    int rc = add_row(j, t, yes, 1, e);
-    return rc ? rc : add_row(j, t, no, -1, e);
+    return 0;
 }
 
-int pool_judge_read(pool_judge *j, const checkpoint *c, int32_t yes, int32_t no, err *e)
+int pool_rows_find(pool_rows *r, const checkpoint *c, const tokenizer *t, err *e)
 {
-    const model_config *conf = checkpoint_config(c);
-    const pooling *p = &conf->pool;
-    *j = (pool_judge){0};
+    const pooling *p = &checkpoint_config(c)->pool;
+    *r = (pool_rows){0};
     if (p->score == SCORE_NONE) return 0;
-    j->n = (int)conf->hidden;
+    int rc = p->score == SCORE_TENSOR ? find_tensor(r, c, e)
+             : p->score == SCORE_IDS  ? find_output_rows(r, c, p->yes_id, p->no_id, e)
+                                      : find_output_rows(r, c, t ? tokenizer_id(t, "yes") : -1,
+                                                        t ? tokenizer_id(t, "no") : -1, e);
+    return rc ? rc : check_rows(r, checkpoint_config(c)->hidden, e);
+}
+
+/* w += sign * row of t; v is room for a row. */
+static void add_row(pool_judge *j, const ckpt_tensor *t, int64_t row, double sign, float *v)
+{
+    size_t bytes = 0;
+    dtype_row_bytes(t->type, j->n, &bytes);
+    dequant_row(t->type, (const char *)t->data + (size_t)row * bytes, v, j->n);
+    for (int i = 0; i < j->n; i++) j->w[i] += sign * (double)v[i];
+}
+
+int pool_judge_read(pool_judge *j, const checkpoint *c, const tokenizer *t, err *e)
+{
+    pool_rows r;
+    *j = (pool_judge){0};
+    int rc = pool_rows_find(&r, c, t, e);
+    if (rc || !r.t) return rc;
+    j->n = (int)checkpoint_config(c)->hidden;
     j->w = calloc((size_t)j->n, sizeof *j->w);
-    if (!j->w) return err_set(e, ERR_NOMEM, "out of memory");
-    int rc = p->score == SCORE_TENSOR ? read_tensor(j, c, e)
-             : p->score == SCORE_IDS  ? read_output_rows(j, c, p->yes_id, p->no_id, e)
-                                      : read_output_rows(j, c, yes, no, e);
-    if (rc) pool_judge_clear(j);
+    float *v = malloc((size_t)j->n * sizeof *v);
+    if (j->w && v) {
+        add_row(j, r.t, r.yes, 1, v);
+        if (r.no >= 0) add_row(j, r.t, r.no, -1, v);
+    } else {
+        pool_judge_clear(j);
+        rc = err_set(e, ERR_NOMEM, "out of memory");
+    }
+    free(v);
     return rc;
 }
 
@@ -101,6 +121,19 @@ float pool_judge_score(const pool_judge *j, const float *state)
     double s = 0;
     for (int i = 0; i < j->n; i++) s += j->w[i] * (double)state[i];
     return (float)(1 / (1 + exp(-s)));
+}
+
+int pool_text_end(const checkpoint *c, const tokenizer *t, int32_t *id, int cap, err *e)
+{
+    const pooling *p = &checkpoint_config(c)->pool;
+    int n = p->embeds ? tokenizer_text_end(t, id, cap) : 0;
+    if (n < 0)
+        return err_set(e, ERR_UNSUPPORTED,
+                       "the tokenizer puts tokens in front of a text, or too many behind it: such "
+                       "embedding models are not supported");
+    if (n || !p->end_token) return n;
+    id[0] = tokenizer_id(t, "<|endoftext|>");
+    return id[0] >= 0;
 }
 
 void pool_normalise(float *v, int n)

@@ -256,15 +256,11 @@ static void put_template(const engine_options *o, const checkpoint_text *files,
 static void put_text(const engine_options *o, const checkpoint *c, buf *out)
 {
     checkpoint_text f = checkpoint_text_files(c);
-    tokenizer_source src = {.tokenizer_json = f.tokenizer_json,
-                            .vocab_json = f.tokenizer_json ? NULL : f.vocab_json,
-                            .merges = f.tokenizer_json ? NULL : f.merges,
-                            .tokenizer_config = f.tokenizer_config,
-                            .gguf = checkpoint_gguf(c)};
+    tokenizer_source src;
     err e = {0};
     tokenizer *tok = NULL;
     inspect_label(out, "tokenizer");
-    if (!src.gguf && !src.tokenizer_json && !(src.vocab_json && src.merges))
+    if (!engine_text_source(c, &src))
         buf_puts(out, "none: the model can be measured, not served\n");
     else if (!(tok = tokenizer_open(&src, &e))) buf_printf(out, "cannot be used: %s\n", e.msg);
     else buf_printf(out, "%d tokens\n", (int)tokenizer_n_vocab(tok));

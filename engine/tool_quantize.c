@@ -1,10 +1,13 @@
 /* tool_quantize.c - `quern quantize`: a checkpoint in, a GGUF file of another type out.
  * Owns the output file until it is whole.  Refuses: block-quantised sources for a block-quantised
- * target (the loss would add up), values no target type can hold, what loading refuses.
+ * target (the loss would add up), values no target type can hold, embedding models with several
+ * tokens behind a text, what loading refuses.
  * Thread: the caller's, plus its own workers while rows are converted. */
 #include "base/sysinfo.h"
 #include "config/gguf_write.h"
+#include "engine/engine_open.h"
 #include "engine/gguf_meta.h"
+#include "engine/pooled.h"
 #include "engine/tool_quantize.h"
 #include "engine/tools.h"
 #include "engine/weights.h"
@@ -98,6 +101,8 @@ typedef struct {
     int type;
     size_t src_row, out_row; /* bytes */
     int64_t rows, cols;
+    bool picked; /* the two rows pick of src, not all */
+    int64_t pick[2];
 } item;
 
 typedef struct {
@@ -105,14 +110,13 @@ typedef struct {
     size_t n;
 } plan;
 
-static int add_item(plan *p, const ckpt_tensor *t, const rule *r, int at, const char *suffix,
-                    int type, err *e)
+/* The next item, but for its name. */
+static int add_item(plan *p, const ckpt_tensor *t, int type, err *e)
 {
     item *it = &p->v[p->n];
     *it = (item){.src = t, .type = type};
     it->rows = t->n_dims == 1 ? 1 : t->dim[0];
     it->cols = t->dim[t->n_dims - 1];
-    arch_tensor_name(r, true, at, suffix, it->name, sizeof it->name);
     if (!dtype_row_bytes(t->type, it->cols, &it->src_row) ||
         !dtype_row_bytes(type, it->cols, &it->out_row))
         return err_set(e, ERR_FORMAT, "tensor %s: rows of %" PRId64 " cannot be %s", t->name,
@@ -125,26 +129,54 @@ static int add_item(plan *p, const ckpt_tensor *t, const rule *r, int at, const 
     return 0;
 }
 
-/* Tensors in the order of the rules: globals, then layer by layer. */
+static int add_ruled(plan *p, const ckpt_tensor *t, const rule *r, int at, const char *suffix,
+                     int type, err *e)
+{
+    int rc = add_item(p, t, type, e);
+    if (!rc) arch_tensor_name(r, true, at, suffix, p->v[p->n - 1].name, NAME_MAX_LEN);
+    return rc;
+}
+
+/* What judges documents, in full precision: a tensor of its own as it stands, else the rows of yes
+ * and no in the labels' order. */
+static int add_judge(plan *p, const checkpoint *c, const tokenizer *tok, err *e)
+{
+    pool_rows r;
+    int rc = pool_rows_find(&r, c, tok, e);
+    if (!rc && r.t) rc = add_item(p, r.t, DT_F32, e);
+    if (rc || !r.t) return rc;
+    item *it = &p->v[p->n - 1];
+    snprintf(it->name, sizeof it->name, "%s", POOL_GGUF_TENSOR);
+    it->picked = checkpoint_config(c)->pool.score != SCORE_TENSOR;
+    if (!it->picked) return 0;
+    it->rows = 2;
+    it->pick[checkpoint_config(c)->pool.no_first] = r.yes;
+    it->pick[!checkpoint_config(c)->pool.no_first] = r.no;
+    return 0;
+}
+
+/* Tensors in the order of the rules: globals, then layer by layer.  What generates nothing is run
+ * without an output matrix, and may lack one. */
 static int make_plan(plan *p, const checkpoint *c, const arch *a, const quantize_target *to,
                      bool tied, err *e)
 {
     const model_config *conf = checkpoint_config(c);
     bool is_gguf = checkpoint_is_gguf(c);
-    p->v = calloc(checkpoint_n_tensors(c) + 1, sizeof *p->v);
+    p->v = calloc(checkpoint_n_tensors(c) + 2, sizeof *p->v);
     if (!p->v) return err_set(e, ERR_NOMEM, "out of memory for the list of tensors");
     for (int at = -1; at < (int)conf->layers; at++)
         for (const rule *r = a->rules; r->kind != RULE_END; r++) {
-            if (r->per_layer != (at >= 0) || (tied && !strcmp(r->name, "lm_head"))) continue;
+            bool unused = (tied || !conf->pool.generates) && !strcmp(r->name, "lm_head");
+            if (r->per_layer != (at >= 0) || unused) continue;
             char name[NAME_MAX_LEN];
             arch_tensor_name(r, is_gguf, at, "weight", name, sizeof name);
             const ckpt_tensor *t = checkpoint_find(c, name);
             int64_t cols = t->dim[t->n_dims - 1];
-            int rc = add_item(p, t, r, at, "weight",
-                              quantize_type_of(to, r, at, conf->layers, cols, tied), e);
+            int rc = add_ruled(p, t, r, at, "weight",
+                               quantize_type_of(to, r, at, conf->layers, cols, tied), e);
             if (!rc && weights_has_bias(r, c, at)) {
                 arch_tensor_name(r, is_gguf, at, "bias", name, sizeof name);
-                rc = add_item(p, checkpoint_find(c, name), r, at, "bias", DT_F32, e);
+                rc = add_ruled(p, checkpoint_find(c, name), r, at, "bias", DT_F32, e);
             }
             if (rc) return rc;
         }
@@ -183,7 +215,8 @@ static void *convert_rows(void *arg)
     if (!f) atomic_store(&s->rc, ERR_NOMEM);
     for (int64_t r; f && (r = atomic_fetch_add(&s->next, BAND_ROWS)) < s->rows;)
         for (int64_t i = r; i < r + BAND_ROWS && i < s->rows; i++) {
-            int rc = convert_row(s->it, src + (size_t)(s->row0 + i) * s->it->src_row, f,
+            int64_t row = s->it->picked ? s->it->pick[s->row0 + i] : s->row0 + i;
+            int rc = convert_row(s->it, src + (size_t)row * s->it->src_row, f,
                                  s->out + (size_t)i * s->it->out_row);
             if (rc) atomic_store(&s->rc, rc);
         }
@@ -253,6 +286,27 @@ static int write_file(gguf_writer *w, const plan *p, const checkpoint *c, const 
     return rc ? rc : gw_finish(w, e);
 }
 
+/* Embedding models and rerankers mean tokens of their vocabulary; others need none here. */
+static int open_tokenizer(tokenizer **tok, const checkpoint *c, err *e)
+{
+    tokenizer_source src;
+    if (checkpoint_config(c)->pool.generates || !engine_text_source(c, &src)) return 0;
+    *tok = tokenizer_open(&src, e);
+    return *tok ? 0 : e->code;
+}
+
+/* *id: the token behind every text, -1 for none. */
+static int find_text_end(int32_t *id, const checkpoint *c, const tokenizer *tok, err *e)
+{
+    int32_t end[2] = {-1, -1};
+    int n = tok && checkpoint_config(c)->pool.embeds ? pool_text_end(c, tok, end, 2, e) : 0;
+    *id = n ? end[0] : -1;
+    if (n < 2) return n < 0 ? n : 0;
+    return err_set(e, ERR_UNSUPPORTED,
+                   "the tokenizer puts several tokens behind a text, which GGUF has no key for: "
+                   "keep the directory form");
+}
+
 int tool_quantize(const char *in, const char *out_path, const char *type, int threads,
                   void (*progress)(void *, double), void *arg, err *e)
 {
@@ -269,11 +323,17 @@ int tool_quantize(const char *in, const char *out_path, const char *type, int th
     gw_init(&w);
     const arch *a = weights_arch(c, e);
     int rc = a ? weights_check(a, c, NULL, &s, e) : e->code;
+    tokenizer *tok = NULL;
+    int32_t end = -1;
+    if (!rc) rc = open_tokenizer(&tok, c, e);
+    if (!rc) rc = find_text_end(&end, c, tok, e);
     if (!rc) rc = make_plan(&p, c, a, to, s.tied, e);
-    if (!rc) rc = gguf_meta_write(&w, c, a, in, to->file_type, e);
+    if (!rc) rc = add_judge(&p, c, tok, e);
+    if (!rc) rc = gguf_meta_write(&w, c, a, in, to->file_type, end, e);
     if (!rc) rc = write_file(&w, &p, c, out_path, threads, progress, arg, e);
     gw_clear(&w);
     free(p.v);
+    tokenizer_free(tok);
     checkpoint_close(c);
     return rc;
 }

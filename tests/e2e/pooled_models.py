@@ -3,6 +3,7 @@ files around them that say what a model is for.  Used by the tests and by the to
 transformers computes with them (tests/tools/make_pooled_golden.py)."""
 import json
 import os
+import random
 import shutil
 import struct
 
@@ -96,6 +97,21 @@ def full(out):
     pool_files(out, pooling_mode_lasttoken=True)
     change_json(out + "/config.json", lambda c: c.update(is_causal=False))
     change_json(out + "/tokenizer_config.json", lambda c: c.update(add_eos_token=True, eos_token=END))
+    return out
+
+
+def gte(out):
+    """The same of Qwen2's kind: no norms on heads, biases on q, k and v."""
+    full(out)
+    path = out + "/model.safetensors"
+    tensors = {k: v for k, v in read_tensors(path).items() if not k.endswith(("q_norm.weight", "k_norm.weight"))}
+    draw = random.Random(5)
+    for name, (dtype, shape, _) in list(tensors.items()):
+        if name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight")):
+            bias = [draw.uniform(-1, 1) for _ in range(shape[0])]
+            tensors[name.replace("weight", "bias")] = (dtype, shape[:1], struct.pack(f"<{shape[0]}e", *bias))
+    write_tensors(path, tensors)
+    change_json(out + "/config.json", lambda c: c.update(architectures=["Qwen2ForCausalLM"], model_type="qwen2"))
     return out
 
 

@@ -3,6 +3,10 @@
 import json
 import pathlib
 import struct
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "e2e"))
+from gguf_file import gguf
 
 ROOT = pathlib.Path(__file__).parent.parent / "fuzz"
 
@@ -13,33 +17,8 @@ def put(target, name, data):
     (d / name).write_bytes(data)
 
 
-def s(text):
-    b = text.encode()
-    return struct.pack("<Q", len(b)) + b
-
-
-def value(kind, v):
-    formats = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "B", 10: "Q", 11: "q", 12: "d"}
-    if kind == 8:
-        return s(v)
-    if kind == 9:
-        elem, items = v
-        return struct.pack("<IQ", elem, len(items)) + b"".join(value(elem, x) for x in items)
-    return struct.pack("<" + formats[kind], v)
-
-
-def gguf(kv, tensors, align=32):
-    """kv: [(key, type, value)]; tensors: [(name, dims innermost first, type, bytes)]"""
-    out = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(kv))
-    for key, kind, v in kv:
-        out += s(key) + struct.pack("<I", kind) + value(kind, v)
-    data = b""
-    for name, dims, kind, n in tensors:
-        data += b"\0" * (-len(data) % align)
-        out += s(name) + struct.pack("<I", len(dims)) + b"".join(struct.pack("<Q", d) for d in dims)
-        out += struct.pack("<IQ", kind, len(data))
-        data += bytes(i % 251 for i in range(n))
-    return out + b"\0" * (-len(out) % align) + data
+def counted(n):
+    return bytes(i % 251 for i in range(n))
 
 
 put("gguf", "empty", gguf([], []))
@@ -48,7 +27,8 @@ put("gguf", "types", gguf([("k%d" % k, k, v) for k, v in
                             (10, 4), (11, -4), (12, 0.25)]]
                           + [("a%d" % k, 9, (k, v)) for k, v in
                              [(0, [1, 2]), (5, [1, -1]), (6, [0.5]), (7, [0, 1]), (8, ["", "a", "bc"]), (12, [])]],
-                          [("f", [4], 0, 16), ("h", [4, 2], 1, 16), ("q", [32, 1], 8, 34), ("k", [256], 12, 144)]))
+                          [("f", [4], 0, counted(16)), ("h", [4, 2], 1, counted(16)), ("q", [32, 1], 8, counted(34)),
+                           ("k", [256], 12, counted(144))]))
 put("gguf", "model", gguf([("general.architecture", 8, "qwen2"), ("general.alignment", 4, 64),
                            ("qwen2.block_count", 4, 1), ("qwen2.embedding_length", 4, 8),
                            ("qwen2.feed_forward_length", 4, 8), ("qwen2.context_length", 4, 64),
@@ -58,14 +38,14 @@ put("gguf", "model", gguf([("general.architecture", 8, "qwen2"), ("general.align
                            ("qwen2.rope.scaling.original_context_length", 4, 16),
                            ("tokenizer.ggml.tokens", 9, (8, ["a", "b", "c"])),
                            ("tokenizer.ggml.eos_token_id", 4, 2)],
-                          [("token_embd.weight", [8, 3], 0, 96), ("output_norm.weight", [8], 0, 32)], 64))
+                          [("token_embd.weight", [8, 3], 0, counted(96)), ("output_norm.weight", [8], 0, counted(32))], 64))
 put("gguf", "split", gguf([("split.no", 2, 0), ("split.count", 2, 1), ("split.tensors.count", 5, 1)],
-                          [("t", [1], 30, 2)]))
+                          [("t", [1], 30, counted(2))]))
 
 
 def safetensors(header, n):
     h = json.dumps(header).encode()
-    return struct.pack("<Q", len(h)) + h + bytes(i % 251 for i in range(n))
+    return struct.pack("<Q", len(h)) + h + counted(n)
 
 
 def entry(dtype, shape, begin, end):

@@ -14,10 +14,12 @@ The vocabularies hold the 256 bytes and the first MERGES merges of Qwen2:
 import argparse
 import json
 import os
-import struct
+import sys
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "../e2e"))
+from gguf_file import gguf
 from tokenizer_texts import texts
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -58,29 +60,6 @@ def odd_tokenizer(vocab, merges):
                        special=bool(special))
         (t.add_special_tokens if special else t.add_tokens)([a])
     return t
-
-
-def gguf(path, pairs):
-    """A minimal GGUF writer: metadata only."""
-    def s(x):
-        b = x.encode("utf8")
-        return struct.pack("<Q", len(b)) + b
-
-    def value(v):
-        if isinstance(v, bool):
-            return struct.pack("<I?", 7, v)
-        if isinstance(v, int):
-            return struct.pack("<II", 4, v)
-        if isinstance(v, str):
-            return struct.pack("<I", 8) + s(v)
-        if isinstance(v[0], str):
-            return struct.pack("<IIQ", 9, 8, len(v)) + b"".join(s(x) for x in v)
-        return struct.pack("<IIQ", 9, 5, len(v)) + b"".join(struct.pack("<i", x) for x in v)
-
-    body = b"".join(s(k) + value(v) for k, v in pairs)
-    body = struct.pack("<4sIQQ", b"GGUF", 3, 0, len(pairs)) + body
-    with open(path, "wb") as f:
-        f.write(body + b"\0" * (-len(body) % 32))
 
 
 def seeds(names, merges, config):
@@ -135,13 +114,14 @@ def main():
     json.dump(plain, open(os.path.join(OUT, "qwen.json"), "w", encoding="utf8"), ensure_ascii=False)
 
     unused = ["[PAD%d]" % i for i in range(len(vocab) + len(added), len(vocab) + len(added) + 5)]
-    gguf(os.path.join(OUT, "qwen35.gguf"),
-         [("general.architecture", "qwen35"), ("tokenizer.ggml.model", "gpt2"), ("tokenizer.ggml.pre", "qwen35"),
-          ("tokenizer.ggml.tokens", names + CONTROL + USER + unused),
-          ("tokenizer.ggml.token_type", [1] * len(names) + [3] * len(CONTROL) + [4] * len(USER) + [5] * len(unused)),
-          ("tokenizer.ggml.merges", ["%s %s" % m for m in merges]), ("tokenizer.ggml.eos_token_id", len(vocab) + 2),
-          ("tokenizer.ggml.bos_token_id", len(vocab)), ("tokenizer.ggml.padding_token_id", len(vocab)),
-          ("tokenizer.ggml.add_bos_token", False), ("tokenizer.chat_template", TEMPLATE)])
+    pairs = [("general.architecture", "qwen35"), ("tokenizer.ggml.model", "gpt2"), ("tokenizer.ggml.pre", "qwen35"),
+             ("tokenizer.ggml.tokens", names + CONTROL + USER + unused),
+             ("tokenizer.ggml.token_type", [1] * len(names) + [3] * len(CONTROL) + [4] * len(USER) + [5] * len(unused)),
+             ("tokenizer.ggml.merges", ["%s %s" % m for m in merges]), ("tokenizer.ggml.eos_token_id", len(vocab) + 2),
+             ("tokenizer.ggml.bos_token_id", len(vocab)), ("tokenizer.ggml.padding_token_id", len(vocab)),
+             ("tokenizer.ggml.add_bos_token", False), ("tokenizer.chat_template", TEMPLATE)]
+    with open(os.path.join(OUT, "qwen35.gguf"), "wb") as f:
+        f.write(gguf(pairs))
     hf["qwen35"] = tokenizer(vocab, merges, QWEN35, added)
 
     seeds(names, merges, config)
