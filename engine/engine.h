@@ -93,6 +93,7 @@ typedef struct {
     bool gguf;          /* the checkpoint is a GGUF file */
     int64_t n_params, weight_bytes, kv_bytes;
     int64_t ctx, ctx_train; /* served, trained */
+    bool step_bound;        /* the context is what a step holds (is_causal false) */
     int vocab_rows, n_vocab, hidden, layers;
     int world; /* ranks that share the model */
     int threads, max_num_seqs, max_batched, kv_block, n_kv_blocks;

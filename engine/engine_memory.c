@@ -4,6 +4,7 @@
  * whoever opens the engine. */
 #include "base/log.h"
 #include "engine/engine_impl.h"
+#include "engine/engine_open.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -18,12 +19,10 @@ enum {
     DEFAULT_SEQS_GPU = 256, /* the largest step that is recorded */
     /* A sequence that cannot hold this many positions is of little use; fewer sequences then. */
     USEFUL_CTX = 512,
-    /* Tokens of a step: on a GPU the weights are read in the time it takes to multiply with some
-     * hundred rows, and a larger step only makes others wait. */
-    DEFAULT_BATCHED = 512,
-    DEFAULT_BATCHED_GPU = 2048,
-    /* Of a model that sees a text in one step: the longest text. */
-    FULL_BATCHED = 8192,
+    /* Of a model that sees a text in one step: not halved below this, and the share of the memory
+     * beside the weights that the working memory of a step may take. */
+    FULL_LEAST = 2048,
+    FULL_SHARE = 4,
     /* Rows of logits beside those of decoding, so that prompt logprobs advance in chunks. */
     MIN_OUT = 16
 };
@@ -121,11 +120,52 @@ static int check_options(const engine_options *o, err *e)
     if (o->max_num_seqs > 4096)
         return err_set(e, ERR_INVALID, "--max-num-seqs is %d; at most 4096 are supported",
                        o->max_num_seqs);
-    if (o->max_num_batched_tokens > 65536)
-        return err_set(e, ERR_INVALID,
-                       "--max-num-batched-tokens is %d; at most 65536 are supported",
-                       o->max_num_batched_tokens);
+    if (o->max_num_batched_tokens > ENGINE_MAX_STEP)
+        return err_set(e, ERR_INVALID, "--max-num-batched-tokens is %d; at most %d are supported",
+                       o->max_num_batched_tokens, ENGINE_MAX_STEP);
     return 0;
+}
+
+/* The plan with steps of `batched` tokens. */
+static int plan_steps(engine *g, int64_t ctx, int batched, model_plan *p, uint64_t *available,
+                      err *e)
+{
+    engine_info_t *i = &g->info;
+    int out = i->max_num_seqs > MIN_OUT ? i->max_num_seqs : MIN_OUT;
+    i->max_batched = batched;
+    i->ctx = ctx;
+    g->mo.ctx = ctx;
+    g->mo.max_tok = batched;
+    g->mo.max_seqs = i->max_num_seqs;
+    g->mo.max_out = out < batched ? out : batched;
+    g->mo.no_logits = !g->conf.pool.generates;
+    if (g->conf.pool.embeds || g->conf.pool.score) g->mo.max_state = batched;
+    return ranks_plan(g->ranks, g->ckpt, &g->mo, p, available, e);
+}
+
+/* A model that sees a text in one step: steps of its whole context, halved until the memory does
+ * for them; or as the operator says.  The context is what a step holds. */
+static int plan_whole_texts(engine *g, bool asked, int64_t ctx, int n, model_plan *p,
+                            uint64_t *available, err *e)
+{
+    int rc;
+    for (;; n = n / 2 > FULL_LEAST ? n / 2 : FULL_LEAST) {
+        rc = plan_steps(g, ctx < n ? ctx : n, n, p, available, e);
+        if (rc || asked || n <= FULL_LEAST) break;
+        uint64_t fixed = (uint64_t)p->weight_bytes;
+        if (p->scratch_bytes <= (*available > fixed ? *available - fixed : 0) / FULL_SHARE) break;
+    }
+    g->info.step_bound = !rc && n < ctx;
+    if (g->info.step_bound)
+        log_warn("the context is cut from %" PRId64 " to %" PRId64
+                 " tokens: this model sees a text in one step, and %s; --max-num-batched-tokens "
+                 "(at most %d) says how long a text may be",
+                 ctx, g->info.ctx,
+                 asked                  ? "--max-num-batched-tokens bounds it"
+                 : n == ENGINE_MAX_STEP ? "no step is longer"
+                                        : "the memory beside the weights bounds that by itself",
+                 ENGINE_MAX_STEP);
+    return rc;
 }
 
 int engine_plan_memory(engine *g, const engine_options *o, err *e)
@@ -136,33 +176,21 @@ int engine_plan_memory(engine *g, const engine_options *o, err *e)
     if (rc) return rc;
     i->kv_dtype = model_kv_name(g->mo.kv);
     i->ctx_train = g->conf.ctx;
-    i->ctx = o->max_model_len && o->max_model_len < g->conf.ctx ? o->max_model_len : g->conf.ctx;
+    int64_t ctx =
+        o->max_model_len && o->max_model_len < g->conf.ctx ? o->max_model_len : g->conf.ctx;
     i->max_num_seqs = o->max_num_seqs    ? o->max_num_seqs
                       : g->be->device[0] ? DEFAULT_SEQS_GPU
                                          : DEFAULT_SEQS;
-    int batched = g->be->device[0] ? DEFAULT_BATCHED_GPU : DEFAULT_BATCHED;
-    if (!g->conf.causal && batched < FULL_BATCHED)
-        batched = i->ctx < FULL_BATCHED ? (int)i->ctx : FULL_BATCHED;
-    i->max_batched = o->max_num_batched_tokens ? o->max_num_batched_tokens : batched;
-    if (!g->conf.causal && i->ctx > i->max_batched) {
-        log_warn("the context is cut from %" PRId64 " to %d tokens: this model sees a text in one "
-                 "step; raise --max-num-batched-tokens for longer ones",
-                 i->ctx, i->max_batched);
-        i->ctx = i->max_batched;
-    }
-    int out = i->max_num_seqs > MIN_OUT ? i->max_num_seqs : MIN_OUT;
-    g->mo.ctx = i->ctx;
-    g->mo.max_tok = i->max_batched;
-    g->mo.max_seqs = i->max_num_seqs;
-    g->mo.max_out = out < i->max_batched ? out : i->max_batched;
-    g->mo.no_logits = !g->conf.pool.generates;
-    if (g->conf.pool.embeds || g->conf.pool.score) g->mo.max_state = i->max_batched;
+    int batched = engine_step_tokens(o, &g->conf, ctx, g->be->device[0]);
     g->mo.progress = &g->progress;
     model_plan p;
     uint64_t available;
-    rc = ranks_plan(g->ranks, g->ckpt, &g->mo, &p, &available, e);
+    rc = g->conf.causal
+             ? plan_steps(g, ctx, batched, &p, &available, e)
+             : plan_whole_texts(g, o->max_num_batched_tokens, ctx, batched, &p, &available, e);
     if (!rc) rc = fit(g, o, &p, available, e);
     if (rc) return rc;
+    i->step_bound = i->step_bound && i->ctx == i->max_batched; /* not by the KV cache */
     i->n_params = p.n_params;
     i->weight_bytes = p.weight_bytes;
     i->kv_block = g->be->kv_block;

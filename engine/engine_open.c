@@ -45,6 +45,17 @@ bool engine_text_source(const checkpoint *c, tokenizer_source *s)
     return s->gguf || s->tokenizer_json || (s->vocab_json && s->merges);
 }
 
+int engine_step_tokens(const engine_options *o, const model_config *c, int64_t ctx, bool device)
+{
+    /* On a GPU the weights are read in the time it takes to multiply with some hundred rows, and a
+     * larger step only makes others wait. */
+    enum { HOST = 512, DEVICE = 2048 };
+    if (o->max_num_batched_tokens) return o->max_num_batched_tokens;
+    int usual = device ? DEVICE : HOST;
+    if (c->causal || ctx <= usual) return usual;
+    return ctx < ENGINE_MAX_STEP ? (int)ctx : ENGINE_MAX_STEP;
+}
+
 backend *engine_backend(const engine_options *o, int rank, err *e)
 {
     device_choice d;

@@ -14,6 +14,10 @@ checkpoint *engine_checkpoint(const engine_options *o, err *e);
 int engine_pooling(model_config *c, const engine_options *o, err *e);
 /* Where c's tokenizer is; false: it has none. */
 bool engine_text_source(const checkpoint *c, tokenizer_source *s);
+enum { ENGINE_MAX_STEP = 65536 }; /* tokens, at most */
+/* Tokens of a step: the operator's, or what is usual on a device or the host; for a model that sees
+ * a text in one step, at least its context. */
+int engine_step_tokens(const engine_options *o, const model_config *c, int64_t ctx, bool device);
 /* The backend of one rank, on the device that --device gives it. */
 backend *engine_backend(const engine_options *o, int rank, err *e);
 

@@ -20,7 +20,7 @@
 
 enum {
     DEFAULT_CTX = 64,
-    DEFAULT_BATCHED = 512, /* as the engine chooses (engine_memory.c) */
+    DEFAULT_BATCHED = 512, /* as the engine chooses (engine_open.c) */
     DEFAULT_BATCHED_GPU = 2048,
     MAX_REPS = 1000,
     DECODE_REPS = 15, /* odd, so that the median is a measurement */

@@ -18,14 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-    MAX_TYPES = 12,
-    MAX_TEMPLATE = 4 << 20,
-    MIN_OUT = 16,
-    /* Tokens of a step where the operator says nothing: here, and on a GPU. */
-    DEFAULT_BATCHED = 512,
-    GPU_BATCHED = 2048
-};
+enum { MAX_TYPES = 12, MAX_TEMPLATE = 4 << 20, MIN_OUT = 16 };
 
 void inspect_label(buf *out, const char *word)
 {
@@ -379,7 +372,7 @@ static void put_needs_json(const inspect_needs *n, const backend *be, buf *out)
 static int find_needs(const engine_options *o, const checkpoint *c, const tp_ask *ask, backend *be,
                       inspect_needs *n, err *e)
 {
-    int batched = o->max_num_batched_tokens ? o->max_num_batched_tokens : DEFAULT_BATCHED;
+    int batched = engine_step_tokens(o, checkpoint_config(c), ask->ctx, be->device[0]);
     int rows = ask->seqs > MIN_OUT ? ask->seqs : MIN_OUT;
     model_options mo = {.ctx = ask->ctx,
                         .max_tok = batched,
@@ -420,9 +413,9 @@ static int read_ask(const engine_options *o, const inspect_options *i, const mod
                     .seqs = i->seqs > 0           ? i->seqs
                             : o->max_num_seqs > 0 ? o->max_num_seqs
                                                   : 1,
-                    .batched = o->max_num_batched_tokens ? o->max_num_batched_tokens : GPU_BATCHED,
                     .tp = i->tp > 0 ? i->tp : 1,
                     .assume_type = i->assume_type};
+    ask->batched = engine_step_tokens(o, m, ask->ctx, true);
     int rc = model_kv_parse(o->kv_dtype, &ask->kv, e);
     if (rc || ask->ctx <= m->ctx) return rc;
     return err_set(e, ERR_INVALID,

@@ -111,8 +111,9 @@ static void greet(const app *a, const model_setup *m, const loader *l)
              i->arch, millions < 1000 ? millions : millions * 1e-3, millions < 1000 ? "M" : "B",
              i->quantization, (double)i->weight_bytes * 1e-6, (double)l->us * 1e-6);
     if (i->dummy) log_warn("the weights are made up (--dummy-weights): the answers mean nothing");
-    log_info("  context    %lld tokens (trained for %lld)", (long long)i->ctx,
-             (long long)i->ctx_train);
+    log_info("  context    %lld tokens (trained for %lld)%s", (long long)i->ctx,
+             (long long)i->ctx_train,
+             i->step_bound ? ": what a step holds, see --max-num-batched-tokens" : "");
     log_info("  KV cache   %.1f MB %s, %d blocks of %d: %s", (double)i->kv_bytes * 1e-6,
              i->kv_dtype, i->n_kv_blocks, i->kv_block, i->kv_reason);
     log_info("  batch      %d sequences, %d tokens a step, queue of %lld", i->max_num_seqs,

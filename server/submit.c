@@ -42,12 +42,13 @@ static int retry_after(const app *a)
 
 static const char long_words[] =
     "This model's maximum context length is %lld tokens. However, your prompt has %lld tokens. "
-    "Please shorten the prompt.";
+    "Please shorten the prompt.%s";
 
 void submit_too_long(http_call *c, const char *param, int item, int64_t n_tokens)
 {
-    long long ctx = engine_info(http_app(c)->eng)->ctx, n = (long long)n_tokens;
-    char at[64], msg[200];
+    const engine_info_t *i = engine_info(http_app(c)->eng);
+    long long ctx = i->ctx, n = (long long)n_tokens;
+    char at[64], msg[280];
     buf b = {0};
     dialect d = reply_dialect(c);
     if (d == DIALECT_ANTHROPIC) {
@@ -57,7 +58,10 @@ void submit_too_long(http_call *c, const char *param, int item, int64_t n_tokens
                    n, ctx, ctx);
         return;
     }
-    snprintf(msg, sizeof msg, long_words, ctx, n);
+    snprintf(msg, sizeof msg, long_words, ctx, n,
+             i->step_bound ? " Longer ones need a server started with a larger "
+                             "--max-num-batched-tokens."
+                           : "");
     if (d != DIALECT_OPENAI) {
         reply_fail(c, 400, "invalid_request_error", "context_length_exceeded", param, "%s", msg);
         return;

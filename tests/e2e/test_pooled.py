@@ -289,6 +289,23 @@ def test_files_that_ask_for_what_is_not_built(tmp_path, change, words):
     assert words in str(e.value)
 
 
+def test_full_attention_serves_the_whole_context(start, tmp_path):
+    """A text is seen in one step: steps hold the model's context, and where the operator's are shorter, the start and
+    the refusal of a longer text say which option that is (G6)."""
+    d = make.full(str(tmp_path / "m"))
+    make.change_json(d + "/config.json", lambda c: c.update(max_position_embeddings=16384))
+    s = start(model=d)
+    assert s.get("/v1/models").json()["data"][0]["max_model_len"] == 16384
+    assert not any("cut from" in line for line in s.lines)
+    assert s.post("/v1/embeddings", {"input": "word " * 2500}).json()["usage"]["prompt_tokens"] > 2048
+    s = start("--max-num-batched-tokens", "64", model=d)
+    assert any("cut from 16384 to 64" in line and "--max-num-batched-tokens" in line for line in s.lines)
+    e = s.post("/v1/embeddings", {"input": ["a", "word " * 80]}).json()["error"]
+    assert (e["code"], e["param"], e["n_ctx"]) == ("context_length_exceeded", "input[1]", 64)
+    assert "maximum context length is 64 tokens" in e["message"] and "--max-num-batched-tokens" in e["message"]
+    assert s.post("/v1/embeddings", {"input": "word " * 80, "truncate_prompt_tokens": -1}).status_code == 200
+
+
 def test_pooling_option(start):
     """--pooling overrides the files; without --embeddings a generative model needs a reason."""
     with pytest.raises(RuntimeError, match="--embeddings"):
