@@ -426,10 +426,11 @@ static void count_usage(choice *c, const token_info *t, const ending *end, int64
         st->n_reasoning += n - c->n_reasoned;
         c->n_reasoned = n;
     }
-    if (!end) return;
-    st->n_draft += c->n_drafted;
-    st->n_draft_accepted += c->n_confirmed;
-    if (c->r->n_live == 1) st->finished_us = now_us;
+    st->n_draft += c->n_drafted - c->n_told;
+    st->n_draft_accepted += c->n_confirmed - c->n_told_right;
+    c->n_told = c->n_drafted;
+    c->n_told_right = c->n_confirmed;
+    if (end && c->r->n_live == 1) st->finished_us = now_us;
 }
 
 /* The notify of a request is called without its lock, and never after request_release returned. */

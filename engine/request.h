@@ -72,6 +72,7 @@ typedef struct choice {
     int n_forced;               /* tokens of think_end drawn so far */
     int n_reasoned;             /* reasoning tokens that are in the request's usage */
     int n_drafted, n_confirmed; /* guesses computed, those that were right */
+    int n_told, n_told_right;   /* of them in the request's numbers */
     float *vec; /* [r->n_vec] result of a request that wants no tokens, until it is told */
     sampler smp;
     held_form form;

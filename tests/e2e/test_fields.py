@@ -113,6 +113,19 @@ def test_usage_and_timings_of_every_chunk(server, path, body):  # C8, G14
     assert r.headers["x-quern-ignored"] == "stream_options.continuous_usage_stats"
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/completion"])
+def test_guesses_of_every_chunk(slow, path):  # G14: draft_n and draft_n_accepted grow with the stream
+    ask = {"messages": CAPITAL} if "chat" in path else {"prompt": "Hello"}
+    form = {"grammar": 'root ::= "' + " ".join(f"step {i} follows" for i in range(10)) + '"'}
+    got = [c for c in slow.events(path, {**ask, **form, "enable_thinking": False, "temperature": 0, "max_tokens": 200, "timings_per_token": True})
+           if c != "[DONE]"]
+    seen = [c["timings"] for c in got if c["timings"]["predicted_n"] > 20]
+    assert len(seen) > 1 and all(0 < t["draft_n_accepted"] <= t["draft_n"] for t in seen)
+    for name in ("draft_n", "draft_n_accepted"):
+        n = [t[name] for t in seen]
+        assert n == sorted(n) and n[0] < n[-1], n
+
+
 def test_progress(start):  # G14
     s = start("--max-num-batched-tokens", "32")
     text = LONG
