@@ -3,6 +3,7 @@
 QUERN_BIN names the binary.  Every server is started with --port 0 and asked for its port through the
 line it prints; it is stopped with SIGTERM and must then leave with exit code 0.
 """
+import contextlib
 import json
 import os
 import re
@@ -209,6 +210,16 @@ def refused_as_late(reply):
     error = json.loads(body)["error"]
     assert error["code"] == "request_timeout" and error["type"] == "invalid_request_error" and error["param"] is None
     return True
+
+
+@contextlib.contextmanager
+def stopped(s, n=1):
+    """What is hung up on inside takes n sequences of s out of the batch (H14): they count as aborted, and nothing runs on.
+    s is the slow server, so that they are still at work whenever that is."""
+    before = s.metric("vllm:request_success_total", finished_reason="abort")
+    yield
+    assert wait_for(lambda: s.metric("vllm:request_success_total", finished_reason="abort") >= before + n)
+    assert s.metric("vllm:request_success_total", finished_reason="abort") == before + n and s.metric("vllm:num_requests_running") == 0
 
 
 FIM = ("fim_prefix", "fim_suffix", "fim_middle", "fim_pad", "repo_name", "file_sep")

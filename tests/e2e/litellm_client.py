@@ -1,12 +1,16 @@
-"""litellm against a server whose address is argv[1]; its own process, since litellm wants an older openai than the newest
-(API 19): plain, stream, the way round a tool, structured output, errors, hanging up, on the dialects it knows us by."""
+"""litellm against a server whose address is argv[1], and for hanging up a slow one, argv[2]; its own process, since litellm
+wants an older openai than the newest (API 19): plain, stream, the way round a tool, structured output, errors, hanging up,
+on the dialects it knows us by."""
+import asyncio
 import json
 import sys
+import time
+import urllib.request
 
 import litellm
 from pydantic import BaseModel
 
-URL = sys.argv[1]
+URL, SLOW = sys.argv[1:]
 litellm.telemetry = False
 CHAT = {"model": "openai/m", "api_base": URL + "/v1", "api_key": "none", "temperature": 0, "max_tokens": 200, "num_retries": 0,
         "extra_body": {"enable_thinking": False}}
@@ -40,9 +44,16 @@ def tool_loop(how):
     assert not answer.tool_calls and "18" in answer.content, answer
 
 
-def structured():
+def streamed_tools(how):
+    talk = [{"role": "user", "content": "What is the weather in Paris?"}]
+    events = list(litellm.completion(messages=talk, tools=TOOLS, stream=True, **how))
+    (call,) = litellm.stream_chunk_builder(events, messages=talk).choices[0].message.tool_calls
+    assert call.function.name == "get_weather" and json.loads(call.function.arguments) == {"city": "Paris"}, call
+
+
+def structured(how):
     r = litellm.completion(messages=[{"role": "user", "content": "Extract name, age as JSON: Anna is 31 years old."}],
-                           response_format=Person, **CHAT)
+                           response_format=Person, **how)
     assert Person.model_validate_json(r.choices[0].message.content) == Person(name="Anna", age=31)
 
 
@@ -57,13 +68,20 @@ def thoughts():
     assert r.choices[0].message.reasoning_content and "Paris" in r.choices[0].message.content
 
 
-def errors():
-    for how, kind in (({**CHAT, "model": "openai/zzz"}, litellm.NotFoundError), ({**CHAT, "temperature": 9}, litellm.BadRequestError)):
+def errors(how):
+    for bad, kind in (({"model": how["model"].replace("/m", "/zzz")}, (litellm.NotFoundError, litellm.APIConnectionError)),
+                      ({"temperature": 9}, (litellm.BadRequestError, litellm.APIConnectionError))):
         try:
-            litellm.completion(messages=CAPITAL, **how)
-        except kind:
+            litellm.completion(messages=CAPITAL, **{**how, **bad})
+        except kind as e:
+            # Of Ollama's errors litellm keeps the text alone.
+            assert not isinstance(e, litellm.APIConnectionError) or how is OLLAMA, e
+            assert "zzz" in str(e) or "temperature" in str(e), e
             continue
         raise AssertionError(kind)
+
+
+def long_prompts():
     try:
         litellm.completion(messages=[{"role": "user", "content": "ab " * 20000}], **CHAT)
     except litellm.ContextWindowExceededError:
@@ -71,16 +89,56 @@ def errors():
     raise AssertionError("context window")
 
 
-def hang_up():
-    s = litellm.completion(messages=CAPITAL, stream=True, **{**CHAT, "max_tokens": 1500, "extra_body": {"ignore_eos": True}})
-    next(iter(s))
-    s.completion_stream.response.close()
+def metric(name, **labels):
+    text = urllib.request.urlopen(SLOW + "/metrics").read().decode()
+    want = "".join(f'{k}="{v}"' for k, v in labels.items())
+    return next(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name + "{") and want in line)
 
 
-for name, case, args in [("chat", plain_and_stream, [CHAT]), ("anthropic", plain_and_stream, [ANTHROPIC]), ("ollama", plain_and_stream, [OLLAMA]),
-                         ("tools chat", tool_loop, [CHAT]), ("tools anthropic", tool_loop, [ANTHROPIC]), ("tools ollama", tool_loop, [OLLAMA]),
-                         ("structured", structured, []), ("responses", responses, []), ("thoughts", thoughts, []), ("errors", errors, []),
-                         ("hang up", hang_up, [])]:
+def wait_for(fn, limit):
+    end = time.time() + limit
+    while not fn():
+        assert time.time() < end
+        time.sleep(0.05)
+
+
+def aborted():
+    return metric("vllm:request_success_total", finished_reason="abort")
+
+
+def hang_up(how):
+    """A task that is cancelled, and for chat a stream that is closed: the server counts the request as aborted and runs
+    nothing any more (H14)."""
+    form = {"type": "object", "properties": {"a": {"type": "string", "minLength": 5000}}, "required": ["a"]}
+    how = {**how, "api_base": how["api_base"].replace(URL, SLOW), "max_tokens": 1500, "messages": CAPITAL,
+           "response_format": {"type": "json_schema", "json_schema": {"name": "long", "schema": form}}}
+
+    async def cancelled():
+        call = asyncio.create_task(litellm.acompletion(**how))
+        await asyncio.to_thread(wait_for, lambda: metric("vllm:num_requests_running") == 1, 20)
+        call.cancel()
+        try:
+            await call
+        except asyncio.CancelledError:
+            return
+        raise AssertionError("it ended")
+
+    before = aborted()
+    asyncio.run(cancelled())
+    wait_for(lambda: aborted() == before + 1, 5)
+    if how["model"].startswith("openai"):
+        s = litellm.completion(stream=True, **how)
+        next(iter(s))
+        s.completion_stream.response.close()
+        wait_for(lambda: aborted() == before + 2, 5)
+    assert metric("vllm:num_requests_running") == 0
+
+
+DIALECTS = {"chat": CHAT, "anthropic": ANTHROPIC, "ollama": OLLAMA}
+for name, case, args in [*((f"{what} {d}", case, [how]) for d, how in DIALECTS.items() for what, case in (
+                             ("plain", plain_and_stream), ("tools", tool_loop), ("streamed tools", streamed_tools), ("structured", structured),
+                             ("errors", errors), ("hang up", hang_up))),
+                         ("responses", responses, []), ("thoughts", thoughts, []), ("long prompts", long_prompts, [])]:
     try:
         case(*args)
         print("ok", name, flush=True)

@@ -1,4 +1,5 @@
 """LangChain's ChatOpenAI (API 19): plain, stream, the way round a tool, structured output, errors, hanging up."""
+import asyncio
 import itertools
 
 import openai
@@ -7,6 +8,8 @@ from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings  # noqa: F401  (the import is what users write)
 from pydantic import BaseModel
+
+from conftest import stopped, wait_for
 
 WEATHER = "What is the weather in Paris?"
 
@@ -83,8 +86,26 @@ def test_errors(server):
     assert e.value.code == "context_length_exceeded"
 
 
-def test_hang_up(model, server):
-    s = model.stream("Count to 10.", max_tokens=1500, extra_body={"ignore_eos": True})
-    assert list(itertools.islice(s, 3))
-    s.close()
-    assert model.invoke("Hello!").content
+def test_hang_up(slow):
+    model = ChatOpenAI(model="m", base_url=slow.url + "/v1", api_key="none", max_retries=0, max_tokens=1500, extra_body={"ignore_eos": True})
+    with stopped(slow):
+        s = model.stream("Count to 10.")
+        assert list(itertools.islice(s, 3))
+        s.close()
+    assert model.invoke("Hello!", max_tokens=3).usage_metadata["output_tokens"] == 3
+
+
+@pytest.mark.anyio
+async def test_cancelled_task(slow):
+    model = ChatOpenAI(model="m", base_url=slow.url + "/v1", api_key="none", max_retries=0, max_tokens=1500, extra_body={"ignore_eos": True})
+    with stopped(slow):
+        call = asyncio.create_task(model.ainvoke("Count to 10."))
+        assert await asyncio.to_thread(wait_for, lambda: slow.metric("vllm:num_requests_running") == 1, 20)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"

@@ -5,12 +5,13 @@ import subprocess
 import pytest
 
 PYTHON = os.environ.get("QUERN_LITELLM", "build/venv-litellm/bin/python")
-CASES = ["chat", "anthropic", "ollama", "tools chat", "tools anthropic", "tools ollama", "structured", "responses", "thoughts", "errors", "hang up"]
+CASES = [f"{case} {dialect}" for case in ("plain", "tools", "streamed tools", "structured", "errors", "hang up") for dialect in ("chat", "anthropic", "ollama")]
+CASES += ["responses", "thoughts", "long prompts"]
 
 
 @pytest.fixture(scope="module")
-def lines(server):
-    p = subprocess.run([PYTHON, "tests/e2e/litellm_client.py", server.url], capture_output=True, text=True, timeout=120,
+def lines(server, slow):
+    p = subprocess.run([PYTHON, "tests/e2e/litellm_client.py", server.url, slow.url], capture_output=True, text=True, timeout=120,
                        env={**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"})
     assert p.returncode == 0, p.stderr[-2000:]
     return p.stdout.splitlines()

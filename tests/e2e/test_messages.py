@@ -5,7 +5,7 @@ import anthropic
 import httpx
 import pytest
 
-from conftest import Server
+from conftest import Server, stopped
 
 CAPITAL = [{"role": "user", "content": "What is the capital of France?"}]
 WEATHER = [{"role": "user", "content": "What is the weather in Paris?"}]
@@ -140,11 +140,15 @@ def test_errors_have_their_shape(server, fields, status, word):
     assert e["request_id"] == r.headers["x-request-id"]
 
 
-def test_hang_up_frees_the_place(server):
-    with httpx.stream("POST", server.url + "/v1/messages", json={"model": "m", "max_tokens": 1500, "stream": True, "messages": CAPITAL,
-                                                                  "ignore_eos": True}, timeout=30) as r:
-        next(r.iter_lines())
-    assert ask(anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0)).content
+def test_hang_up_frees_the_place(slow):
+    client = anthropic.Anthropic(base_url=slow.url, api_key="none", max_retries=0)
+    with stopped(slow), client.messages.stream(model="m", max_tokens=1500, messages=CAPITAL, extra_body={"ignore_eos": True}) as s:
+        assert next(iter(s)).type == "message_start"
+    with stopped(slow):
+        s = client.messages.create(model="m", max_tokens=1500, messages=CAPITAL, stream=True, extra_body={"ignore_eos": True})
+        next(iter(s))
+        s.close()
+    assert ask(client, max_tokens=5).content
 
 
 # ---- thinking budgets (R4, R5) on the chat route --------------------------------------------------

@@ -5,6 +5,8 @@ import httpx
 import ollama
 import pytest
 
+from conftest import stopped
+
 CAPITAL = [{"role": "user", "content": "What is the capital of France?"}]
 WEATHER = [{"role": "user", "content": "What is the weather in Paris?"}]
 COLD = {"temperature": 0}
@@ -64,6 +66,17 @@ def test_tools(client, tools):
     r = client.chat(model="m", messages=WEATHER + [r.message, {"role": "tool", "tool_name": "get_weather",
                     "content": '{"temperature": 18, "condition": "sunny"}'}], tools=tools, think=False, options=COLD)
     assert "18" in r.message.content and r.done_reason == "stop"
+
+
+def test_hang_up(slow):  # H14
+    client = ollama.Client(host=slow.url)
+    long = {"stream": True, "think": False, "format": {"type": "string", "minLength": 5000}, "options": {"num_predict": 1500}}
+    for begin in (lambda: client.chat(model="m", messages=CAPITAL, **long), lambda: client.generate(model="m", prompt="Once", **long)):
+        with stopped(slow):
+            parts = begin()
+            next(parts)
+            parts.close()
+    assert client.chat(model="m", messages=CAPITAL, think=False, options={"num_predict": 2}).done
 
 
 def test_loading_and_fixed_models(client, server):

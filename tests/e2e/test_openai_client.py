@@ -1,6 +1,10 @@
 """The official openai client with strict response validation."""
+import asyncio
+
 import openai
 import pytest
+
+from conftest import stopped, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +74,32 @@ def test_errors(client):
         client.embeddings.create(model="m", input="x")
 
 
-def test_cancel(client, server):
-    s = client.chat.completions.create(model="m", messages=M, max_tokens=1500, stream=True, extra_body={"ignore_eos": True})
-    next(iter(s))
-    s.close()
+ENDLESS = {"stream": True, "extra_body": {"ignore_eos": True}}
+
+
+@pytest.mark.parametrize("begin", [
+    lambda c: c.chat.completions.create(model="m", messages=M, max_tokens=1500, **ENDLESS),
+    lambda c: c.completions.create(model="m", prompt="Once", max_tokens=1500, **ENDLESS),
+    lambda c: c.responses.create(model="m", input="Hello", max_output_tokens=1500, **ENDLESS)], ids=["chat", "completions", "responses"])
+def test_cancel(slow, begin):
+    client = openai.OpenAI(base_url=slow.url + "/v1", api_key="none", max_retries=0)
+    with stopped(slow):
+        s = begin(client)
+        next(iter(s))
+        s.close()
     assert client.chat.completions.create(model="m", messages=M, max_tokens=1).choices
+
+
+@pytest.mark.anyio
+async def test_cancel_of_a_plain_call(slow):
+    """A task that is cancelled closes its connection, and the server sees that although no byte is due (H14)."""
+    async with openai.AsyncOpenAI(base_url=slow.url + "/v1", api_key="x", max_retries=0) as c:
+        with stopped(slow, 2):
+            call = asyncio.create_task(c.chat.completions.create(model="m", messages=M, n=2, max_tokens=1500, extra_body={"ignore_eos": True}))
+            assert await asyncio.to_thread(wait_for, lambda: slow.metric("vllm:num_requests_running") == 2, 20)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
 
 
 @pytest.mark.anyio
