@@ -278,11 +278,8 @@ static const gen_format generate_shape = {.id_prefix = "gen_",
 
 /* ---- requests -------------------------------------------------------------------------------- */
 
-/* Nothing to generate from (O7). */
-static void tell_loaded(reader *r, bool chat)
+static void tell_loaded(reader *r, const char *model, bool chat)
 {
-    const char *model = ready_or_fail(r) ? read_model(r) : NULL;
-    if (!model) return;
     buf out = {0};
     buf_putc(&out, '{');
     tr_str(&out, "model", model, strlen(model));
@@ -291,7 +288,17 @@ static void tell_loaded(reader *r, bool chat)
     buf_puts(&out, chat ? ",\"message\":{\"role\":\"assistant\",\"content\":\"\"}"
                         : ",\"response\":\"\"");
     buf_puts(&out, ",\"done\":true,\"done_reason\":\"load\"}");
+    if (r->ignored.len) http_add_header(r->call, "x-quern-ignored", "%s", r->ignored.v);
     http_reply(r->call, 200, "application/json", &out);
+}
+
+/* Nothing to generate from (O7): what else is sent must be legal all the same. */
+static void serve_load(reader *r, translator *t, bool chat)
+{
+    params p = {0};
+    if (ready_or_fail(r) && reader_translate(r, t, ollama_names, true) && params_read(&p, r))
+        tell_loaded(r, p.model, chat);
+    params_clear(&p);
 }
 
 /* Room for the prompt's ids behind a context: its oldest messages go, if the request allows (G7).
@@ -360,7 +367,7 @@ void api_ollama_chat(http_call *c)
     reader r;
     if (!reader_open(&r, c, READ_CHAT)) {
     } else if (ollama_only_loads(r.body, true)) {
-        tell_loaded(&r, true);
+        serve_load(&r, ollama_chat_translate, true);
     } else {
         chat_serve(&r, ollama_chat_translate, ollama_names, &chat_shape, sizeof(ollama_reply),
                    NULL);
@@ -373,7 +380,7 @@ void api_ollama_generate(http_call *c)
     reader r;
     if (!reader_open(&r, c, READ_CHAT)) {
     } else if (ollama_only_loads(r.body, false)) {
-        tell_loaded(&r, false);
+        serve_load(&r, ollama_generate_translate, false);
     } else if (ollama_is_raw(r.body)) {
         serve_raw(&r);
     } else {

@@ -223,6 +223,7 @@ void chat_count(http_call *c, translator *t, const char *const *names, const cha
     if (reader_open(&r, c, READ_CHAT) && chat_read(&r, t, names, true, &p, &prompt, &ids)) {
         buf out = {0};
         buf_printf(&out, "%s%zu%s", before, ids.n, after);
+        if (r.ignored.len) http_add_header(c, "x-quern-ignored", "%s", r.ignored.v);
         http_reply(c, 200, "application/json", &out);
     }
     token_list_clear(&ids);

@@ -104,23 +104,14 @@ static void take_context(reader *r)
 }
 
 /* Not the dialect's: chat's own fields, and what has no place in the reply. */
-static const char *const foreign[] = {"messages",
-                                      "tools",
-                                      "tool_choice",
-                                      "logprobs",
-                                      "top_logprobs",
-                                      "echo",
-                                      "suffix",
-                                      "best_of",
-                                      "documents",
-                                      "stream_options",
-                                      "add_generation_prompt",
-                                      "continue_final_message"};
+static const char *const foreign[] = {"messages",  "tools",           "tool_choice",
+                                      "logprobs",  "top_logprobs",    "suffix",
+                                      "best_of",   "return_progress", /* a stream always tells it */
+                                      TR_CHAT_ONLY};
 
 static const char *const taken[] = {
-    "input",          "system_prompt",        "max_output_tokens", "reasoning",
-    "integrations",   "previous_response_id", "context_length",    "n",
-    "return_progress"};
+    "input",        "system_prompt",        "max_output_tokens", "reasoning",
+    "integrations", "previous_response_id", "context_length",    "n"};
 
 void lmstudio_chat_translate(reader *r, const json *body, buf *out)
 {
@@ -132,10 +123,12 @@ void lmstudio_chat_translate(reader *r, const json *body, buf *out)
     bool stream = false;
     memcpy(skip, foreign, sizeof foreign);
     memcpy(skip + N_FOREIGN, taken, sizeof taken);
-    for (int i = 0; i < N_FOREIGN; i++)
-        if (rd_any(r, foreign[i])) reader_ignore(r, foreign[i], strlen(foreign[i]));
+    tr_ignore(r, body, foreign, N_FOREIGN);
     if (n && (!json_int(n, &one) || one != 1))
         reader_fail(r, "unsupported_value", "n", "'n' is not supported here");
+    if (more && more->type != JSON_ARRAY)
+        reader_fail(r, "invalid_type", "integrations", "'integrations' must be an array, got %s",
+                    json_type_name(more));
     if (more && more->len && !r->failed) {
         r->failed = true;
         reply_not_built(r->call, "integrations");

@@ -274,7 +274,9 @@ static void system_text(talk *t, const json *system)
     const json *first = system->type == JSON_STRING ? system : system->child;
     for (const json *b = first; b; b = system->type == JSON_STRING ? NULL : b->next) {
         const json *text = system->type == JSON_STRING ? b : json_get(b, "text");
-        if (!json_is(text, JSON_STRING)) continue;
+        if (!json_is(text, JSON_STRING))
+            reader_fail(t->r, "invalid_type", "system", "'system' must be a string or text blocks");
+        if (t->r->failed) break;
         const char *s = text->str;
         size_t n = text->len;
         drop_billing(t->r, &s, &n);
@@ -310,7 +312,8 @@ static void put_messages(reader *r, const json *body, buf *out)
 
 static void put_choice(reader *r, const json *c, buf *out)
 {
-    const json *type = json_get(c, "type"), *name = json_get(c, "name");
+    const json *type = json_get(c, "type"), *name = json_get(c, "name"),
+               *alone = json_get(c, "disable_parallel_tool_use");
     if (!c || c->type == JSON_NULL) return;
     if (tr_is(type, "auto") || tr_is(type, "none")) {
         tr_json(out, "tool_choice", type);
@@ -324,8 +327,11 @@ static void put_choice(reader *r, const json *c, buf *out)
         reader_fail(r, "invalid_value", "tool_choice",
                     "'tool_choice.type' must be auto, any, none, or tool with a name");
     }
-    if (json_is(json_get(c, "disable_parallel_tool_use"), JSON_TRUE))
-        buf_puts(out, ",\"parallel_tool_calls\":false");
+    if (alone && alone->type != JSON_NULL && !json_is_bool(alone))
+        reader_fail(r, "invalid_type", "tool_choice.disable_parallel_tool_use",
+                    "'tool_choice.disable_parallel_tool_use' must be true or false, got %s",
+                    json_type_name(alone));
+    if (json_is(alone, JSON_TRUE)) buf_puts(out, ",\"parallel_tool_calls\":false");
 }
 
 /* output_config.format, or output_format as it was called before. */
@@ -357,14 +363,20 @@ static void put_thinking(reader *r, const json *body, buf *out)
     if (t && t->type != JSON_NULL) tr_json(out, "thinking", t);
     else if (!on) buf_puts(out, ",\"thinking\":{\"type\":\"disabled\"}");
     const json *config = json_get(body, "output_config"), *format = json_get(config, "format");
+    if (config && config->type != JSON_NULL && config->type != JSON_OBJECT)
+        reader_fail(r, "invalid_type", "output_config", "'output_config' must be an object, got %s",
+                    json_type_name(config));
     tr_json(out, "reasoning_effort", json_get(config, "effort"));
     put_format(r, format, json_get(body, "output_format"), out);
 }
 
-static const char *const taken[] = {"system",        "messages",          "tools",
-                                    "tool_choice",   "thinking",          "output_config",
-                                    "output_format", "max_tokens",        "stop_sequences",
-                                    "container",     "context_management"};
+/* The reply has no room for these. */
+#define FOREIGN "logprobs", "top_logprobs", TR_CHAT_ONLY
+static const char *const foreign[] = {FOREIGN};
+static const char *const taken[] = {"system",        "messages",           "tools",
+                                    "tool_choice",   "thinking",           "output_config",
+                                    "output_format", "max_tokens",         "stop_sequences",
+                                    "container",     "context_management", FOREIGN};
 
 void messages_translate(reader *r, const json *body, buf *out)
 {
@@ -376,6 +388,7 @@ void messages_translate(reader *r, const json *body, buf *out)
     if (limit && limit->type != JSON_NULL) tr_json(out, "max_completion_tokens", limit);
     if (n && (!json_int(n, &one) || one != 1))
         reader_fail(r, "unsupported_value", "n", "'n' is not supported here");
+    tr_ignore(r, body, foreign, (int)(sizeof foreign / sizeof *foreign));
     put_messages(r, body, out);
     tr_tools(r, json_get(body, "tools"), "input_schema", false, out);
     put_choice(r, json_get(body, "tool_choice"), out);

@@ -225,10 +225,13 @@ static void put_message(reader *r, const json *m, int i, buf *out)
 
 void ollama_chat_translate(reader *r, const json *body, buf *out)
 {
-    static const char *const taken[] = {"messages", "format",   "options",    "think",   "stream",
-                                        "shift",    "truncate", "keep_alive", "logprobs"};
+    static const char *const foreign[] = {TR_CHAT_ONLY};
+    static const char *const taken[] = {"messages", "format",    "options",  "think",
+                                        "stream",   "shift",     "truncate", "keep_alive",
+                                        "logprobs", TR_CHAT_ONLY};
     const json *list = json_get(body, "messages");
     int i = 0;
+    tr_ignore(r, body, foreign, (int)(sizeof foreign / sizeof *foreign));
     buf_puts(out, "\"messages\":[");
     for (const json *m = json_is(list, JSON_ARRAY) ? list->child : NULL; m && !r->failed;
          m = m->next)
@@ -281,9 +284,11 @@ static void check_generate(reader *r, const json *body)
 /* O4: system and one user turn. */
 void ollama_generate_translate(reader *r, const json *body, buf *out)
 {
-    static const char *const taken[] = {TAKEN, "logprobs"};
+    static const char *const foreign[] = {"messages", TR_CHAT_ONLY};
+    static const char *const taken[] = {TAKEN, "logprobs", "messages", TR_CHAT_ONLY};
     const json *prompt = json_get(body, "prompt"), *system = json_get(body, "system");
     check_generate(r, body);
+    tr_ignore(r, body, foreign, (int)(sizeof foreign / sizeof *foreign));
     buf_puts(out, "\"messages\":[");
     if (has_text(body, "system")) {
         buf_puts(out, "{\"role\":\"system\"");
@@ -305,7 +310,7 @@ void ollama_generate_translate(reader *r, const json *body, buf *out)
 void ollama_raw_translate(reader *r, const json *body, buf *out)
 {
     /* What completions have a place for, and these replies have not. */
-#define ROOMLESS "echo", "best_of", "truncate_prompt_tokens", "truncation_side"
+#define ROOMLESS "echo", "best_of", "truncate_prompt_tokens", "truncation_side", "stream_options"
     static const char *const roomless[] = {ROOMLESS};
     static const char *const taken[] = {TAKEN, "logprobs", "top_logprobs", ROOMLESS};
     const json *top = json_get(body, "top_logprobs"), *think = json_get(body, "think");

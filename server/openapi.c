@@ -28,8 +28,9 @@ static const operation operations[] = {
     {api_embeddings, "A vector for each text", "EmbeddingsRequest", "EmbeddingsReply", 0},
     {api_rerank, "Documents by how well they answer a query", "RerankRequest", "RerankReply", 0},
     {api_score, "How well texts answer others", "ScoreRequest", "ScoreReply", 0},
-    {api_ollama_embed, "Vectors in Ollama's shapes", "OtherRequest", "OtherReply", 0},
-    {api_ollama_embeddings, "A vector in Ollama's older shape", "OtherRequest", "OtherReply", 0},
+    {api_ollama_embed, "Vectors in Ollama's shapes", "OllamaEmbedRequest", "OtherReply", 0},
+    {api_ollama_embeddings, "A vector in Ollama's older shape", "OllamaEmbeddingsRequest",
+     "OtherReply", 0},
     {api_responses, "A response, plain or streamed", "ResponsesRequest", "ResponseReply", STREAMS},
     {api_responses_count, "How many tokens its prompt has", "ResponsesRequest", "InputTokens", 0},
     {api_response, "A stored response, or its input items", NULL, "OtherReply", 0},
@@ -40,8 +41,10 @@ static const operation operations[] = {
     {api_tokenize, "Token ids of a text or of messages", "TextRequest", "TokenizeReply", 0},
     {api_detokenize, "The text of token ids", "TokensRequest", "DetokenizeReply", 0},
     {api_apply_template, "The prompt that chat would prefill", "ChatRequest", "TemplateReply", 0},
-    {api_llama_completion, "llama.cpp's completion", "OtherRequest", "OtherReply", STREAMS},
-    {api_llama_infill, "Text between a prefix and a suffix", "OtherRequest", "OtherReply", STREAMS},
+    {api_llama_completion, "llama.cpp's completion", "LlamaCompletionRequest", "OtherReply",
+     STREAMS},
+    {api_llama_infill, "Text between a prefix and a suffix", "LlamaInfillRequest", "OtherReply",
+     STREAMS},
     {api_props, "Settings, as llama.cpp tells them", NULL, "OtherReply", 0},
     {api_slots, "What runs, as llama.cpp tells it", NULL, "OtherReply", 0},
     {api_health, "Whether the process works", NULL, "Status", 0},
@@ -52,23 +55,25 @@ static const operation operations[] = {
     {api_openapi, "This document", NULL, "OtherReply", 0},
     {api_not_built, "Not supported: 501", "OtherRequest", NULL, NEVER},
     {api_ollama_fixed, "Not supported: 501", "OtherRequest", NULL, NEVER},
-    {api_messages, "A reply in Anthropic's shapes", "OtherRequest", "OtherReply", STREAMS},
-    {api_messages_count, "How many tokens its prompt has", "OtherRequest", "OtherReply", 0},
-    {api_ollama_chat, "A reply in Ollama's shapes", "OtherRequest", "OtherReply", LINES},
-    {api_ollama_generate, "A reply to a prompt in Ollama's shapes", "OtherRequest", "OtherReply",
+    {api_messages, "A reply in Anthropic's shapes", "MessagesRequest", "OtherReply", STREAMS},
+    {api_messages_count, "How many tokens its prompt has", "MessagesCountRequest", "OtherReply", 0},
+    {api_ollama_chat, "A reply in Ollama's shapes", "OllamaChatRequest", "OtherReply", LINES},
+    {api_ollama_generate, "A reply to a prompt in Ollama's shapes", "OllamaGenerateRequest",
+     "OtherReply", LINES},
+    {api_ollama_pull, "Success for a name that is served", "OllamaNameRequest", "OtherReply",
      LINES},
-    {api_ollama_pull, "Success for a name that is served", "OtherRequest", "OtherReply", LINES},
     {api_ollama_version, "The version Ollama's clients compare, and ours", NULL, "OtherReply", 0},
     {api_ollama_tags, "The model served, as Ollama lists models", NULL, "OtherReply", 0},
     {api_ollama_ps, "The same, loaded", NULL, "OtherReply", 0},
-    {api_ollama_show, "Template, sizes, capabilities", "OtherRequest", "OtherReply", 0},
+    {api_ollama_show, "Template, sizes, capabilities", "OllamaNameRequest", "OtherReply", 0},
     {api_lmstudio_models, "Models, as LM Studio lists them", NULL, "OtherReply", 0},
     {api_lmstudio_v0_models, "Models, as LM Studio's first interface lists them", NULL,
      "OtherReply", 0},
     {api_lmstudio_v0_model, "One of them", NULL, "OtherReply", 0},
     {api_lmstudio_v0_embeddings, "A vector for each text, with LM Studio's facts about the model",
      "EmbeddingsRequest", "EmbeddingsReply", 0},
-    {api_lmstudio_chat, "A reply in LM Studio's shapes", "OtherRequest", "OtherReply", STREAMS}};
+    {api_lmstudio_chat, "A reply in LM Studio's shapes", "LmStudioChatRequest", "OtherReply",
+     STREAMS}};
 
 static const operation *operation_of(const route *r)
 {
@@ -205,6 +210,16 @@ static void put_paths(buf *b)
     buf_putc(b, '}');
 }
 
+/* The field of o that a name stands for. */
+static const openapi_field *first_of(const openapi_body *o, const char *name)
+{
+    const openapi_field *f = NULL;
+    for (int i = 0; o->part[i]; i++)
+        for (f = o->part[i]; f->name; f++)
+            if (!strcmp(f->name, name)) return f;
+    return NULL;
+}
+
 static void put_body(buf *b, const openapi_body *o)
 {
     bool any = false;
@@ -213,6 +228,7 @@ static void put_body(buf *b, const openapi_body *o)
     buf_puts(b, "\"properties\":{");
     for (int i = 0; o->part[i]; i++)
         for (const openapi_field *f = o->part[i]; f->name; f++) {
+            if (!f->schema || f != first_of(o, f->name)) continue;
             buf_printf(b, "%s\"%s\":%s", any ? "," : "", f->name, f->schema);
             any = true;
         }

@@ -1,30 +1,12 @@
-/* openapi_fields.c - what the fields of request bodies take; see openapi.h.  null is everywhere the
- * same as absent (V3). */
-#include "server/openapi.h"
+/* openapi_fields.c - what the fields of request bodies take on OpenAI's routes, llama.cpp's and the
+ * rerankers'; the other dialects' are in openapi_dialects.c.  See openapi.h.  null is everywhere
+ * the same as absent (V3). */
+#include "server/openapi_schema.h"
 
-#include <stddef.h>
-
-#define TYPED(type, more) "{\"type\":[\"" type "\",\"null\"]" more "}"
-#define BOOL TYPED("boolean", "")
-#define STR TYPED("string", "")
-#define OBJECT TYPED("object", "")
-#define OBJECTS TYPED("array", ",\"items\":{\"type\":\"object\"}")
-#define STRINGS TYPED("array", ",\"items\":{\"type\":\"string\"}")
-#define INTS TYPED("array", ",\"items\":{\"type\":\"integer\"}")
-#define RANGE(type, lo, hi) TYPED(type, ",\"minimum\":" #lo ",\"maximum\":" #hi)
-#define NUM(lo, hi) RANGE("number", lo, hi)
-#define INT(lo, hi) RANGE("integer", lo, hi)
-#define FROM(lo) TYPED("integer", ",\"minimum\":" #lo)
-#define WORDS(list) "{\"enum\":[" list ",null]}"
-#define EFFORTS "\"none\",\"minimal\",\"low\",\"medium\",\"high\",\"xhigh\",\"max\""
-#define REF(name) "{\"$ref\":\"#/components/schemas/" name "\"}"
-
-/* On every route that generates (G1, V9). */
-static const openapi_field generation[] = {
+/* On every route that generates (G1, V9, G18). */
+static const openapi_field sampling[] = {
     {"model", STR},
     {"stream", BOOL},
-    {"stream_options", TYPED("object", ",\"properties\":{\"include_usage\":" BOOL
-                                       ",\"continuous_usage_stats\":" BOOL "}")},
     {"sse_ping_interval", INT(-1, 3600)},
     {"temperature", NUM(0, 2)},
     {"top_p", NUM(0, 1)},
@@ -36,14 +18,7 @@ static const openapi_field generation[] = {
     {"repeat_penalty", NUM(0.01, 10)},
     {"repeat_last_n", FROM(-1)},
     {"seed", INT(-9223372036854775808, 9223372036854775807)},
-    {"max_completion_tokens", FROM(-1)},
-    {"max_tokens", FROM(-1)},
-    {"n_predict", FROM(-1)},
     {"min_tokens", FROM(0)},
-    {"stop",
-     "{\"anyOf\":[{\"type\":[\"string\",\"null\"],\"minLength\":1,\"maxLength\":1024},{\"type\":"
-     "\"array\",\"maxItems\":16,\"items\":{\"type\":\"string\",\"minLength\":1,\"maxLength\":"
-     "1024}}]}"},
     {"stop_token_ids",
      TYPED("array", ",\"maxItems\":64,\"items\":{\"type\":\"integer\",\"minimum\":0}")},
     {"include_stop_str_in_output", BOOL},
@@ -57,17 +32,42 @@ static const openapi_field generation[] = {
      TYPED("array", ",\"minItems\":1,\"items\":{\"type\":\"integer\",\"minimum\":0}")},
     {"bad_words", TYPED("array", ",\"maxItems\":256,\"items\":{\"type\":\"string\",\"minLength\":1,"
                                  "\"maxLength\":256}")},
-    {"n", INT(1, 128)},
-    {"prompt_logprobs", INT(0, 20)},
     {"return_token_ids", BOOL},
     {"return_tokens_as_token_ids", BOOL},
-    {"truncate_prompt_tokens", FROM(-1)},
-    {"truncation_side", WORDS("\"left\",\"right\"")},
-    {"timings_per_token", BOOL},
-    {"return_progress", BOOL},
     {"priority", INT(-2147483648, 2147483647)},
     {"cache_salt", TYPED("string", ",\"minLength\":1,\"maxLength\":128")},
     {"cache_prompt", BOOL},
+    {"chat_template_kwargs", OBJECT},
+    {NULL, NULL}};
+
+/* How many tokens (G5). */
+static const openapi_field limits[] = {{"max_completion_tokens", FROM(-1)},
+                                       {"max_tokens", FROM(-1)},
+                                       {"n_predict", FROM(-1)},
+                                       {NULL, NULL}};
+
+static const openapi_field stop[] = {{"stop", STOPS}, {NULL, NULL}};
+
+/* Of one answer. */
+static const openapi_field one[] = {{"n", INT(1, 1)}, {NULL, NULL}};
+
+/* Where the reply has room for it (C8, G11, G12, G14). */
+static const openapi_field output[] = {
+    {"n", INT(1, 128)},
+    {"stream_options", TYPED("object", ",\"properties\":{\"include_usage\":" BOOL
+                                       ",\"continuous_usage_stats\":" BOOL "}")},
+    {"prompt_logprobs", INT(0, 20)},
+    {"timings_per_token", BOOL},
+    {"return_progress", BOOL},
+    {NULL, NULL}};
+
+/* Raw prompts and texts (G7). */
+static const openapi_field cut[] = {{"truncate_prompt_tokens", FROM(-1)},
+                                    {"truncation_side", WORDS("\"left\",\"right\"")},
+                                    {NULL, NULL}};
+
+/* R3 to R6. */
+static const openapi_field thoughts[] = {
     {"enable_thinking", BOOL},
     {"reasoning_effort", WORDS(EFFORTS)},
     {"reasoning", TYPED("object", ",\"properties\":{\"effort\":" WORDS(
@@ -82,10 +82,20 @@ static const openapi_field generation[] = {
     {"include_reasoning", BOOL},
     {"separate_reasoning", BOOL},
     {"reasoning_format", WORDS("\"none\",\"auto\",\"deepseek\",\"deepseek-legacy\"")},
-    {"chat_template_kwargs", OBJECT},
+    {NULL, NULL}};
+
+/* T1, T3. */
+static const openapi_field tools[] = {
     {"tools", TYPED("array", ",\"maxItems\":512,\"items\":" REF("Tool"))},
     {"tool_choice", "{\"type\":[\"string\",\"object\",\"null\"]}"},
     {"parallel_tool_calls", BOOL},
+    {NULL, NULL}};
+
+/* A raw prompt shows no tools. */
+static const openapi_field no_tools[] = {{"tools", NULL}, {"tool_choice", NULL}, {NULL, NULL}};
+
+/* J1. */
+static const openapi_field forms[] = {
     {"response_format",
      TYPED("object",
            ",\"properties\":{\"type\":{\"enum\":[\"text\",\"json_object\",\"json_schema\"]}"
@@ -145,33 +155,28 @@ static const openapi_field responses[] = {
     {"instructions", STR},
     {"previous_response_id", STR},
     {"store", BOOL},
-    {"max_output_tokens", FROM(1)},
+    {"max_output_tokens", FROM(-1)},
     {"text", OBJECT},
     {"include", STRINGS},
     {"truncation", WORDS("\"auto\",\"disabled\"")},
+    {"logprobs", "{}"},
     {"top_logprobs", INT(0, 20)},
     {"max_tool_calls", FROM(1)},
     {"metadata", OBJECT},
     {"tools", OBJECTS},
-    {"tool_choice", "{\"type\":[\"string\",\"object\",\"null\"]}"},
-    {"parallel_tool_calls", BOOL},
     {"reasoning", OBJECT},
-    {"model", STR},
-    {"stream", BOOL},
-    {"temperature", NUM(0, 2)},
-    {"top_p", NUM(0, 1)},
+    {"format", NULL},
     {NULL, NULL}};
 
 /* What vectors and scores have in common. */
 static const openapi_field pooled[] = {
     {"model", STR},
-    {"instruction", STR},
-    {"truncate_prompt_tokens", FROM(-1)},
-    {"truncation_side", WORDS("\"left\",\"right\"")},
     {"priority", INT(-2147483648, 2147483647)},
     {"cache_salt", TYPED("string", ",\"minLength\":1,\"maxLength\":128")},
     {"cache_prompt", BOOL},
     {NULL, NULL}};
+
+static const openapi_field instruction[] = {{"instruction", STR}, {NULL, NULL}};
 
 static const openapi_field embeddings[] = {
     {"input", "{\"type\":[\"string\",\"array\"],\"minLength\":1,\"minItems\":1,\"maxItems\":2048}"},
@@ -192,16 +197,56 @@ static const openapi_field score[] = {{"text_1", SIDE}, {"text_2", SIDE},    {"q
                                       {"items", SIDE},  {"documents", SIDE}, {"data_1", SIDE},
                                       {"data_2", SIDE}, {NULL, NULL}};
 
+static const openapi_field llama[] = {
+    {"n_probs", INT(0, 20)},
+    {"return_tokens", BOOL},
+    {"add_special", BOOL},
+    {"timings_per_token", BOOL},
+    {"return_progress", BOOL},
+    {"logit_bias",
+     "{\"type\":[\"object\",\"array\",\"null\"],\"maxProperties\":4096,\"maxItems\":4096,"
+     "\"propertyNames\":{\"pattern\":\"^[0-9]{1,10}$\"},\"items\":{\"type\":\"array\",\"minItems\":"
+     "2,"
+     "\"maxItems\":2}}"},
+    {"response_fields", TYPED("array", ",\"maxItems\":64,\"items\":{\"type\":\"string\"}")},
+    {NULL, NULL}};
+
+static const openapi_field completion[] = {
+    {"prompt", "{\"type\":[\"string\",\"array\"],\"minLength\":1,\"minItems\":1}"}, {NULL, NULL}};
+
+static const openapi_field infill[] = {
+    {"input_prefix", "{\"type\":\"string\"}"},
+    {"input_suffix", "{\"type\":\"string\"}"},
+    {"input_extra",
+     TYPED("array", ",\"items\":{\"type\":\"object\",\"required\":[\"text\"],"
+                    "\"properties\":{\"filename\":" STR ",\"text\":{\"type\":\"string\"}}}")},
+    {"prompt", STR},
+    {NULL, NULL}};
+
+#define GENERATION sampling, limits, stop, thoughts, tools, forms
+
 static const openapi_field nothing[] = {{NULL, NULL}};
 
 const openapi_body openapi_bodies[] = {
-    {"ChatRequest", "[\"messages\"]", {generation, chat, NULL}},
-    {"CompletionRequest", "[\"prompt\"]", {generation, completions, NULL}},
-    {"TextRequest", NULL, {text, NULL}},
-    {"TokensRequest", "[\"tokens\"]", {tokens, NULL}},
-    {"ResponsesRequest", "[\"input\"]", {responses, NULL}},
-    {"EmbeddingsRequest", "[\"input\"]", {pooled, embeddings, NULL}},
-    {"RerankRequest", "[\"query\",\"documents\"]", {pooled, rerank, NULL}},
-    {"ScoreRequest", NULL, {pooled, score, NULL}},
-    {"OtherRequest", NULL, {nothing, NULL}},
+    {"ChatRequest", "[\"messages\"]", {chat, output, GENERATION}},
+    {"CompletionRequest", "[\"prompt\"]", {completions, cut, output, no_tools, GENERATION}},
+    {"TextRequest", NULL, {text}},
+    {"TokensRequest", "[\"tokens\"]", {tokens}},
+    {"ResponsesRequest", "[\"input\"]", {responses, one, GENERATION}},
+    {"EmbeddingsRequest", "[\"input\"]", {embeddings, instruction, cut, pooled}},
+    {"RerankRequest", "[\"query\",\"documents\"]", {rerank, instruction, cut, pooled}},
+    {"ScoreRequest", NULL, {score, instruction, cut, pooled}},
+    {"LlamaCompletionRequest", "[\"prompt\"]", {completion, llama, one, no_tools, GENERATION}},
+    {"LlamaInfillRequest",
+     "[\"input_prefix\",\"input_suffix\"]",
+     {infill, llama, one, no_tools, GENERATION}},
+    {"MessagesRequest", "[\"messages\",\"max_tokens\"]", {openapi_messages, one, GENERATION}},
+    {"MessagesCountRequest", "[\"messages\"]", {openapi_messages, one, GENERATION}},
+    {"OllamaChatRequest", NULL, {openapi_ollama_chat, openapi_ollama, one, GENERATION}},
+    {"OllamaGenerateRequest", NULL, {openapi_ollama_generate, openapi_ollama, one, GENERATION}},
+    {"OllamaEmbedRequest", NULL, {openapi_ollama_embed, cut, pooled}},
+    {"OllamaEmbeddingsRequest", NULL, {openapi_ollama_embeddings, cut, pooled}},
+    {"OllamaNameRequest", NULL, {openapi_ollama_name}},
+    {"LmStudioChatRequest", "[\"input\"]", {openapi_lmstudio, one, no_tools, GENERATION}},
+    {"OtherRequest", NULL, {nothing}},
     {NULL, NULL, {NULL}}};

@@ -39,9 +39,9 @@ static const char *const known_chat[] = {
 static const char *const known_completions[] = {"prompt", "suffix", "echo", "best_of",
                                                 "add_special_tokens"};
 /* llama.cpp's /completion and /infill. */
-static const char *const known_llama[] = {"prompt",      "input_prefix",   "input_suffix",
-                                          "input_extra", "n_probs",        "return_tokens",
-                                          "add_special", "response_fields"};
+static const char *const known_llama[] = {"prompt", "n_probs", "return_tokens", "add_special",
+                                          "response_fields"};
+static const char *const known_infill[] = {"input_prefix", "input_suffix", "input_extra"};
 /* Known elsewhere, and there without a place in the reply. */
 static const char *const roomless_llama[] = {"logprobs", "stream_options"};
 static const char *const known_text[] = {"content",
@@ -57,13 +57,15 @@ static const char *const known_text[] = {"content",
                                          "documents",
                                          "add_special_tokens"};
 static const char *const known_pooled[] = {
-    "model",           "cache_salt", "cache_prompt", "truncate_prompt_tokens",
-    "truncation_side", "priority",   "instruction"};
-static const char *const known_embed[] = {"input", "encoding_format", "dimensions"};
-static const char *const known_embed_ollama[] = {"prompt", "truncate"};
-static const char *const known_rerank[] = {"query", "documents", "top_n", "return_documents"};
+    "model", "cache_salt", "cache_prompt", "truncate_prompt_tokens", "truncation_side", "priority"};
+static const char *const known_embed[] = {"input", "encoding_format", "dimensions", "instruction"};
+/* Ollama's /api/embed, and /api/embeddings. */
+static const char *const known_embed_ollama[] = {"input", "truncate", "dimensions"};
+static const char *const known_embed_older[] = {"prompt", "truncate", "dimensions"};
+static const char *const known_rerank[] = {"query", "documents", "top_n", "return_documents",
+                                           "instruction"};
 static const char *const known_score[] = {"text_1", "text_2", "queries", "documents",
-                                          "items",  "data_1", "data_2"};
+                                          "items",  "data_1", "data_2",  "instruction"};
 /* Without meaning here and never listed. */
 static const char *const inert[] = {"user",
                                     "safety_identifier",
@@ -104,15 +106,20 @@ static bool neutral(const json *j)
     return j->type == JSON_NUMBER && json_num(j) == -1;
 }
 
+static bool is_embed_field(const reader *r, const char *k)
+{
+    if (reply_dialect(r->call) != DIALECT_OLLAMA) return IN(k, known_embed);
+    return strncmp(http_path(r->call), "/api/embeddings", 15) ? IN(k, known_embed_ollama)
+                                                              : IN(k, known_embed_older);
+}
+
 void read_unknown(reader *r)
 {
-    bool ollama = reply_dialect(r->call) == DIALECT_OLLAMA;
     for (const json *j = r->body->child; j && !r->failed; j = j->next) {
         const char *k = j->key;
         if (j->type == JSON_NULL || IN(k, inert)) continue;
         bool pooled = r->kind == READ_EMBED || r->kind == READ_RERANK || r->kind == READ_SCORE;
-        if (r->kind == READ_EMBED && IN(k, known_embed)) continue;
-        if (r->kind == READ_EMBED && ollama && IN(k, known_embed_ollama)) continue;
+        if (r->kind == READ_EMBED && is_embed_field(r, k)) continue;
         if (r->kind == READ_RERANK && IN(k, known_rerank)) continue;
         if (r->kind == READ_SCORE && IN(k, known_score)) continue;
         if (pooled) {
@@ -123,6 +130,7 @@ void read_unknown(reader *r)
         if (r->kind == READ_CHAT && IN(k, known_chat)) continue;
         if (r->kind == READ_COMPLETIONS && IN(k, known_completions)) continue;
         if (r->kind == READ_LLAMA && IN(k, known_llama)) continue;
+        if (IN(k, known_infill) && !strncmp(http_path(r->call), "/infill", 7)) continue;
         if (r->kind == READ_TEXT && IN(k, known_text)) continue;
         if (!neutral(j) || j->type == JSON_NUMBER) reader_ignore(r, k, j->n_key);
     }

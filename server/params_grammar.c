@@ -362,6 +362,7 @@ void read_tool_choice(constraint *c, reader *r)
     bool harmless = word && (!strcmp(choice->str, "none") || !strcmp(choice->str, "auto"));
     if (reader_raw(r)) {
         if (any) reader_ignore(r, "tools", 5);
+        if (choice) reader_ignore(r, "tool_choice", 11);
         return;
     }
     if (choice && !word && choice->type != JSON_OBJECT)

@@ -97,7 +97,11 @@ static void read_delivery(params *p, reader *r)
     }
     rd_bool(r, "echo", &p->echo);
     rd_bool(r, "return_token_ids", &p->return_token_ids);
-    if (r->kind == READ_LLAMA) rd_bool(r, "return_tokens", &p->return_token_ids);
+    if (r->kind == READ_LLAMA) {
+        bool special; /* the models add none */
+        rd_bool(r, "return_tokens", &p->return_token_ids);
+        rd_bool(r, "add_special", &special);
+    }
     rd_bool(r, "return_tokens_as_token_ids", &p->ids_as_names);
     rd_bool(r, "timings_per_token", &p->timings_per_token);
     rd_bool(r, "return_progress", &p->return_progress);

@@ -150,6 +150,9 @@ static void check_fields(reader *r, const json *body)
 }
 
 /* Chat's own fields have no place here. */
+/* Without meaning here. */
+#define UNKNOWN "messages", "suffix", "best_of", "format", "prefix", TR_CHAT_ONLY
+
 static const char *const taken[] = {"input",
                                     "instructions",
                                     "previous_response_id",
@@ -163,30 +166,11 @@ static const char *const taken[] = {"input",
                                     "prompt",
                                     "max_tool_calls",
                                     "truncation",
-                                    "messages",
-                                    "echo",
-                                    "suffix",
-
                                     "response_format",
                                     "n",
-                                    "best_of",
-                                    "prefix",
-                                    "stream_options",
-                                    "documents",
-                                    "format",
-                                    "continue_final_message",
-                                    "add_generation_prompt"};
+                                    UNKNOWN};
 
-static const char *const unknown[] = {"messages",
-                                      "echo",
-                                      "suffix",
-                                      "best_of",
-                                      "documents",
-
-                                      "format",
-                                      "prefix",
-                                      "continue_final_message",
-                                      "add_generation_prompt"};
+static const char *const unknown[] = {UNKNOWN};
 
 void responses_translate(reader *r, const json *body, buf *out)
 {
@@ -202,8 +186,7 @@ void responses_translate(reader *r, const json *body, buf *out)
                     json_type_name(input));
         return;
     }
-    for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++)
-        if (rd_any(r, unknown[i])) reader_ignore(r, unknown[i], strlen(unknown[i]));
+    tr_ignore(r, body, unknown, (int)(sizeof unknown / sizeof *unknown));
     tr_rest(out, body, taken, (int)(sizeof taken / sizeof *taken));
     responses_messages(r, body, rd_any(r, "instructions"), input, out);
     tr_tools(r, json_get(body, "tools"), "parameters", true, out);

@@ -30,6 +30,14 @@ bool reader_translate(reader *r, translator *t, const char *const *names, bool c
     return !r->failed;
 }
 
+void tr_ignore(reader *r, const json *body, const char *const *names, int n)
+{
+    for (int i = 0; i < n; i++) {
+        const json *j = json_get(body, names[i]);
+        if (j && j->type != JSON_NULL) reader_ignore(r, names[i], strlen(names[i]));
+    }
+}
+
 void tr_name(buf *out, const char *name)
 {
     if (out->len && out->v[out->len - 1] != '{') buf_putc(out, ',');

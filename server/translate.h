@@ -14,6 +14,11 @@ typedef void translator(reader *r, const json *body, buf *out);
  * dialect's name", ended by NULL. */
 bool reader_translate(reader *r, translator *t, const char *const *names, bool counts_only);
 
+/* Chat's own fields that no other dialect has room or meaning for. */
+#define TR_CHAT_ONLY \
+    "echo", "documents", "stream_options", "add_generation_prompt", "continue_final_message"
+/* Those of body's members whose names are among names[n] mean nothing here: they are listed. */
+void tr_ignore(reader *r, const json *body, const char *const *names, int n);
 /* ,"name": (the comma only after another member). */
 void tr_name(buf *out, const char *name);
 void tr_json(buf *out, const char *name, const json *value);
