@@ -45,7 +45,8 @@ typedef struct {
     uint64_t kv_cache_memory; /* bytes: 8G, 512M, ...; 0 = planned */
     char *kv_cache_dtype;
     bool embeddings;
-    char *pooling; /* auto, mean, last, cls, rank */
+    char *pooling;   /* auto, mean, last, cls, rank */
+    char *attention; /* auto, causal, non-causal */
     bool no_prefix_caching, allow_priority, cache_per_key;
     /* server */
     char *host;

@@ -37,6 +37,8 @@ const option_row option_rows[] = {
      .help = "answer embeddings with a generative model too (an embedding model needs no option)"},
     {"pooling", {0}, OPT_CHOICE, AT(pooling), "auto", "auto|mean|last|cls|rank", .commands = CMD_SERVE, .group = "Model", .arg = "WORD",
      .help = "which hidden states make a vector (auto: as the checkpoint says; mean with --embeddings); rank: the model judges documents by 'yes' and 'no'"},
+    {"attention", {0}, OPT_CHOICE, AT(attention), "auto", "auto|causal|non-causal", .commands = CMD_SERVE, .group = "Model", .arg = "WORD",
+     .help = "what a token of an embedding model sees (auto: as the checkpoint says); GGUF files of gte-Qwen2 do not say that it is non-causal"},
     {"default-chat-template-kwargs", {"--chat-template-kwargs"}, OPT_JSON, AT(default_chat_template_kwargs), .commands = TALKS,
      .group = "Model", .arg = "JSON", .help = "variables of the template, for example {\"enable_thinking\":false}"},
 

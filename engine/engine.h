@@ -55,6 +55,7 @@ typedef struct {
     bool dump_plan;              /* a log line per step */
     bool embeddings;             /* a generative model answers embeddings too */
     const char *pooling;         /* "auto", "mean", "last", "cls", "rank" or NULL */
+    const char *attention;       /* "auto", "causal", "non-causal" or NULL */
 } engine_options;
 
 /* Opens in two stages so that the socket can listen first (H19): engine_open checks files and

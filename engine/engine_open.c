@@ -8,6 +8,8 @@
 #include "engine/ranks.h"
 #include "kernels/comm.h"
 
+#include <string.h>
+
 checkpoint *engine_checkpoint(const engine_options *o, err *e)
 {
     if (!o->dummy_weights)
@@ -30,6 +32,7 @@ checkpoint *engine_checkpoint(const engine_options *o, err *e)
 int engine_pooling(model_config *c, const engine_options *o, err *e)
 {
     int rc = pooling_override(&c->pool, o->embeddings, o->pooling, e);
+    if (o->attention && strcmp(o->attention, "auto")) c->causal = !strcmp(o->attention, "causal");
     if (!c->causal && c->pool.embeds) c->pool.generates = false; /* it never learnt to go on */
     return rc;
 }

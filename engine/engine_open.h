@@ -10,7 +10,7 @@
 
 /* The checkpoint of o, with tensors that have no data under --dummy-weights. */
 checkpoint *engine_checkpoint(const engine_options *o, err *e);
-/* Applies --embeddings and --pooling. */
+/* Applies --embeddings, --pooling and --attention. */
 int engine_pooling(model_config *c, const engine_options *o, err *e);
 /* Where c's tokenizer is; false: it has none. */
 bool engine_text_source(const checkpoint *c, tokenizer_source *s);

@@ -102,7 +102,8 @@ int model_setup_init(model_setup *m, const options *o, err *e)
               .dump_plan = o->dump_plan,
               .tool_format = o->tool_format,
               .embeddings = o->embeddings,
-              .pooling = o->pooling}};
+              .pooling = o->pooling,
+              .attention = o->attention}};
     int rc = 0;
     m->is_demo = !o->model;
     if (m->is_demo) rc = find_demo(m->path, sizeof m->path, e);

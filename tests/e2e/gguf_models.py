@@ -95,7 +95,6 @@ RERANK = [("tokenizer.chat_templates", ["rerank"]), ("tokenizer.chat_template.re
 # kind of checkpoint -> what the converter makes of it
 KINDS = {
     "embedding": dict(more=[("*.pooling_type", LAST)], ends=True),
-    "full": dict(more=[("*.pooling_type", LAST), ("*.attention.causal", False)], ends=True),
     "gte": dict(more=[("*.pooling_type", LAST), ("*.attention.causal", False)], ends=True),
     "mean": dict(more=[("*.pooling_type", MEAN)]),
     "reranker": dict(more=[("*.pooling_type", RANK), (LABELS, ["yes", "no"]), *RERANK], judge=[YES, NO]),

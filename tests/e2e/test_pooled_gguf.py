@@ -93,12 +93,21 @@ def test_the_order_of_a_rerankers_rows(root, wanted):
     near(served(bare, scores), wanted("reranker"), SAME)
 
 
+def test_attention_that_the_file_does_not_tell(root, wanted):
+    """gte-Qwen2 as the converter writes it: the operator says what a token sees; a generative model needs a reason."""
+    path = make("gte", directory(root, "gte"), str(root / "silent.gguf"), more=[("*.pooling_type", LAST)])
+    near(served(path, answers("gte"), "--attention", "non-causal"), wanted("gte"), SAME)
+    causal = served(directory(root, "gte"), answers("gte"), "--attention", "causal")
+    near(served(path, answers("gte")), causal, SAME)
+    assert max(abs(a - b) for a, b in zip(causal, wanted("gte"))) > 0.01
+    with pytest.raises(RuntimeError, match="how its states become"):
+        Server("--attention", "non-causal", wait=False)
+
+
 def test_generation_stays_generation(root):
-    """B4: pooling_type 0, as some converters write it, and none at all."""
-    d = directory(root, "copy_demo")
-    for name, more in (("none", [("*.pooling_type", 0)]), ("plain", [])):
-        path = convert(d, str(root / f"{name}.gguf"), *more)
-        assert served(path, lambda s: s.chat(max_tokens=3).status_code) == 200
+    """B4: pooling_type 0, as some converters write it."""
+    path = convert(directory(root, "copy_demo"), str(root / "none.gguf"), ("*.pooling_type", 0))
+    assert served(path, lambda s: s.chat(max_tokens=3).status_code) == 200
 
 
 @pytest.mark.parametrize("more,judge,words", [
@@ -116,7 +125,7 @@ def test_files_that_ask_for_what_is_not_built(root, more, judge, words):
     assert words in str(e.value)
 
 
-@pytest.mark.parametrize("kind", ["embedding", "gte", "reranker", "classifier", "words"])
+@pytest.mark.parametrize("kind", ["embedding", "gte", "classifier", "words"])
 def test_quantize_keeps_what_a_model_is_for(root, wanted, kind):
     """`quern quantize` writes pooling, end token, attention and the rows that judge; twice over, too."""
     path = str(root / f"own-{kind}.gguf")
