@@ -216,10 +216,16 @@ def refused_as_late(reply):
 def stopped(s, n=1):
     """What is hung up on inside takes n sequences of s out of the batch (H14): they count as aborted, and nothing runs on.
     s is the slow server, so that they are still at work whenever that is."""
-    before = s.metric("vllm:request_success_total", finished_reason="abort")
+    def idle():
+        return s.metric("vllm:num_requests_running") == 0
+
+    def aborted():
+        return s.metric("vllm:request_success_total", finished_reason="abort")
+    assert wait_for(idle)
+    before = aborted()
     yield
-    assert wait_for(lambda: s.metric("vllm:request_success_total", finished_reason="abort") >= before + n)
-    assert s.metric("vllm:request_success_total", finished_reason="abort") == before + n and s.metric("vllm:num_requests_running") == 0
+    assert wait_for(lambda: aborted() >= before + n and idle())
+    assert aborted() == before + n
 
 
 FIM = ("fim_prefix", "fim_suffix", "fim_middle", "fim_pad", "repo_name", "file_sep")
