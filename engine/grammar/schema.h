@@ -105,6 +105,7 @@ typedef struct {
     grammar_error *why;
     int rc;
     uint32_t depth, branches;
+    uint32_t tried_from; /* branches before the outermost attempt */
     VEC(member) kept;
     VEC(set_memo) memo;
     id_table memo_index;

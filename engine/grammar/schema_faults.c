@@ -7,7 +7,7 @@
 
 #include <stdio.h>
 
-enum { MAX_TRIES = 2 * GRAMMAR_MAX_FAULTS, MAX_UNITS = 500, MAX_FUEL = 20000 };
+enum { MAX_TRIES = 2 * GRAMMAR_MAX_FAULTS, MAX_BYTES = 1 << 16, MAX_UNITS = 300, MAX_FUEL = 3000 };
 static const double MAX_SECONDS = 0.1;
 
 /* The value but for one member of `where`; where that has no such member, `true` stands in its
@@ -72,8 +72,10 @@ static void add_fault(grammar_error *why, const grammar_error *next)
     snprintf(f->msg, sizeof f->msg, "%s", next->e.msg);
 }
 
-/* The compiler of c's schema without its fault, refused in turn or not. */
-static schema_compiler without_fault(const schema_compiler *c, bool object, grammar_error *why)
+/* The compiler of c's schema without its fault, refused in turn or not.  bytes: of text that may
+ * still be compiled. */
+static schema_compiler without_fault(const schema_compiler *c, bool object, size_t *bytes,
+                                     grammar_error *why)
 {
     schema_compiler d = {.g = c->g, .why = why, .xml = c->xml, .guard = c->guard, .any = c->any};
     uint32_t node;
@@ -81,7 +83,9 @@ static schema_compiler without_fault(const schema_compiler *c, bool object, gram
     put_without(c->root, c->refused, c->keyword, &text);
     *why = (grammar_error){.tool = -1};
     if (!buf_ok(&text)) c->g->r.status = ERR_NOMEM;
+    else if (text.len > *bytes) d.rc = ERR_LIMIT;
     else if (!schema_open(&d, text.v, text.len)) schema_root(&d, object, &node);
+    if (text.len <= *bytes) *bytes -= text.len;
     buf_clear(&text);
     return d;
 }
@@ -92,6 +96,7 @@ void schema_more_faults(schema_compiler *c, bool object)
     grammar_error next;
     schema_compiler at = *c, d;
     buf left_out = {0};
+    size_t bytes = MAX_BYTES;
     double until = gram_cpu_seconds() + MAX_SECONDS;
     if (g->r.status) return;
     if (g->units > MAX_UNITS) g->units = MAX_UNITS;
@@ -101,7 +106,7 @@ void schema_more_faults(schema_compiler *c, bool object)
         bool is_root = at.refused == at.root && !json_get(at.root, at.keyword);
         if (is_root || at.rc == ERR_LIMIT || g->r.status) break;
         put_place(&at, at.keyword, &left_out);
-        d = without_fault(&at, object, &next);
+        d = without_fault(&at, object, &bytes, &next);
         if (i) schema_close(&at);
         at = d;
         if (!at.rc || !at.refused || at.rc == ERR_LIMIT || g->r.status) break;

@@ -4,7 +4,18 @@
  * that are not expressible, and too many branches. Thread: one compile, one thread. */
 #include "engine/grammar/schema.h"
 
-enum { MAX_NOT_ONE_OF = 8 };
+enum {
+    MAX_NOT_ONE_OF = 8,
+    MAX_ALL = 100 * SCHEMA_MAX_BRANCHES,
+    MAX_TRIED = 16 * SCHEMA_MAX_BRANCHES /* of what is only tried */
+};
+
+/* The number of branches beyond which it is too much. */
+static uint32_t most_branches(const schema_compiler *c)
+{
+    uint32_t most = c->tried_from + MAX_TRIED;
+    return c->attempts && most < MAX_ALL ? most : MAX_ALL;
+}
 
 /* The set with others in the place of one member. */
 static uint32_t with(schema_compiler *c, const member_set *set, uint32_t place, const member *add,
@@ -50,10 +61,11 @@ static uint32_t split_dependency(schema_compiler *c, const member_set *set, uint
 static bool attempt(schema_compiler *c, const member_set *set, uint32_t i, const member *add,
                     uint32_t n_add, uint32_t *node)
 {
-    uint32_t made = c->memo.n, queued = c->queue.n, depth = c->depth;
-    c->attempts++;
+    uint32_t made = c->memo.n, queued = c->queue.n, depth = c->depth, outer = c->tried_from;
+    if (!c->attempts++) c->tried_from = c->branches;
     *node = with(c, set, i, add, n_add);
     c->attempts--;
+    c->tried_from = outer;
     if (!c->rc) return true;
     c->rc = 0;
     c->depth = depth;
@@ -172,7 +184,7 @@ static uint32_t split_choice(schema_compiler *c, const member_set *set, uint32_t
         schema_refuse(c, "invalid_schema", s, key, "not a list of schemas");
         return 0;
     }
-    if (list->len > 2000 || c->branches > 100 * SCHEMA_MAX_BRANCHES)
+    if (list->len > 2000 || c->branches > most_branches(c))
         schema_refuse(c, "schema_too_complex", s, key, "too many branches");
     for (const json *k = list->child; k && !c->rc && !c->g->r.status; k = k->next) {
         const member add = {M_FULL, 0, k, NULL};
@@ -218,7 +230,7 @@ static void alternative(alternatives *a, const member *v, uint32_t n)
 {
     schema_compiler *c = a->c;
     if (c->rc || c->g->r.status) return;
-    if (++c->branches > 100 * SCHEMA_MAX_BRANCHES)
+    if (++c->branches > most_branches(c))
         schema_refuse(c, "schema_too_complex", v[0].s, "not", "too many branches");
     uint32_t node = c->rc ? 0 : with(c, a->set, a->i, v, n);
     if (!c->rc && !c->g->r.status && !gram_never(c->g, node))
