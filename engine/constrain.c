@@ -17,12 +17,16 @@ enum {
     DRAFT_TRIAL = 16 /* guesses until a choice that seldom confirms them gets no more */
 };
 
-/* A matcher lent to the thread, which takes tokens and finds the mask behind them. */
+/* A matcher lent to the thread, which takes tokens and finds out what the step would have: whether
+ * the text is complete behind them, and if it goes on the mask.  One without a choice is freed. */
 struct constrain_job {
     struct constrain_job *next;
     gmatch *match;
+    bool drop;                   /* its choice ended before: only to be freed */
     int32_t take[DRAFT_MAX + 1]; /* [n_take] */
     int n_take;
+    bool ask;             /* is the text complete? */
+    bool last;            /* no further token is wanted */
     const uint32_t *mask; /* found */
     bool done;            /* nothing but the end can follow */
     int rc;
@@ -101,11 +105,14 @@ static void give_back(constrainer *k, job *j)
 static void run_job(job *j)
 {
     uint64_t id;
-    for (int i = 0; i < j->n_take && !j->rc; i++) j->rc = gmatch_accept(j->match, j->take[i]);
-    if (!j->rc) j->done = gmatch_done(j->match);
-    if (!j->rc) j->rc = gmatch_finish(j->match);
-    if (!j->rc) j->rc = gmatch_mask(j->match, &j->mask, &id);
-    if (j->rc == GM_LATER) j->rc = ERR_LIMIT;
+    if (j->drop) {
+        gmatch_free(j->match);
+        j->match = NULL;
+        return;
+    }
+    for (int i = 0; i < j->n_take && !j->rc; i++) j->rc = gmatch_take(j->match, j->take[i]);
+    if (!j->rc && j->ask) j->rc = gmatch_settle(j->match, &j->done);
+    if (!j->rc && !j->done && !j->last) j->rc = gmatch_finish(j->match, &j->mask, &id);
 }
 
 static void *constrain_main(void *arg)
@@ -197,7 +204,7 @@ int request_constrain(request *r, grammar *g, const grammar_vocab *v)
     if (!(first->match = gmatch_new(g, v))) return ERR_NOMEM;
     /* The start of a grammar costs most; here it costs the engine nothing. */
     int rc = gmatch_mask(first->match, &bits, &id);
-    if (rc == GM_LATER) rc = gmatch_finish(first->match);
+    if (rc == GM_LATER) rc = gmatch_finish(first->match, &bits, &id);
     for (int i = 1; i < r->n && !rc; i++)
         if (!(r->c[i].form.match = gmatch_clone(first->match))) rc = ERR_NOMEM;
     return rc;
@@ -215,8 +222,18 @@ static int lend(constrainer *k, choice *c)
     k->last_ready = j;
     c->form.match = NULL;
     c->form.lent = j;
-    c->q.hold = true;
+    c->q.hold = true; /* also behind the last guess that was confirmed */
     return 0;
+}
+
+static void hand_over(constrainer *k, job *first, job *last)
+{
+    pthread_mutex_lock(&k->mu);
+    if (k->last) k->last->next = first;
+    else k->first = first;
+    k->last = last;
+    pthread_cond_signal(&k->work);
+    pthread_mutex_unlock(&k->mu);
 }
 
 void constrain_step(constrainer *k)
@@ -224,12 +241,8 @@ void constrain_step(constrainer *k)
     if (!k) return;
     k->spent_us = 0;
     if (!k->ready) return;
-    pthread_mutex_lock(&k->mu);
-    if (k->last) k->last->next = k->ready;
-    else k->first = k->ready;
-    k->last = k->last_ready;
-    pthread_cond_signal(&k->work);
-    pthread_mutex_unlock(&k->mu);
+    for (job *j = k->ready; j; j = j->next) j->last = j->c && j->c->q.n_gen >= j->c->r->max_tokens;
+    hand_over(k, k->ready, k->last_ready);
     k->ready = k->last_ready = NULL;
 }
 
@@ -279,7 +292,7 @@ choice *constrain_back(constrainer *k, int *rc, bool *done)
             c->form.match = j->match;
             c->form.lent = NULL;
             c->form.mask[0] = j->mask;
-            c->form.n_mask = j->rc == 0;
+            c->form.n_mask = j->mask != NULL;
             c->q.hold = false;
             *rc = j->rc;
             *done = j->done;
@@ -301,22 +314,36 @@ int constrain_accept(constrainer *k, choice *c, int32_t id)
 {
     held_form *f = &c->form;
     f->n_mask = 0;
-    if (!f->lent && too_busy(k, c->r->grammar) && lend(k, c)) return ERR_NOMEM;
-    if (f->lent) {
-        assert(f->lent->n_take <= DRAFT_MAX);
-        f->lent->take[f->lent->n_take++] = id;
-        c->q.hold = true; /* also behind the last guess that was confirmed */
-        return 0;
+    if (!f->lent && !too_busy(k, c->r->grammar)) {
+        int64_t from = clock_us();
+        int rc = gmatch_accept(f->match, id);
+        k->spent_us += clock_us() - from;
+        if (rc != GM_LATER) return rc;
     }
-    int64_t from = clock_us();
-    int rc = gmatch_accept(f->match, id);
-    k->spent_us += clock_us() - from;
-    return rc;
+    if (!f->lent && lend(k, c)) return ERR_NOMEM;
+    assert(f->lent->n_take <= DRAFT_MAX);
+    f->lent->take[f->lent->n_take++] = id;
+    f->lent->ask = true;
+    c->q.hold = true;
+    return 0;
 }
 
-bool constrain_done(const choice *c)
+int constrain_done(constrainer *k, choice *c, bool *done)
 {
-    return !c->form.lent && gmatch_done(c->form.match);
+    *done = false;
+    if (c->form.lent) return 0; /* was asked with the token */
+    int64_t from = clock_us();
+    int rc = gmatch_done(c->form.match, done);
+    k->spent_us += clock_us() - from;
+    if (rc != GM_LATER) return rc;
+    if (lend(k, c)) return ERR_NOMEM;
+    c->form.lent->ask = true;
+    return 0;
+}
+
+bool constrain_away(const choice *c)
+{
+    return c->form.lent;
 }
 
 bool constrain_legal(const choice *c, int32_t id)
@@ -349,19 +376,20 @@ int constrain_draft(constrainer *k, choice *c, int32_t *tok, int cap)
     int n = 0;
     if (!f->n_mask || (f->n_guessed >= DRAFT_TRIAL && f->n_right * 2 < f->n_guessed)) return 0;
     if (too_busy(k, c->r->grammar)) return 0;
-    int64_t from = clock_us();
+    int64_t from = clock_us(), left = k->step_us - k->spent_us;
     if (cap > DRAFT_MAX) cap = DRAFT_MAX;
     if (forced_tokens(c, &list)) list.n = 0;
-    for (; n < cap && n < (int)list.n && !gmatch_accept(f->match, list.v[n]); n++) {
+    for (; n < cap && n < (int)list.n && clock_us() - from <= left; n++) {
+        if (gmatch_accept(f->match, list.v[n])) break;
         tok[n] = list.v[n];
         if (!gmatch_mask(f->match, &f->mask[n + 1], &id)) continue;
         gmatch_rollback(f->match, 1);
         break;
     }
-    bool ends = n && gmatch_done(f->match);
     gmatch_rollback(f->match, n);
-    /* What follows may grow together with the last one. */
-    if (n && n == (int)list.n && !ends) n--;
+    /* What follows may grow together with the last one, and if nothing follows, there is nothing to
+     * be drawn behind it. */
+    if (n && n == (int)list.n) n--;
     f->n_mask = n + 1;
     token_list_clear(&list);
     k->spent_us += clock_us() - from;
@@ -390,11 +418,24 @@ int constrain_row(choice *c, int ahead, sample_row *row)
     return 0;
 }
 
-void constrain_end(choice *c)
+/* Has the thread free a matcher; false without memory. */
+static bool drop(constrainer *k, gmatch *m, const grammar *g)
+{
+    job *j = calloc(1, sizeof *j);
+    if (!j) return false;
+    *j = (job){.match = m, .drop = true, .g = g, .next_lent = k->lent};
+    k->lent = j;
+    hand_over(k, j, j);
+    return true;
+}
+
+void constrain_end(constrainer *k, choice *c)
 {
     held_form *f = &c->form;
     if (f->lent) f->lent->c = NULL;
-    gmatch_free(f->match);
+    /* While the thread is at work on this grammar, to free its matcher could mean to wait. */
+    if (!k || !f->match || !too_busy(k, c->r->grammar) || !drop(k, f->match, c->r->grammar))
+        gmatch_free(f->match);
     free(f->both);
     *f = (held_form){0};
 }

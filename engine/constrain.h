@@ -44,8 +44,11 @@ choice *constrain_back(constrainer *k, int *rc, bool *done);
 bool constrain_waits(const constrainer *k);
 /* Token id of c is sure.  0 (and c may be held), ERR_INVALID if it is not legal, or ERR_*. */
 int constrain_accept(constrainer *k, choice *c, int32_t id);
-/* Nothing but the end can follow, as far as is known now. */
-bool constrain_done(const choice *c);
+/* Whether nothing but the end can follow; where that costs too much, c is held and *done false
+ * until it comes back.  0 or ERR_*. */
+int constrain_done(constrainer *k, choice *c, bool *done);
+/* c's matcher is away: what its last token means is not yet known. */
+bool constrain_away(const choice *c);
 /* May token id come next? */
 bool constrain_legal(const choice *c, int32_t id);
 /* Guesses of the next tokens: those that spell the bytes that must follow, at most cap, each with
@@ -55,7 +58,7 @@ int constrain_draft(constrainer *k, choice *c, int32_t *tok, int cap);
 void constrain_learn(choice *c, int n, int right);
 /* The mask of the row that draws `ahead` tokens behind the next one.  0 or ERR_NOMEM. */
 int constrain_row(choice *c, int ahead, sample_row *row);
-/* c has ended: its matcher goes, now or when it comes back. */
-void constrain_end(choice *c);
+/* c has ended: its matcher goes, now or when it comes back.  k is NULL behind the engine. */
+void constrain_end(constrainer *k, choice *c);
 
 #endif

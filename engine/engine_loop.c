@@ -111,7 +111,7 @@ static void end_choice(engine *g, choice *c, const token_info *t, ending end, in
     sched_remove(&g->sched, &c->q);
     for (int i = 0; i < STEPS_OPEN; i++) step_forget(&g->step[i], &c->q);
     slots_leave(&g->slots, c);
-    constrain_end(c);
+    constrain_end(g->forms, c);
     c->live = false;
     request_publish(c, t, &end, now);
     if (--r->n_live == 0) list_remove(g, r);
@@ -135,7 +135,7 @@ static void finish_choice(engine *g, choice *c, ending end, int64_t now)
 {
     said_reset(&c->said);
     int decided = c->out ? output_end(c->out, &c->said) : -1;
-    if (decided >= 0 && end.reason == FINISH_STOP) end.stop_index = decided;
+    if (decided >= 0 && end.reason != FINISH_ERROR) end = (ending){FINISH_STOP, decided, -1, 0};
     end_choice(g, c, NULL, end, now);
 }
 
@@ -168,8 +168,11 @@ static void find_masks(engine *g, int64_t now)
     bool done;
     for (choice *c; (c = constrain_back(g->forms, &rc, &done));) {
         stats_add(g->stats.late_masks, 1);
-        if (rc || done)
-            finish_choice(g, c, (ending){rc ? FINISH_ERROR : FINISH_STOP, -1, -1, rc}, now);
+        finish_reason why = rc                               ? FINISH_ERROR
+                            : done                           ? FINISH_STOP
+                            : c->q.n_gen >= c->r->max_tokens ? FINISH_LENGTH
+                                                             : FINISH_NONE;
+        if (why != FINISH_NONE) finish_choice(g, c, (ending){why, -1, -1, rc}, now);
     }
     for (request *r = g->last, *before; r && r->fresh; r = before) {
         before = r->prev;
@@ -253,8 +256,9 @@ static void copy_logprobs(token_info *t, const sample_row *row)
 
 /* Does the n-th generated token end the choice?  A token that ends it by its id is not part of the
  * text. */
-static ending feed_token(choice *c, int n, token_info *t)
+static ending feed_token(engine *g, choice *c, int n, token_info *t)
 {
+    bool done = false;
     const sample_plan *p = &c->r->plan;
     bool late = n > p->s.min_tokens;
     ending end = {FINISH_NONE, -1, -1, 0};
@@ -273,8 +277,14 @@ static ending feed_token(choice *c, int n, token_info *t)
     } else {
         t->kind = TOK_ANSWER;
     }
-    if (end.reason == FINISH_NONE && c->r->grammar && constrain_done(c)) end.reason = FINISH_STOP;
-    if (end.reason == FINISH_NONE && n >= c->r->max_tokens) end.reason = FINISH_LENGTH;
+    if (end.reason == FINISH_NONE && c->r->grammar) {
+        int rc = constrain_done(g->forms, c, &done);
+        if (rc) return (ending){FINISH_ERROR, -1, -1, rc};
+        if (done) end.reason = FINISH_STOP;
+    }
+    /* Where the matcher is away, only what comes back says whether the last token ends the text. */
+    if (end.reason == FINISH_NONE && n >= c->r->max_tokens && !constrain_away(c))
+        end.reason = FINISH_LENGTH;
     if (end.reason == FINISH_NONE || !c->out || end.stop_index >= 0) return end;
     /* A stop string that could still have grown into a longer one is decided by the end. */
     int decided = output_end(c->out, &c->said);
@@ -331,7 +341,7 @@ static void take_token(engine *g, choice *c, int pos, const sample_row *row, int
     observe_token(g, c, pos + 1, now);
     said_reset(&c->said);
     int rc = c->r->grammar ? constrain_accept(g->forms, c, row->id) : 0;
-    ending end = feed_token(c, n, &t);
+    ending end = feed_token(g, c, n, &t);
     if (!rc) rc = sampler_accept(&c->smp, &c->q, pos, t.kind == TOK_ANSWER);
     if (!rc && !said_ok(&c->said)) rc = ERR_NOMEM;
     if (!rc && c->r->grammar && end.reason == FINISH_NONE) rc = constrain_next(g->forms, c);

@@ -248,7 +248,7 @@ void request_detach(request *r)
         output_free(c->out);
         c->out = NULL;
         sampler_clear(&c->smp);
-        constrain_end(c);
+        constrain_end(NULL, c);
         free(c->q.gen);
         free(c->q.block);
         c->q.gen = c->q.block = NULL;

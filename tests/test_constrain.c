@@ -168,6 +168,35 @@ START_TEST(guesses_change_no_bit)
 }
 END_TEST
 
+/* Whether the last token that may be drawn completes the text is known only when the matcher comes
+ * back, where it is away: the answer ends for the same reason. */
+START_TEST(the_last_token_may_complete_the_text)
+{
+    for (int i = 0; i < N_FORMS; i++) {
+        grammar *gr = compile(forms[i].kind, forms[i].text);
+        int max = (int)forms[i].max;
+        for (int round = 0; round < 3; round++) { /* the whole, just the whole, one token less */
+            client got[2];
+            for (int beside = 0; beside < 2; beside++) {
+                engine *g = open_engine((size){0});
+                if (beside) constrainer_limit(g->forms, -1);
+                client_run(&got[beside], g, spec_for(g, gr, 4, 1, max));
+                wait_idle(g);
+                engine_close(g);
+            }
+            ck_assert_int_eq(got[0].a[0].error, 0);
+            ck_assert_int_eq(got[0].a[0].n_tok, got[1].a[0].n_tok);
+            ck_assert_int_eq(got[0].a[0].finish, got[1].a[0].finish);
+            ck_assert_int_eq(got[0].a[0].finish, round < 2 ? FINISH_STOP : FINISH_LENGTH);
+            max = got[0].a[0].n_tok - round;
+            client_clear(&got[0]);
+            client_clear(&got[1]);
+        }
+        grammar_release(gr);
+    }
+}
+END_TEST
+
 /* Room for one sequence and a half: the other is pushed out and recomputed, its matcher is not. */
 START_TEST(a_preempted_one_goes_on_where_it_was)
 {
@@ -328,6 +357,7 @@ static void add_tests(Suite *s, const char *name, void (*set_up)(void))
     tcase_set_timeout(t, 120);
     tcase_add_test(t, noise_becomes_what_it_must_be);
     tcase_add_test(t, guesses_change_no_bit);
+    tcase_add_test(t, the_last_token_may_complete_the_text);
     tcase_add_test(t, a_preempted_one_goes_on_where_it_was);
     tcase_add_test(t, neighbours_do_not_matter);
     tcase_add_test(t, the_grammar_wins);

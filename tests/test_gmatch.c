@@ -59,12 +59,16 @@ static const uint32_t *mask_of(gmatch *m, uint64_t *id)
 {
     const uint32_t *bits = NULL;
     int rc = gmatch_mask(m, &bits, id);
-    if (rc == GM_LATER) {
-        ck_assert_int_eq(gmatch_finish(m), 0);
-        rc = gmatch_mask(m, &bits, id);
-    }
+    if (rc == GM_LATER) rc = gmatch_finish(m, &bits, id);
     ck_assert_int_eq(rc, 0);
     return bits;
+}
+
+static bool done(gmatch *m)
+{
+    bool yes = false;
+    ck_assert_int_eq(gmatch_done(m, &yes), 0);
+    return yes;
 }
 
 static bool allowed(const uint32_t *bits, int32_t id)
@@ -198,21 +202,21 @@ START_TEST(ends)
 {
     uint64_t id;
     gmatch *m = matcher(GRAMMAR_REGEX, "ab?");
-    ck_assert(!gmatch_done(m));
+    ck_assert(!done(m));
     accept_text(m, "a");
-    ck_assert(!gmatch_done(m));
+    ck_assert(!done(m));
     const uint32_t *bits = mask_of(m, &id);
     ck_assert(allowed(bits, end_id) && allowed(bits, tokenizer_id(tok, "b")));
     accept_text(m, "b");
-    ck_assert(gmatch_done(m));
+    ck_assert(done(m));
     check_mask(m); /* only the end */
     ck_assert_int_eq(gmatch_accept(m, end_id), 0);
-    ck_assert(gmatch_done(m));
+    ck_assert(done(m));
     check_mask(m);
     ck_assert_int_eq(gmatch_accept(m, end_id), 0); /* a step that was open already */
     ck_assert_int_eq(gmatch_accept(m, tokenizer_id(tok, "b")), ERR_INVALID);
     gmatch_rollback(m, 3);
-    ck_assert(!gmatch_done(m));
+    ck_assert(!done(m));
     gmatch_free(m);
 }
 END_TEST

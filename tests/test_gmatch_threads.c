@@ -46,11 +46,11 @@ static uint64_t run(grammar *g, uint64_t seed, int rounds)
             const uint32_t *bits;
             uint64_t id;
             int rc = gmatch_mask(m, &bits, &id);
-            if (rc == GM_LATER && !gmatch_finish(m)) rc = gmatch_mask(m, &bits, &id);
+            if (rc == GM_LATER) rc = gmatch_finish(m, &bits, &id);
             if (rc) return 0;
             int32_t t = (int32_t)(next_random(&seed) % (uint32_t)rows), tries = 0;
             while (tries < rows && !(bits[t >> 5] >> (t & 31) & 1)) t = (t + 1) % rows, tries++;
-            if (tries == rows || gmatch_prefix(m, &t, 1) != 1 || gmatch_accept(m, t)) return 0;
+            if (tries == rows || gmatch_prefix(m, &t, 1) != 1 || gmatch_take(m, t)) return 0;
             sum = sum * 31 + (uint64_t)t;
             if (next_random(&seed) % 8 == 0) gmatch_rollback(m, (int)(next_random(&seed) % 4));
             if (next_random(&seed) % 16 == 0) {

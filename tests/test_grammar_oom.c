@@ -89,7 +89,7 @@ static int take(gmatch *m, int32_t t, int *failed)
     uint8_t forced[8];
     for (int tries = 0; tries < 3; tries++) {
         int before = gmatch_length(m), rc = gmatch_mask(m, &bits, &id);
-        if (rc == GM_LATER) rc = gmatch_finish(m) ? ERR_NOMEM : gmatch_mask(m, &bits, &id);
+        if (rc == GM_LATER) rc = gmatch_finish(m, &bits, &id);
         if (!rc && !(bits[t >> 5] >> (t & 31) & 1)) return ERR_INVALID;
         if (!rc && gmatch_forced(m, forced, sizeof forced) == ERR_NOMEM) rc = ERR_NOMEM;
         if (!rc) rc = gmatch_accept(m, t);

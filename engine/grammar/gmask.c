@@ -3,7 +3,11 @@
  * arena's status.  Thread: under the grammar's lock. */
 #include "engine/grammar/masks.h"
 
-enum { FEW_THREADS = 4, NARROW = 40 /* first bytes */ };
+enum {
+    FEW_THREADS = 4,
+    NARROW = 40 /* first bytes */,
+    WORDS = 16 /* of a bitmap cost as much as a node */
+};
 
 static void set_bit(uint32_t *bits, uint32_t id)
 {
@@ -54,11 +58,13 @@ void mask_cache_sync(mask_cache *c, const gram *g)
     c->epoch = g->epoch;
 }
 
-void mask_allow(mask_cache *c, gram *g, uint64_t fuel, int64_t us)
+void mask_allow(mask_cache *c, gram *g, uint64_t fuel, double seconds)
 {
-    g->r.fuel = fuel;
-    c->most_us = us;
+    g->r.fuel = c->fuel = fuel;
+    c->seconds = seconds;
     c->walked = 0;
+    c->look = MASK_LOOK; /* the clock is read where there is much to do */
+    c->deadline = 0;
 }
 
 size_t mask_cache_bytes(const mask_cache *c)
@@ -130,7 +136,7 @@ static void walk(mask_cache *c, gram *g, uint32_t from, const trie *t, uint32_t 
     while (i < end) {
         trie_node x = t->node[i];
         uint32_t depth = x.size_depth & 255, d = gram_step(g, at[depth - 1], x.tok_byte & 255);
-        if (!mask_in_time(c, &g->r) || g->r.status) return;
+        if (!mask_in_time(c, &g->r, 1) || g->r.status) return;
         if (!d) {
             i += x.size_depth >> 8;
             continue;
@@ -154,7 +160,7 @@ static void add_thread(mask_cache *c, gram *g, thread t, uint32_t *bits, bool fi
 {
     const grammar_vocab *v = c->v;
     const local_mask *l = local_of(c, &g->r, t.state);
-    if (!l) return;
+    if (!l || !mask_in_time(c, &g->r, v->words / WORDS)) return;
     const uint32_t *from[2] = {l->slice, l->bits};
     for (int k = 0; k < 2; k++) {
         if (!from[k]) continue;

@@ -7,12 +7,12 @@
 #include <unistd.h>
 
 enum {
-    TOKEN_FUEL = 256000, /* derivatives one token may cost */
-    MASK_FUEL = 10000,   /* and a mask, */
-    MASK_US = 4000,      /* which may also walk this long, */
-    FINISH = 64,         /* or so many times as much off the engine's thread, */
-    PORTION = 4,         /* of which at most so many while others wait for the lock */
-    YIELD_US = 50
+    FUEL = 10000,   /* that a token, a mask or a look at the end may cost, */
+    MASK_US = 4000, /* and a mask may take of the thread's time, */
+    FINISH = 128,   /* or so many times as much off the engine's thread, */
+    PORTION = 4,    /* of which at most so many while others wait for the lock */
+    YIELD_US = 50,
+    PREFIX_FUEL = 256000 /* a token of a text that is only looked at, or walked again */
 };
 
 struct gmatch {
@@ -40,12 +40,12 @@ static uint32_t step_named(gram *g, uint32_t c, uint32_t id)
 }
 
 /* The configuration after a token, 0 if it is not legal. */
-static uint32_t step_token(gram *g, const grammar_vocab *v, uint32_t c, int32_t tok)
+static uint32_t step_token(gram *g, const grammar_vocab *v, uint32_t c, int32_t tok, uint64_t fuel)
 {
     if (tok < 0 || tok >= v->rows || !c) return 0;
     if (c == AT_END || (g->configs.p[c].accept && vocab_is_end(v, tok)))
         return vocab_is_end(v, tok) ? AT_END : 0;
-    g->r.fuel = TOKEN_FUEL;
+    g->r.fuel = fuel;
     uint32_t named = step_named(g, c, (uint32_t)tok), from = v->at[tok], to = v->at[tok + 1];
     if (from == to) return named;
     while (from < to && c) c = gram_step(g, c, v->bytes[from++]);
@@ -84,7 +84,8 @@ static void renew(grammar *gr)
     }
     free(ids.p);
     for (mask_cache *c = gr->masks; c; c = c->next) mask_cache_sync(c, g);
-    set_limits(gr, grammar_held(gr));
+    grammar_tell_bytes(gr);
+    set_limits(gr, grammar_bytes(gr));
 }
 
 /* Finds the configurations that are not known. */
@@ -97,7 +98,7 @@ static int replay(gmatch *m)
     else i = 0;
     if (!i) m->at.p[0] = g->start;
     for (; i < m->tok.n && !g->r.status; i++)
-        m->at.p[i + 1] = step_token(g, m->v, m->at.p[i], m->tok.p[i]);
+        m->at.p[i + 1] = step_token(g, m->v, m->at.p[i], m->tok.p[i], PREFIX_FUEL);
     if (!g->r.status) m->epoch = g->epoch;
     return g->r.status;
 }
@@ -111,7 +112,7 @@ static int ready(gmatch *m)
     if (g->r.status == ERR_LIMIT && !g->r.fuel) g->r.status = 0;
     if (!gr->renew_bytes) set_limits(gr, 0);
     if (g->r.status || g->r.nodes.n > gr->renew_nodes || g->configs.n > gr->renew_configs ||
-        grammar_held(gr) > gr->renew_bytes)
+        grammar_bytes(gr) > gr->renew_bytes)
         renew(gr);
     for (mask_cache *c = gr->masks; c; c = c->next) mask_cache_sync(c, g);
     if (!g->r.status && (m->epoch != g->epoch || here(m) == GRAM_NONE)) replay(m);
@@ -126,6 +127,7 @@ static int enter(gmatch *m)
 
 static int leave(gmatch *m, int rc)
 {
+    grammar_tell_bytes(m->g);
     pthread_mutex_unlock(&m->g->lock);
     return rc;
 }
@@ -134,6 +136,26 @@ static int leave(gmatch *m, int rc)
 static bool too_large(const gram *g)
 {
     return g->r.status == ERR_LIMIT && g->r.fuel;
+}
+
+/* The status of a call: out of fuel it may go on later, from all that it found out. */
+static int outcome(const gram *g)
+{
+    return g->r.status == ERR_LIMIT && !g->r.fuel ? GM_LATER : g->r.status;
+}
+
+/* Work off the engine's thread is done in portions: others get the lock in between. */
+typedef struct {
+    uint32_t times, done; /* as much as one call; so much before */
+} portion;
+
+static bool next_portion(portion *p)
+{
+    p->done += p->times;
+    if (p->times < PORTION) p->times *= 2;
+    if (p->done >= FINISH) return false;
+    usleep(YIELD_US);
+    return true;
 }
 
 /* ---- matchers ---- */
@@ -189,19 +211,33 @@ void gmatch_free(gmatch *m)
     free(m);
 }
 
-int gmatch_accept(gmatch *m, int32_t tok)
+static int accept_token(gmatch *m, int32_t tok, uint64_t fuel)
 {
     int rc = enter(m);
     gram *g = &m->g->g;
-    uint32_t c = rc ? 0 : step_token(g, m->v, here(m), tok);
-    if (!rc && too_large(g) && !ready(m)) c = step_token(g, m->v, here(m), tok);
-    rc = g->r.status ? g->r.status : c ? 0 : ERR_INVALID;
+    uint32_t c = rc ? 0 : step_token(g, m->v, here(m), tok, fuel);
+    if (!rc && too_large(g) && !ready(m)) c = step_token(g, m->v, here(m), tok, fuel);
+    rc = g->r.status ? outcome(g) : c ? 0 : ERR_INVALID;
     if (rc) return leave(m, rc);
     VEC_PUSH(&rc, m->at, c);
     if (rc) return leave(m, rc);
     VEC_PUSH(&rc, m->tok, tok);
     if (rc) m->at.n--;
     return leave(m, rc);
+}
+
+int gmatch_accept(gmatch *m, int32_t tok)
+{
+    return accept_token(m, tok, FUEL);
+}
+
+int gmatch_take(gmatch *m, int32_t tok)
+{
+    portion p = {1, 0};
+    int rc;
+    do rc = accept_token(m, tok, (uint64_t)p.times * FUEL);
+    while (rc == GM_LATER && next_portion(&p));
+    return rc == GM_LATER ? ERR_LIMIT : rc;
 }
 
 int gmatch_prefix(gmatch *m, const int32_t *tok, int n)
@@ -211,7 +247,7 @@ int gmatch_prefix(gmatch *m, const int32_t *tok, int n)
     if (rc) return leave(m, rc);
     uint32_t c = here(m);
     for (; i < n; i++) {
-        c = step_token(g, m->v, c, tok[i]);
+        c = step_token(g, m->v, c, tok[i], PREFIX_FUEL);
         if (!c || g->r.status) break;
     }
     return leave(m, g->r.status ? g->r.status : i);
@@ -231,7 +267,7 @@ int gmatch_forced(gmatch *m, uint8_t *out, int cap)
     int rc = enter(m), n = 0;
     gram *g = &m->g->g;
     if (rc) return leave(m, rc);
-    g->r.fuel = TOKEN_FUEL;
+    g->r.fuel = FUEL;
     uint32_t c = here(m);
     while (n < cap && c != AT_END && !g->configs.p[c].accept) {
         uint32_t next = 0, d;
@@ -245,38 +281,48 @@ int gmatch_forced(gmatch *m, uint8_t *out, int cap)
         out[n++] = (uint8_t)only;
         c = next;
     }
-    return leave(m, g->r.status ? g->r.status : n);
+    rc = outcome(g);
+    return leave(m, rc == GM_LATER || !rc ? n : rc);
 }
 
-bool gmatch_done(gmatch *m)
+static int look_for_end(gmatch *m, uint64_t fuel, bool *done)
 {
     int rc = enter(m);
     gram *g = &m->g->g;
     uint32_t c = rc ? 0 : here(m);
-    if (rc || c == AT_END) return leave(m, !rc);
+    if (!rc) *done = c == AT_END;
+    if (rc || *done) return leave(m, rc);
     bool more = !g->configs.p[c].accept;
-    g->r.fuel = TOKEN_FUEL;
+    g->r.fuel = fuel;
     for (uint32_t k = 0; k < g->r.n_cls && !more; k++) more = gram_step(g, c, g->r.rep[k]) != 0;
-    return leave(m, !more && !g->r.status);
+    *done = !more && !g->r.status;
+    return leave(m, outcome(g));
 }
 
-/* Under the lock. */
-static int make_mask(gmatch *m, uint32_t times, gmask **out)
+int gmatch_done(gmatch *m, bool *done)
+{
+    return look_for_end(m, FUEL, done);
+}
+
+int gmatch_settle(gmatch *m, bool *done)
+{
+    portion p = {1, 0};
+    int rc;
+    do rc = look_for_end(m, (uint64_t)p.times * FUEL, done);
+    while (rc == GM_LATER && next_portion(&p));
+    return rc == GM_LATER ? ERR_LIMIT : rc;
+}
+
+static int make_mask(gmatch *m, uint32_t times, const uint32_t **bits, uint64_t *mask_id)
 {
     gram *g = &m->g->g;
-    mask_allow(m->masks, g, (uint64_t)times * MASK_FUEL, (int64_t)times * MASK_US);
-    *out = mask_of(m->masks, g, here(m));
-    if (*out) return 0;
-    if (g->r.status == ERR_LIMIT) return GM_LATER; /* perhaps it fits a fresh automaton */
-    return g->r.status ? g->r.status : ERR_INVALID;
-}
-
-int gmatch_mask(gmatch *m, const uint32_t **bits, uint64_t *mask_id)
-{
-    gmask *k;
     int rc = enter(m);
-    if (!rc) rc = make_mask(m, 1, &k);
     if (rc) return leave(m, rc);
+    mask_allow(m->masks, g, (uint64_t)times * FUEL, times * MASK_US * 1e-6);
+    gmask *k = mask_of(m->masks, g, here(m));
+    if (!k && g->r.status == ERR_LIMIT)
+        return leave(m, GM_LATER); /* it may fit a fresh automaton */
+    if (!k) return leave(m, g->r.status ? g->r.status : ERR_INVALID);
     gmask **held = &m->held[m->n_held++ % GM_HELD];
     gmask_release(*held);
     *held = k;
@@ -285,19 +331,17 @@ int gmatch_mask(gmatch *m, const uint32_t **bits, uint64_t *mask_id)
     return leave(m, 0);
 }
 
-/* In portions: what one finds out stays known, and others get the lock in between. */
-int gmatch_finish(gmatch *m)
+int gmatch_mask(gmatch *m, const uint32_t **bits, uint64_t *mask_id)
 {
-    int rc = GM_LATER;
-    for (uint32_t done = 0, times = 1; done < FINISH && rc == GM_LATER; done += times) {
-        gmask *k = NULL;
-        rc = enter(m);
-        if (!rc) rc = make_mask(m, times, &k);
-        gmask_release(k);
-        leave(m, rc);
-        if (times < PORTION) times *= 2;
-        if (rc == GM_LATER) usleep(YIELD_US);
-    }
+    return make_mask(m, 1, bits, mask_id);
+}
+
+int gmatch_finish(gmatch *m, const uint32_t **bits, uint64_t *mask_id)
+{
+    portion p = {1, 0};
+    int rc;
+    do rc = make_mask(m, p.times, bits, mask_id);
+    while (rc == GM_LATER && next_portion(&p));
     return rc == GM_LATER ? ERR_LIMIT : rc;
 }
 

@@ -15,7 +15,7 @@
 typedef struct gmatch gmatch;
 
 enum {
-    GM_LATER = 1, /* gmatch_mask: call gmatch_finish on another thread, sit this step out */
+    GM_LATER = 1, /* too dear for a step: do it on another thread, sit this step out */
     GM_HELD = 32  /* a mask stays valid until the matcher has handed out this many more */
 };
 
@@ -29,20 +29,24 @@ void gmatch_free(gmatch *m);           /* NULL is allowed */
  * are equal bits, in the whole process, so that a device needs each once.  0, GM_LATER, or ERR_*.
  * bits live until GM_HELD further masks of this matcher or gmatch_free. */
 int gmatch_mask(gmatch *m, const uint32_t **bits, uint64_t *mask_id);
-/* Makes the mask that was GM_LATER, with 64 times the work allowed; the next gmatch_mask returns
- * it. Any thread, while nobody else uses this matcher.  0 or ERR_*. */
-int gmatch_finish(gmatch *m);
-/* Takes one token: 0, ERR_INVALID if it is not legal here, or ERR_*. */
+/* Takes one token: 0, ERR_INVALID if it is not legal here, GM_LATER (nothing is taken), or ERR_*.
+ */
 int gmatch_accept(gmatch *m, int32_t tok);
+/* Whether the text may end and nothing else can follow (also after an end token): 0, GM_LATER, or
+ * ERR_*. */
+int gmatch_done(gmatch *m, bool *done);
+/* The three that may be GM_LATER with 128 times the work allowed: 0 or ERR_*.  Any thread, while
+ * nobody else uses this matcher. */
+int gmatch_finish(gmatch *m, const uint32_t **bits, uint64_t *mask_id); /* gmatch_mask */
+int gmatch_take(gmatch *m, int32_t tok);                                /* gmatch_accept */
+int gmatch_settle(gmatch *m, bool *done);                               /* gmatch_done */
 /* How many of tok[n] are legal one after another from here, or ERR_*; nothing is taken. */
 int gmatch_prefix(gmatch *m, const int32_t *tok, int n);
 /* Takes back the last k tokens (all of them if there are fewer). */
 void gmatch_rollback(gmatch *m, int k);
 /* Bytes that must follow, at most cap: the text can go on in no other way.  0 where it may end, or
- * where a token is named by id. */
+ * where a token is named by id.  Fewer where the next one is too dear for a step. */
 int gmatch_forced(gmatch *m, uint8_t *out, int cap);
-/* The text may end and nothing else can follow (also after an end token). */
-bool gmatch_done(gmatch *m);
 int gmatch_length(const gmatch *m); /* tokens taken */
 
 #endif

@@ -171,6 +171,7 @@ static uint32_t intern_config(gram *g, bool accept)
     id_table *t = &g->config_index;
     thread *f = g->found.p;
     uint32_t n = 0;
+    if (!rx_spend_small(&g->r, g->found.n)) return 0;
     if (g->found.n) qsort(f, g->found.n, sizeof *f, by_thread);
     for (uint32_t i = 0; i < g->found.n; i++)
         if (!n || by_thread(&f[n - 1], &f[i])) f[n++] = f[i];
@@ -245,12 +246,14 @@ static uint32_t closure(gram *g)
     while ((g->work.n || g->pending.n) && !g->r.status) {
         while (g->work.n && !g->r.status) {
             todo t = g->work.p[--g->work.n];
+            rx_spend_small(&g->r, 1);
             if (t.node == RESUME) resume(g, t.stack, &accept);
             else enter(g, t.node, t.stack);
         }
         if (!g->pending.n) break;
         todo *p = g->pending.p;
         uint32_t rule = p[0].node, keep = 0, a = g->merged.n;
+        rx_spend_small(&g->r, g->pending.n);
         for (uint32_t i = 1; i < g->pending.n; i++)
             if (g->rank.p[p[i].node] < g->rank.p[rule]) rule = p[i].node;
         for (uint32_t i = 0; i < g->pending.n; i++) {
@@ -292,6 +295,7 @@ static uint32_t step_slow(gram *g, uint32_t c, uint8_t b)
 {
     const config from = g->configs.p[c];
     g->found.n = g->work.n = g->pending.n = 0;
+    rx_spend_small(&g->r, from.n);
     for (uint32_t i = 0; i < from.n && !g->r.status; i++) {
         thread t = g->threads.p[from.first + i];
         uint32_t s = rx_step(&g->r, t.state, b);

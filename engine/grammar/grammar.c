@@ -124,6 +124,7 @@ int grammar_compile_answer(const grammar_answer *a, grammar **out, grammar_error
     }
     g->relaxed = p.relaxed;
     atomic_init(&g->refs, 1);
+    atomic_init(&g->bytes, grammar_held(g));
     *out = g;
     return 0;
 }
@@ -162,12 +163,14 @@ size_t grammar_held(const grammar *g)
     return n;
 }
 
-size_t grammar_bytes(grammar *g)
+void grammar_tell_bytes(grammar *g)
 {
-    pthread_mutex_lock(&g->lock);
-    size_t n = grammar_held(g);
-    pthread_mutex_unlock(&g->lock);
-    return n;
+    atomic_store_explicit(&g->bytes, grammar_held(g), memory_order_relaxed);
+}
+
+size_t grammar_bytes(const grammar *g)
+{
+    return atomic_load_explicit(&g->bytes, memory_order_relaxed);
 }
 
 int grammar_accepts(grammar *gr, const char *text, size_t n)
@@ -181,6 +184,7 @@ int grammar_accepts(grammar *gr, const char *text, size_t n)
     for (size_t i = 0; i < n && c && !rc; i++) c = gram_step(g, c, (uint8_t)text[i]);
     if (!rc) rc = g->r.status;
     if (!rc) rc = g->configs.p[c].accept;
+    grammar_tell_bytes(gr);
     pthread_mutex_unlock(&gr->lock);
     return rc;
 }

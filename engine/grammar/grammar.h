@@ -105,8 +105,8 @@ const grammar_relaxed *grammar_relaxed_places(const grammar *g, size_t *n);
 grammar *grammar_ref(grammar *g);
 void grammar_release(grammar *g); /* NULL is allowed */
 
-/* Memory it holds, with what its automaton has grown to. */
-size_t grammar_bytes(grammar *g);
+/* Memory it held when it was last used, with what its automaton had grown to. */
+size_t grammar_bytes(const grammar *g);
 
 /* 1 if text[n] is in the language, 0 if not; ERR_LIMIT if finding out takes more nesting or work
  * than one text may cost (nothing is then said about it), ERR_NOMEM. */

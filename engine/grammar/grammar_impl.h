@@ -13,6 +13,7 @@ typedef VEC(grammar_relaxed) relaxed_list;
 
 struct grammar {
     atomic_int refs;
+    atomic_size_t bytes; /* held when it was last used */
     pthread_mutex_t lock;
     gram g;
     relaxed_list relaxed;
@@ -22,7 +23,9 @@ struct grammar {
     uint32_t renew_nodes, renew_configs;
 };
 
-size_t grammar_held(const grammar *g); /* grammar_bytes, under the lock */
+/* What it holds now, under the lock; and for those without: what grammar_bytes says from now on. */
+size_t grammar_held(const grammar *g);
+void grammar_tell_bytes(grammar *g);
 void mask_cache_free(struct mask_cache *c);
 
 #endif

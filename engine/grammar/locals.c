@@ -2,20 +2,22 @@
  * one expression.
  * Owns the masks until they are given to the vocabulary.  Errors: the arena's status.
  * Thread: under the grammar's lock. */
-#include "base/clock.h"
 #include "engine/grammar/masks.h"
 
 enum {
     WIDE = 26 /* first bytes */,
     MANY = 2000 /* tokens: a bitmap is shorter then */,
-    LOOK = 4096
+    NODES = 8 /* walked in the time of a unit of fuel */
 };
 
-bool mask_in_time(mask_cache *c, rx_arena *r)
+bool mask_in_time(mask_cache *c, rx_arena *r, uint32_t n)
 {
-    if (++c->walked % LOOK) return true;
-    int64_t now = clock_us();
-    if (c->walked == LOOK) c->deadline = now + c->most_us;
+    c->walked += n;
+    uint64_t work = c->walked + (c->fuel - r->fuel) * NODES;
+    if (work < c->look) return true;
+    c->look = work + MASK_LOOK;
+    double now = gram_cpu_seconds();
+    if (!c->deadline) c->deadline = now + c->seconds;
     if (now < c->deadline) return true;
     r->status = ERR_LIMIT;
     r->fuel = 0;
@@ -63,7 +65,7 @@ static void walk(mask_cache *c, rx_arena *r, local_build *b, uint32_t state)
         trie_node x = t->node[i];
         uint32_t depth = x.size_depth & 255, size = x.size_depth >> 8;
         uint32_t q = rx_step(r, at[depth - 1], x.tok_byte & 255);
-        if (!mask_in_time(c, r)) return;
+        if (!mask_in_time(c, r, 1)) return;
         if (!q) {
             i += size;
             continue;

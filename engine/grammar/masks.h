@@ -17,7 +17,7 @@ typedef struct {
     uint32_t bits[]; /* [words] */
 } gmask;
 
-enum { MASKS_KEPT = 256 };
+enum { MASKS_KEPT = 256, MASK_LOOK = 8192 /* nodes walked, until the clock is looked at */ };
 typedef struct {
     uint64_t id; /* of the mask; 0: none yet */
     uint32_t slot;
@@ -59,8 +59,10 @@ typedef struct mask_cache {
     uint16_t class_size[256];
     letter_list *letters[N_ALPHABETS][UTF8_STATES];
     size_t local_bytes;
-    int64_t most_us, deadline; /* a mask may take; when that is over: known once it was looked at */
-    uint32_t walked;           /* nodes of the mask being made */
+    double seconds;        /* of this thread's time a mask may take */
+    double deadline;       /* when they are over; 0: not known yet */
+    uint64_t fuel, walked; /* it began with; nodes so far */
+    uint64_t look;         /* work at the next look at the clock */
 } mask_cache;
 
 /* The grammar's cache for v, made if there is none; NULL without memory. */
@@ -69,8 +71,8 @@ size_t mask_cache_bytes(const mask_cache *c);
 /* Forgets what an older automaton said. */
 void mask_cache_sync(mask_cache *c, const gram *g);
 
-/* For the next mask: derivatives and microseconds it may cost. */
-void mask_allow(mask_cache *c, gram *g, uint64_t fuel, int64_t us);
+/* For the next mask: fuel and seconds of this thread's time it may cost. */
+void mask_allow(mask_cache *c, gram *g, uint64_t fuel, double seconds);
 /* The mask of a configuration (or AT_END) with a reference for the caller; NULL when the arena's
  * status says why, or without a single token when it does not. */
 gmask *mask_of(mask_cache *c, gram *g, uint32_t config);
@@ -86,7 +88,8 @@ int contained_alphabet(mask_cache *c, rx_arena *r, uint32_t state, uint32_t *k);
 const local_mask *local_of(mask_cache *c, rx_arena *r, uint32_t state);
 /* How many bytes a state may begin with, at most. */
 uint32_t state_width(const mask_cache *c, const rx_arena *r, uint32_t state);
-/* Counts a node walked; false when the time is up (status as out of fuel). */
-bool mask_in_time(mask_cache *c, rx_arena *r);
+/* Counts n nodes walked, or what costs as much; false when the time is up (status as out of fuel).
+ */
+bool mask_in_time(mask_cache *c, rx_arena *r, uint32_t n);
 
 #endif

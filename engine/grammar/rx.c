@@ -60,6 +60,31 @@ int rx_reindex(rx_arena *r)
     return r->status;
 }
 
+static uint32_t guess_far(const rx_arena *r, const rx_node *x)
+{
+    enum { MOST = 1 << 24 };
+    uint64_t n = MOST;
+    const rx *kid = is_list(x->kind) ? r->kids.p + x->a : NULL;
+    if (x->nullable) return 0;
+    switch (x->kind) {
+    case RX_SET:
+    case RX_NOT:
+    case RX_MOD: return 1;
+    case RX_CAT: n = (uint64_t)r->nodes.p[x->a].far + r->nodes.p[x->b].far; break;
+    case RX_REP: n = (uint64_t)r->nodes.p[x->a].far * x->min; break;
+    case RX_ALT:
+        for (uint32_t i = 0; i < x->b; i++)
+            if (r->nodes.p[kid[i]].far < n) n = r->nodes.p[kid[i]].far;
+        break;
+    case RX_AND: /* what brings one of them nearer is worth it */
+        n = 0;
+        for (uint32_t i = 0; i < x->b; i++) n += r->nodes.p[kid[i]].far;
+        break;
+    default: break;
+    }
+    return n < MOST ? (uint32_t)n : MOST;
+}
+
 /* For lists the kids are already appended at x.a; they are dropped again when the node exists. */
 rx rx_intern(rx_arena *r, rx_node x)
 {
@@ -73,6 +98,7 @@ rx rx_intern(rx_arena *r, rx_node x)
         if (is_list(x.kind)) r->kids.n = x.a;
         return e;
     }
+    x.far = guess_far(r, &x);
     VEC_PUSH(&r->status, r->nodes, x);
     if (r->status) return R_NONE;
     id_table_set(&r->index, j, r->nodes.n);
@@ -161,6 +187,7 @@ rx rx_cat(rx_arena *r, rx a, rx b)
         a = r->nodes.p[a].b;
     }
     VEC_PUSH(&r->status, left, a);
+    rx_spend_small(r, left.n);
     while (left.n && !r->status) {
         rx x = left.p[--left.n];
         const rx_node *p = &r->nodes.p[x], *q = &r->nodes.p[b];
@@ -219,33 +246,77 @@ static bool gather(rx_arena *r, rx_kind kind, const rx *v, uint32_t n, rx_list *
     return false;
 }
 
+#define DROPPED 0x80000000u
+
+static bool among(const rx_list *l, rx e)
+{
+    uint32_t lo = 0, hi = l->n;
+    while (lo < hi) {
+        uint32_t mid = lo + (hi - lo) / 2, x = l->p[mid] & ~DROPPED;
+        if (x == e) return true;
+        if (x < e) lo = mid + 1;
+        else hi = mid;
+    }
+    return false;
+}
+
+/* a & (a | b) is a, and a & ~(a | b) is nothing; the same with & and | exchanged.  True when the
+ * whole list (sorted, nothing twice) is `top`. */
+static bool absorb(rx_arena *r, rx_kind kind, rx_list *l)
+{
+    const uint8_t other = kind == RX_AND ? RX_ALT : RX_AND;
+    uint32_t keep = 0;
+    for (uint32_t i = 0; i < l->n && !r->status; i++) {
+        const rx_node *x = &r->nodes.p[l->p[i]];
+        bool no = x->kind == RX_NOT, met = no && among(l, x->a);
+        if (no) x = &r->nodes.p[x->a];
+        if (x->kind == other) rx_spend_small(r, x->b);
+        for (uint32_t k = 0; x->kind == other && k < x->b && !met; k++)
+            met = among(l, r->kids.p[x->a + k]);
+        if (met && no) return true;
+        if (met) l->p[i] |= DROPPED;
+    }
+    for (uint32_t i = 0; i < l->n; i++)
+        if (!(l->p[i] & DROPPED)) l->p[keep++] = l->p[i];
+    l->n = keep;
+    return false;
+}
+
+/* Sorts the members and leaves out what the others say already; true when the list is `top`. */
+static bool tidy(rx_arena *r, rx_kind kind, rx_list *l)
+{
+    uint32_t k = 0;
+    bool other_nullable = false;
+    if (l->n) qsort(l->p, l->n, sizeof *l->p, by_id);
+    for (uint32_t i = 0; i < l->n; i++)
+        if (!k || l->p[k - 1] != l->p[i]) l->p[k++] = l->p[i];
+    l->n = k;
+    if (absorb(r, kind, l)) return true;
+    for (uint32_t i = 0; i < l->n; i++)
+        other_nullable |= l->p[i] != R_EPS && r->nodes.p[l->p[i]].nullable;
+    if (kind == RX_ALT && l->n && l->p[0] == R_EPS && other_nullable)
+        memmove(l->p, l->p + 1, --l->n * sizeof *l->p);
+    return false;
+}
+
 static rx make_list(rx_arena *r, rx_kind kind, const rx *v, uint32_t n)
 {
     rx zero = kind == RX_ALT ? R_NONE : R_ALL, top = kind == RX_ALT ? R_ALL : R_NONE;
     rx_list l = {0};
     if (r->status) return R_NONE;
-    if (gather(r, kind, v, n, &l) || r->status) {
+    bool all = gather(r, kind, v, n, &l) || tidy(r, kind, &l);
+    if (!rx_spend_small(r, l.n) || all || r->status) {
         free(l.p);
         return r->status ? R_NONE : top;
     }
-    if (l.n) qsort(l.p, l.n, sizeof *l.p, by_id);
-    uint32_t k = 0;
-    bool other_nullable = false;
-    for (uint32_t i = 0; i < l.n; i++) {
-        if (k && l.p[k - 1] == l.p[i]) continue;
-        l.p[k++] = l.p[i];
-        other_nullable |= l.p[i] != R_EPS && r->nodes.p[l.p[i]].nullable;
-    }
-    if (kind == RX_ALT && k && l.p[0] == R_EPS && other_nullable) /* "" is in another one already */
-        memmove(l.p, l.p + 1, --k * sizeof *l.p);
-    rx e = k == 0 ? zero : k == 1 ? l.p[0] : R_NONE;
-    if (k > 1) {
+    rx e = l.n == 0 ? zero : l.n == 1 ? l.p[0] : R_NONE;
+    if (l.n > 1) {
         rx_node x = {.kind = kind,
                      .nullable = kind == RX_AND,
                      .pos = kind == RX_ALT,
                      .a = r->kids.n,
-                     .b = k};
-        for (uint32_t i = 0; i < k; i++) {
+                     .b = l.n};
+        for (uint32_t i = 0; i < l.n; i++) {
             const rx_node *y = &r->nodes.p[l.p[i]];
             if (kind == RX_ALT) x.nullable |= y->nullable;
             else x.nullable &= y->nullable;

@@ -25,6 +25,8 @@ typedef struct {
     uint8_t kind, nullable;
     uint8_t pos;       /* no & or ~ inside: never empty unless R_NONE */
     uint8_t live;      /* 0 not known, 1 matches something, 2 matches nothing, 3 being explored */
+    uint32_t at;       /* while it is explored: its place among those met */
+    uint32_t far;      /* a guess of how many bytes are missing */
     uint32_t a, b;     /* children; lists: first kid and count; SET: set; MOD: m and remainder */
     uint32_t min, max; /* REP: bounds; MOD: 1 + fraction digits seen (0: none yet), digits k */
 } rx_node;
@@ -48,13 +50,35 @@ typedef struct {
     uint32_t mark_nodes, mark_kids, mark_sets; /* what rx_rewind keeps */
     struct rx_memo *memo;
     uint32_t memo_cap, memo_n;
-    uint64_t fuel; /* derivatives left, lists counting by their length */
+    uint64_t fuel;  /* work left: a derivative is 1, and so are FUEL_SMALL smaller steps */
+    uint32_t small; /* of those not yet counted */
     uint32_t depth;
     VEC(rx_state) states; /* 0 dead, 1 "" */
     VEC(uint32_t) state_of;
     uint32_t *next; /* [states.cap_rows x n_cls] */
     uint32_t next_rows;
 } rx_arena;
+
+/* Work done: n derivatives, or what costs as much; n small steps, such as one member of a list, one
+ * byte tried, one thread moved.  False when there is no fuel left: status is ERR_LIMIT and fuel 0,
+ * which tells this limit from the others. */
+enum { FUEL_SMALL = 8 };
+static inline bool rx_spend(rx_arena *r, uint64_t n)
+{
+    if (r->fuel > n) {
+        r->fuel -= n;
+        return true;
+    }
+    r->fuel = 0;
+    if (!r->status) r->status = ERR_LIMIT;
+    return false;
+}
+static inline bool rx_spend_small(rx_arena *r, uint32_t n)
+{
+    n += r->small;
+    r->small = n % FUEL_SMALL;
+    return n < FUEL_SMALL || rx_spend(r, n / FUEL_SMALL);
+}
 
 /* The node equal to x, made if there is none (rx_dfa.c). */
 rx rx_intern(rx_arena *r, rx_node x);

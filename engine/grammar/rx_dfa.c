@@ -8,7 +8,9 @@ enum {
     MAX_LIVE_STEPS = 200000,
     FIRST_DEPTH = 40,
     FIRST_BUDGET = 4000,
-    LIVE_BUDGET = 64
+    LIVE_BUDGET = 64,
+    MEMO_MAX = 1 << 18,
+    VISITS = 4 /* of first_bytes that make a small step */
 };
 
 struct rx_memo {
@@ -21,8 +23,15 @@ static bool has(const byte_set *s, uint8_t b)
     return s->w[b >> 6] >> (b & 63) & 1;
 }
 
+/* Twice the room; at MEMO_MAX all is forgotten instead, which costs less than to look for it in
+ * memory that is far away. */
 static bool memo_grow(rx_arena *r)
 {
+    if (r->memo_cap == MEMO_MAX) {
+        memset(r->memo, 0, r->memo_cap * sizeof *r->memo);
+        r->memo_n = 0;
+        return true;
+    }
     uint32_t cap = r->memo_cap ? r->memo_cap * 2 : 256;
     struct rx_memo *m = calloc(cap, sizeof *m);
     if (!m) {
@@ -123,13 +132,9 @@ rx rx_deriv(rx_arena *r, rx e, uint8_t b)
     rx *m = memo_slot(r, key);
     if (!m) return R_NONE;
     if (*m != RX_UNKNOWN) return *m;
-    uint64_t cost = x.kind == RX_ALT || x.kind == RX_AND ? x.b : 1;
-    if (r->fuel < cost) r->fuel = 0; /* how this limit is known from the others */
-    if (!r->fuel || r->depth > MAX_DEPTH) {
-        r->status = ERR_LIMIT;
-        return R_NONE;
-    }
-    r->fuel -= cost;
+    if (r->depth > MAX_DEPTH) r->status = ERR_LIMIT;
+    else rx_spend(r, x.kind == RX_ALT || x.kind == RX_AND ? x.b : 1);
+    if (r->status) return R_NONE;
     r->depth++;
     rx d = deriv_node(r, x, b);
     r->depth--;
@@ -202,22 +207,46 @@ static byte_set first_bytes(const rx_arena *r, rx e, uint32_t depth, uint32_t *b
 
 typedef struct {
     rx e;
-    uint32_t c;
+    uint32_t c;   /* the class to try next */
+    bool any;     /* the second time round: also those that bring the end no nearer */
+    uint32_t low; /* the first place in seen that is known to be reached from here */
     byte_set first;
 } live_frame;
+typedef struct {
+    VEC(live_frame) path;
+    VEC(rx) seen; /* and not yet known to be dead; all of them lead to one on the path */
+} live_search;
 
-static live_frame live_frame_of(const rx_arena *r, rx e)
+static void live_push(rx_arena *r, live_search *s, rx e)
 {
     uint32_t budget = LIVE_BUDGET;
-    return (live_frame){e, 0, first_bytes(r, e, 0, &budget)};
+    const byte_set first = first_bytes(r, e, 0, &budget);
+    r->nodes.p[e].live = 3;
+    r->nodes.p[e].at = s->seen.n;
+    rx_spend_small(r, (LIVE_BUDGET - budget) / VISITS);
+    VEC_PUSH(&r->status, s->path, (live_frame){e, 0, false, s->seen.n, first});
+    VEC_PUSH(&r->status, s->seen, e);
 }
 
-/* Depth first for a nullable successor; the path to it is live, so its price is paid once per
- * chain. What was explored to the end without success is dead only if nothing at all was found. */
+/* All bytes of the last one on the path were tried.  What only leads to itself is dead. */
+static void live_pop(rx_arena *r, live_search *s)
+{
+    const live_frame f = s->path.p[--s->path.n];
+    uint32_t at = r->nodes.p[f.e].at;
+    if (f.low < at) {
+        live_frame *before = &s->path.p[s->path.n - 1];
+        if (f.low < before->low) before->low = f.low;
+        return;
+    }
+    while (s->seen.n > at) r->nodes.p[s->seen.p[--s->seen.n]].live = 2;
+}
+
+/* Depth first for a nullable successor, those first that seem nearer, marking strongly connected
+ * components (Tarjan): when one is found, all that was seen and does not lead to nothing leads to
+ * it.  So whatever is explored here is known for ever, and no expression is explored twice. */
 bool rx_live(rx_arena *r, rx e)
 {
-    VEC(live_frame) st = {0};
-    VEC(rx) seen = {0};
+    live_search s = {0};
     bool ok = false;
     uint32_t steps = 0;
     if (r->status) return true;
@@ -225,31 +254,32 @@ bool rx_live(rx_arena *r, rx e)
     if (!x->live && (x->pos || x->nullable)) x->live = 1;
     if (x->live) return x->live == 1;
     classify(r);
-    x->live = 3;
-    VEC_PUSH(&r->status, st, live_frame_of(r, e));
-    VEC_PUSH(&r->status, seen, e);
-    while (st.n && !ok && !r->status) {
-        live_frame *f = &st.p[st.n - 1];
+    live_push(r, &s, e);
+    while (s.path.n && !r->status) {
+        live_frame *f = &s.path.p[s.path.n - 1];
         if (f->c == r->n_cls) {
-            st.n--;
+            if (f->any) live_pop(r, &s);
+            else f->any = true, f->c = 0;
             continue;
         }
         uint8_t b = r->rep[f->c++];
         if (!has(&f->first, b)) continue;
         rx d = rx_deriv(r, f->e, b);
+        rx_spend_small(r, 1);
         if (++steps > MAX_LIVE_STEPS) r->status = ERR_LIMIT;
         x = &r->nodes.p[d];
-        if (d == R_NONE || x->live >= 2) continue;
+        if (r->status || d == R_NONE || x->live == 2) continue;
+        if (x->live == 3) {
+            if (x->at < f->low) f->low = x->at;
+            continue;
+        }
         ok = x->live == 1 || x->pos || x->nullable;
         if (ok) break;
-        x->live = 3;
-        VEC_PUSH(&r->status, seen, d);
-        VEC_PUSH(&r->status, st, live_frame_of(r, d));
+        if (f->any || x->far < r->nodes.p[f->e].far) live_push(r, &s, d);
     }
-    for (uint32_t i = 0; i < seen.n; i++) r->nodes.p[seen.p[i]].live = ok || r->status ? 0 : 2;
-    for (uint32_t i = 0; ok && i < st.n; i++) r->nodes.p[st.p[i].e].live = 1;
-    free(st.p);
-    free(seen.p);
+    for (uint32_t i = 0; i < s.seen.n; i++) r->nodes.p[s.seen.p[i]].live = ok;
+    free(s.path.p);
+    free(s.seen.p);
     return ok || r->status;
 }
 
@@ -280,6 +310,7 @@ int rx_rewind(rx_arena *r)
     VEC_FIT(r->sets, r->mark_sets);
     VEC_FIT(r->states, 0);
     VEC_FIT(r->state_of, 0);
+    r->fuel = UINT64_MAX;
     free(r->memo);
     free(r->next);
     r->memo = NULL;
@@ -317,6 +348,7 @@ uint32_t rx_state_of(rx_arena *r, rx e)
     if (r->status) return 0;
     uint32_t budget = FIRST_BUDGET;
     const byte_set first = first_bytes(r, e, 0, &budget);
+    rx_spend_small(r, (FIRST_BUDGET - budget) / VISITS);
     for (uint32_t c = 0; c < r->n_cls; c++)
         r->next[(size_t)s * r->n_cls + c] = has(&first, r->rep[c]) ? RX_UNKNOWN : 0;
     return r->state_of.p[e] = s;

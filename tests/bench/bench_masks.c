@@ -1,11 +1,19 @@
 /* bench_masks.c - compiling, masks and steps over the open slice of MaskBench with Qwen2's
- * vocabulary; masks against stepping every token; random texts under the masks. usage: bench_masks
- * times [nth]          the table of microseconds of processor time, over every
- *                                        nth schema bench_masks oracle STATES
- * [seed] so many masks of random states, bit by bit bench_masks texts N [seed]       random texts
- * under N schemas: id, tab, text, 0x1e Run in the root of the tree. */
+ * vocabulary; masks against stepping every token; random texts under the masks; hostile grammars.
+ * Run in the root of the tree.
+ *
+ * bench_masks times [nth]: the table of microseconds of processor time, over every nth schema.
+ *
+ * bench_masks oracle STATES [seed]: so many masks of random states, bit by bit.
+ *
+ * bench_masks texts N [seed]: random texts under N schemas: id, tab, text, 0x1e.
+ *
+ * bench_masks hostile [seed]: the dearest calls of an engine's thread. */
 #include "base/clock.h"
 #include "tests/grammar_rig.h"
+#include "tests/hostile_grammars.h"
+
+#include <math.h>
 
 typedef struct {
     float *v;
@@ -45,8 +53,8 @@ static void show(const char *name, times *t)
 }
 
 typedef struct {
-    times compile, first, mask, finish, accept, kept, forced;
-    size_t declined, strict, later, tokens, forced_bytes;
+    times compile, first, mask, finish, accept, take, kept, forced;
+    size_t declined, strict, later, accept_later, tokens, forced_bytes;
 } table;
 
 /* One valid text, token by token; fresh: a grammar nobody used yet. */
@@ -64,9 +72,8 @@ static void run_text(table *t, grammar *g, const grammar_vocab *v, const token_l
         if (rc == GM_LATER) {
             t->later++;
             t0 = now_us();
-            if (gmatch_finish(m)) rig_die("a mask over the limit");
+            if (gmatch_finish(m, &bits, &id)) rig_die("a mask over the limit");
             add(&t->finish, now_us() - t0);
-            gmatch_mask(m, &bits, &id);
         }
         if (took > 20000) fprintf(stderr, "%.0f us: %s token %zu\n", took, c->id, i);
         add(fresh ? &t->mask : &t->kept, took);
@@ -84,6 +91,12 @@ static void run_text(table *t, grammar *g, const grammar_vocab *v, const token_l
         t0 = now_us();
         rc = gmatch_accept(m, tok);
         if (fresh) add(&t->accept, now_us() - t0);
+        if (rc == GM_LATER) {
+            t->accept_later++;
+            t0 = now_us();
+            rc = gmatch_take(m, tok);
+            add(&t->take, now_us() - t0);
+        }
         if (rc) rig_die("a token of the mask is refused");
         t->tokens += fresh;
     }
@@ -116,8 +129,8 @@ static int run_times(const tokenizer *tok, const grammar_vocab *v, size_t nth)
         grammar_release(g);
     }
     printf("%zu schemas, %zu declined; %zu texts refused; %zu tokens, %zu after a forced byte; %zu "
-           "masks made off the thread\n",
-           s.n, t.declined, t.strict, t.tokens, t.forced_bytes, t.later);
+           "masks made and %zu tokens taken off the thread\n",
+           s.n, t.declined, t.strict, t.tokens, t.forced_bytes, t.later, t.accept_later);
     printf("%-44s %8s %9s %9s %9s %9s %9s %9s\n", "microseconds", "n", "p50", "p90", "p99", "p99.9",
            "max", "mean");
     show("compile", &t.compile);
@@ -126,6 +139,7 @@ static int run_times(const tokenizer *tok, const grammar_vocab *v, size_t nth)
     show("mask, one grammar for the schema's texts", &t.kept);
     show("mask finished off the thread", &t.finish);
     show("accept a token", &t.accept);
+    show("a token taken off the thread", &t.take);
     show("forced bytes", &t.forced);
     rig_free_slice(&s);
     return 0;
@@ -136,7 +150,7 @@ static const uint32_t *mask_of(gmatch *m)
     const uint32_t *bits;
     uint64_t id;
     int rc = gmatch_mask(m, &bits, &id);
-    if (rc == GM_LATER && !gmatch_finish(m)) rc = gmatch_mask(m, &bits, &id);
+    if (rc == GM_LATER) rc = gmatch_finish(m, &bits, &id);
     return rc ? NULL : bits;
 }
 
@@ -169,7 +183,7 @@ static int run_oracle(const grammar_vocab *v, size_t states, uint64_t seed)
             }
             int32_t t = rig_draw(bits, RIG_ROWS, step, &seed);
             if (t == RIG_END) ended++;
-            if (t == RIG_END || gmatch_accept(m, t)) break;
+            if (t == RIG_END || gmatch_take(m, t)) break;
         }
         gmatch_free(m);
         grammar_release(g);
@@ -191,7 +205,7 @@ static bool random_text(const tokenizer *tok, gmatch *m, uint64_t *seed, buf *te
         if (!bits) return false; /* over the limit of one mask */
         bool end = rig_allowed(bits, RIG_END) && (step > 40 || rig_random(seed) % 3 == 0);
         int32_t t = end ? RIG_END : rig_draw(bits, RIG_ROWS, step, seed);
-        if (gmatch_accept(m, t)) rig_die("a token of the mask is refused");
+        if (gmatch_take(m, t)) rig_die("a token of the mask is refused");
         if (t == RIG_END) return true;
         if (tokenizer_decode(tok, &t, 1, false, text, &e)) rig_die(e.msg);
     }
@@ -227,6 +241,85 @@ static int run_texts(const tokenizer *tok, const grammar_vocab *v, size_t schema
     return 0;
 }
 
+/* The dearest calls an engine's thread would make over random texts of one grammar. */
+static void run_hostile_one(const hostile_grammar *h, const grammar_vocab *v, uint64_t seed)
+{
+    enum { TEXTS = 4, TOKENS = 150 };
+    double worst[4] = {0}, beside[3] = {0};
+    size_t later[3] = {0}, n = 0, limits = 0;
+    grammar *g = NULL;
+    grammar_error why;
+    double t0 = now_us();
+    int rc = hostile_compile(h, &g, &why);
+    printf("%-24s %9.1f", h->name, (now_us() - t0) / 1e3);
+    if (rc) {
+        printf("  %s: %.60s\n", why.code, why.e.msg);
+        return;
+    }
+    for (int k = 0; k < TEXTS; k++) {
+        gmatch *m = gmatch_new(g, v);
+        for (int step = 0; step < TOKENS; step++, n++) {
+            const uint32_t *bits;
+            uint64_t id;
+            uint8_t out[64];
+            bool done = false;
+            double took[4];
+            t0 = now_us();
+            rc = gmatch_mask(m, &bits, &id);
+            took[0] = now_us() - t0;
+            if (rc == GM_LATER) {
+                later[0]++;
+                t0 = now_us();
+                rc = gmatch_finish(m, &bits, &id);
+                beside[0] = fmax(beside[0], now_us() - t0);
+            }
+            if (rc) {
+                limits++;
+                break;
+            }
+            int32_t t = rig_draw(bits, RIG_ROWS, 0, &seed);
+            t0 = now_us();
+            gmatch_forced(m, out, sizeof out);
+            took[3] = now_us() - t0;
+            t0 = now_us();
+            rc = gmatch_accept(m, t);
+            took[1] = now_us() - t0;
+            if (rc == GM_LATER) {
+                later[1]++;
+                t0 = now_us();
+                rc = gmatch_take(m, t);
+                beside[1] = fmax(beside[1], now_us() - t0);
+            }
+            limits += rc != 0;
+            if (rc || t == RIG_END) break;
+            t0 = now_us();
+            rc = gmatch_done(m, &done);
+            took[2] = now_us() - t0;
+            if (rc == GM_LATER) {
+                later[2]++;
+                t0 = now_us();
+                rc = gmatch_settle(m, &done);
+                beside[2] = fmax(beside[2], now_us() - t0);
+            }
+            for (int i = 0; i < 4; i++) worst[i] = fmax(worst[i], took[i]);
+        }
+        gmatch_free(m);
+    }
+    for (int i = 0; i < 4; i++) printf(" %8.2f", worst[i] / 1e3);
+    for (int i = 0; i < 3; i++) printf(" %5zu %7.1f", later[i], beside[i] / 1e3);
+    printf(" %5zu %6zu\n", n, limits);
+    fflush(stdout);
+    grammar_release(g);
+}
+
+static int run_hostile(const grammar_vocab *v, uint64_t seed)
+{
+    printf("milliseconds, worst   compile     mask   accept      end   forced  masks, tokens, ends "
+           "beside        tokens limits\n");
+    for (int i = 0; i < N_HOSTILE; i++) run_hostile_one(&hostile_grammars[i], v, seed);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     const char *what = argc > 1 ? argv[1] : "times";
@@ -240,7 +333,8 @@ int main(int argc, char **argv)
     if (!strcmp(what, "times")) rc = run_times(tok, v, n ? n : 1);
     else if (!strcmp(what, "oracle")) rc = run_oracle(v, n, seed);
     else if (!strcmp(what, "texts")) rc = run_texts(tok, v, n, seed);
-    else rig_die("times, oracle or texts");
+    else if (!strcmp(what, "hostile")) rc = run_hostile(v, n);
+    else rig_die("times, oracle, texts or hostile");
     grammar_vocab_free(v);
     tokenizer_free(tok);
     return rc;
