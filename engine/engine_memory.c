@@ -241,10 +241,11 @@ uint64_t engine_fingerprint(const engine *g)
     char text[512];
     int n =
         snprintf(text, sizeof text,
-                 "%s %s %s%s %s kv=%s ctx=%" PRId64 " rope=%d,%g,%g,%" PRId64 ",%g,%g,%g eps=%g",
+                 "%s %s %s%s %s%s kv=%s ctx=%" PRId64 " rope=%d,%g,%g,%" PRId64 ",%g,%g,%g eps=%g",
                  g->info.backend, g->info.isa, g->info.device, g->info.invariant ? "" : " varies",
-                 g->info.arch, g->info.kv_dtype, g->info.ctx, (int)r->kind, r->theta, r->factor,
-                 r->original_ctx, r->beta_fast, r->beta_slow, r->attn_factor, g->conf.norm_eps);
+                 g->info.arch, g->conf.causal ? "" : " full", g->info.kv_dtype, g->info.ctx,
+                 (int)r->kind, r->theta, r->factor, r->original_ctx, r->beta_fast, r->beta_slow,
+                 r->attn_factor, g->conf.norm_eps);
     XXH3_64bits_update(h, text, (size_t)n < sizeof text ? (size_t)n : sizeof text - 1);
     /* Ranks change the order in which products are summed. */
     if (g->info.world > 1) {
