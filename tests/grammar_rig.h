@@ -128,10 +128,10 @@ typedef struct {
     size_t n;
 } rig_slice;
 
-static inline char *rig_dump(const json *j, size_t *n)
+static inline char *rig_dump(const json *j, void (*write)(const json *, buf *), size_t *n)
 {
     buf b = {0};
-    json_print(j, &b);
+    write(j, &b);
     char *s = strndup(buf_str(&b), b.len);
     *n = b.len;
     buf_clear(&b);
@@ -148,10 +148,10 @@ static inline void rig_read_case(rig_slice *s, const char *line, size_t n)
     const json *tests = json_get(root, "tests");
     *c = (rig_case){.id = strdup(json_get(root, "id")->str),
                     .instance = calloc(tests->len + 1, sizeof *c->instance)};
-    c->schema = rig_dump(json_get(root, "schema"), &c->n_schema);
+    c->schema = rig_dump(json_get(root, "schema"), json_print, &c->n_schema);
     for (const json *t = tests->child; t; t = t->next) {
         rig_instance *i = &c->instance[c->n++];
-        i->text = rig_dump(json_at(t, 0), &i->n);
+        i->text = rig_dump(json_at(t, 0), json_dump, &i->n);
         i->valid = json_at(t, 1)->type == JSON_TRUE;
     }
     json_free(d);

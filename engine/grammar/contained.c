@@ -156,7 +156,7 @@ static bool closed_under(mask_cache *c, rx_arena *r, uint32_t state, int alphabe
     uint32_t n = 1;
     for (uint32_t i = 0; i < n; i++) {
         const letter_list *l = letters_at(c, r, alphabet, q[i].at);
-        if (!l || !mask_in_time(c, r, l->n)) return false;
+        if (!l || !mask_walk(c, r, l->n)) return false;
         for (uint32_t j = 0; j < l->n; j++) {
             uint32_t d = rx_step(r, q[i].state, l->v[j].byte), k = 0;
             uint8_t next = l->v[j].next;

@@ -58,13 +58,11 @@ void mask_cache_sync(mask_cache *c, const gram *g)
     c->epoch = g->epoch;
 }
 
-void mask_allow(mask_cache *c, gram *g, uint64_t fuel, double seconds)
+void mask_allow(mask_cache *c, gram *g, uint64_t fuel, uint64_t nodes)
 {
     g->r.fuel = c->fuel = fuel;
-    c->seconds = seconds;
     c->walked = 0;
-    c->look = MASK_LOOK; /* the clock is read where there is much to do */
-    c->deadline = 0;
+    c->nodes = nodes;
 }
 
 size_t mask_cache_bytes(const mask_cache *c)
@@ -136,7 +134,7 @@ static void walk(mask_cache *c, gram *g, uint32_t from, const trie *t, uint32_t 
     while (i < end) {
         trie_node x = t->node[i];
         uint32_t depth = x.size_depth & 255, d = gram_step(g, at[depth - 1], x.tok_byte & 255);
-        if (!mask_in_time(c, &g->r, 1) || g->r.status) return;
+        if (!mask_walk(c, &g->r, 1) || g->r.status) return;
         if (!d) {
             i += x.size_depth >> 8;
             continue;
@@ -160,7 +158,7 @@ static void add_thread(mask_cache *c, gram *g, thread t, uint32_t *bits, bool fi
 {
     const grammar_vocab *v = c->v;
     const local_mask *l = local_of(c, &g->r, t.state);
-    if (!l || !mask_in_time(c, &g->r, v->words / WORDS)) return;
+    if (!l || !mask_walk(c, &g->r, v->words / WORDS)) return;
     const uint32_t *from[2] = {l->slice, l->bits};
     for (int k = 0; k < 2; k++) {
         if (!from[k]) continue;

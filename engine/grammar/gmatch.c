@@ -7,10 +7,10 @@
 #include <unistd.h>
 
 enum {
-    FUEL = 10000,   /* that a token, a mask or a look at the end may cost, */
-    MASK_US = 4000, /* and a mask may take of the thread's time, */
-    FINISH = 128,   /* or so many times as much off the engine's thread, */
-    PORTION = 4,    /* of which at most so many while others wait for the lock */
+    FUEL = 10000,        /* that a token, a mask or a look at the end may cost, */
+    MASK_NODES = 400000, /* and nodes of tries that a mask may walk, */
+    FINISH = 128,        /* or so many times as much off the engine's thread, */
+    PORTION = 4,         /* of which at most so many while others wait for the lock */
     YIELD_US = 50,
     PREFIX_FUEL = 256000 /* a token of a text that is only looked at, or walked again */
 };
@@ -318,7 +318,7 @@ static int make_mask(gmatch *m, uint32_t times, const uint32_t **bits, uint64_t 
     gram *g = &m->g->g;
     int rc = enter(m);
     if (rc) return leave(m, rc);
-    mask_allow(m->masks, g, (uint64_t)times * FUEL, times * MASK_US * 1e-6);
+    mask_allow(m->masks, g, (uint64_t)times * FUEL, (uint64_t)times * MASK_NODES);
     gmask *k = mask_of(m->masks, g, here(m));
     if (!k && g->r.status == ERR_LIMIT)
         return leave(m, GM_LATER); /* it may fit a fresh automaton */

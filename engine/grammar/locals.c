@@ -10,15 +10,10 @@ enum {
     NODES = 8 /* walked in the time of a unit of fuel */
 };
 
-bool mask_in_time(mask_cache *c, rx_arena *r, uint32_t n)
+bool mask_walk(mask_cache *c, rx_arena *r, uint32_t n)
 {
     c->walked += n;
-    uint64_t work = c->walked + (c->fuel - r->fuel) * NODES;
-    if (work < c->look) return true;
-    c->look = work + MASK_LOOK;
-    double now = gram_cpu_seconds();
-    if (!c->deadline) c->deadline = now + c->seconds;
-    if (now < c->deadline) return true;
+    if (c->walked + (c->fuel - r->fuel) * NODES < c->nodes) return true;
     r->status = ERR_LIMIT;
     r->fuel = 0;
     return false;
@@ -65,7 +60,7 @@ static void walk(mask_cache *c, rx_arena *r, local_build *b, uint32_t state)
         trie_node x = t->node[i];
         uint32_t depth = x.size_depth & 255, size = x.size_depth >> 8;
         uint32_t q = rx_step(r, at[depth - 1], x.tok_byte & 255);
-        if (!mask_in_time(c, r, 1)) return;
+        if (!mask_walk(c, r, 1)) return;
         if (!q) {
             i += size;
             continue;

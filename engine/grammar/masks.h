@@ -17,7 +17,7 @@ typedef struct {
     uint32_t bits[]; /* [words] */
 } gmask;
 
-enum { MASKS_KEPT = 256, MASK_LOOK = 8192 /* nodes walked, until the clock is looked at */ };
+enum { MASKS_KEPT = 256 };
 typedef struct {
     uint64_t id; /* of the mask; 0: none yet */
     uint32_t slot;
@@ -59,10 +59,8 @@ typedef struct mask_cache {
     uint16_t class_size[256];
     letter_list *letters[N_ALPHABETS][UTF8_STATES];
     size_t local_bytes;
-    double seconds;        /* of this thread's time a mask may take */
-    double deadline;       /* when they are over; 0: not known yet */
-    uint64_t fuel, walked; /* it began with; nodes so far */
-    uint64_t look;         /* work at the next look at the clock */
+    uint64_t fuel, nodes; /* a mask began with; it may walk */
+    uint64_t walked;      /* nodes so far */
 } mask_cache;
 
 /* The grammar's cache for v, made if there is none; NULL without memory. */
@@ -71,8 +69,9 @@ size_t mask_cache_bytes(const mask_cache *c);
 /* Forgets what an older automaton said. */
 void mask_cache_sync(mask_cache *c, const gram *g);
 
-/* For the next mask: fuel and seconds of this thread's time it may cost. */
-void mask_allow(mask_cache *c, gram *g, uint64_t fuel, double seconds);
+/* For the next mask: the fuel it may cost, and the nodes it may walk, which fuel counts for too.
+ * Never time: how fast a machine is must not decide what a request gets. */
+void mask_allow(mask_cache *c, gram *g, uint64_t fuel, uint64_t nodes);
 /* The mask of a configuration (or AT_END) with a reference for the caller; NULL when the arena's
  * status says why, or without a single token when it does not. */
 gmask *mask_of(mask_cache *c, gram *g, uint32_t config);
@@ -88,8 +87,8 @@ int contained_alphabet(mask_cache *c, rx_arena *r, uint32_t state, uint32_t *k);
 const local_mask *local_of(mask_cache *c, rx_arena *r, uint32_t state);
 /* How many bytes a state may begin with, at most. */
 uint32_t state_width(const mask_cache *c, const rx_arena *r, uint32_t state);
-/* Counts n nodes walked, or what costs as much; false when the time is up (status as out of fuel).
- */
-bool mask_in_time(mask_cache *c, rx_arena *r, uint32_t n);
+/* Counts n nodes walked, or what costs as much; false when there were too many (status as out of
+ * fuel). */
+bool mask_walk(mask_cache *c, rx_arena *r, uint32_t n);
 
 #endif

@@ -3,8 +3,6 @@
 #include "engine/grammar/gmatch.h"
 #include "engine/grammar/masks.h"
 
-#include <math.h>
-
 /* Texts whose states between two bytes are those of any schema and any thought. */
 static int warm(const grammar_vocab *v, const grammar_answer *a, const char *text)
 {
@@ -16,7 +14,7 @@ static int warm(const grammar_vocab *v, const grammar_answer *a, const char *tex
     uint32_t at = g->g.start;
     if (!c) rc = ERR_NOMEM;
     for (; !rc; text++) {
-        mask_allow(c, &g->g, UINT64_MAX, INFINITY);
+        mask_allow(c, &g->g, UINT64_MAX, UINT64_MAX);
         gmask_release(mask_of(c, &g->g, at));
         if (!*text) break;
         at = gram_step(&g->g, at, (uint8_t)*text);
