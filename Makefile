@@ -194,7 +194,7 @@ ASAN     = $(SAN) BUILD=$(BUILD)-asan CC="$(CLANG)" LDFLAGS="-fsanitize=address,
   CFLAGS="-O1 -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
 TSAN     = $(SAN) BUILD=$(BUILD)-tsan LDFLAGS="-fsanitize=thread" CFLAGS="-O1 -fsanitize=thread -fno-omit-frame-pointer" \
   TESTS="$(TSAN_TESTS:tests/%.c=$(BUILD)-tsan/tests/%)"
-TSAN_TESTS := $(wildcard $(addprefix tests/test_,comm*.c engine*.c gate.c grammar_cache.c gmatch*.c keys.c log.c pool.c rank*.c response*.c sample.c tp*.c))
+TSAN_TESTS := $(wildcard $(addprefix tests/test_,comm*.c engine*.c gate.c grammar_cache.c gmatch.c gmatch_threads.c keys.c log.c pool.c rank*.c response*.c sample.c tp*.c))
 asan: ## unit tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(ASAN) unit TESTS="$(patsubst tests/%.c,$(BUILD)-asan/tests/%,$(filter-out %/test_sampling.c,$(wildcard tests/test_*.c)))"
 cuda-emu-asan: ## the emulated kernels under the same
