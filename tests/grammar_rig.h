@@ -112,6 +112,24 @@ static inline grammar_vocab *rig_vocab(const tokenizer *t)
     return v;
 }
 
+/* Both, as a fixture for all tests of a case. */
+static struct {
+    tokenizer *tok;
+    grammar_vocab *vocab;
+} rig;
+
+static inline void rig_open(void)
+{
+    rig.tok = rig_tokenizer();
+    rig.vocab = rig_vocab(rig.tok);
+}
+
+static inline void rig_close(void)
+{
+    grammar_vocab_free(rig.vocab);
+    tokenizer_free(rig.tok);
+}
+
 typedef struct {
     char *text;
     size_t n;

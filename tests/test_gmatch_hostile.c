@@ -13,21 +13,6 @@ enum {
     STRIDE = 61    /* every so many tokens are stepped */
 };
 
-static tokenizer *tok;
-static grammar_vocab *vocab;
-
-static void open_vocab(void)
-{
-    tok = rig_tokenizer();
-    vocab = rig_vocab(tok);
-}
-
-static void close_vocab(void)
-{
-    grammar_vocab_free(vocab);
-    tokenizer_free(tok);
-}
-
 typedef struct {
     const grammar *g;
     const char *name;
@@ -68,7 +53,7 @@ static void check_some(gmatch *m, const uint32_t *bits, const char *name)
 /* Random tokens; returns how many calls were put off. */
 static size_t run(grammar *g, const char *name, int tokens, uint64_t seed)
 {
-    gmatch *m = gmatch_new(g, vocab);
+    gmatch *m = gmatch_new(g, rig.vocab);
     meter k = {.g = g, .name = name};
     size_t later = 0;
     ck_assert_ptr_nonnull(m);
@@ -146,8 +131,8 @@ START_TEST(words_in_keys)
     err e;
     token_list l = {0};
     ck_assert_int_eq(grammar_compile(&s, &g, &why), 0);
-    gmatch *m = gmatch_new(g, vocab);
-    ck_assert_int_eq(tokenizer_encode(tok, text, strlen(text), false, NULL, 0, &l, &e), 0);
+    gmatch *m = gmatch_new(g, rig.vocab);
+    ck_assert_int_eq(tokenizer_encode(rig.tok, text, strlen(text), false, NULL, 0, &l, &e), 0);
     for (size_t i = 0; i < l.n; i++) {
         const uint32_t *bits;
         uint64_t id;
@@ -167,7 +152,7 @@ int main(void)
 {
     Suite *s = suite_create("gmatch_hostile");
     TCase *t = tcase_create("hostile");
-    tcase_add_unchecked_fixture(t, open_vocab, close_vocab);
+    tcase_add_unchecked_fixture(t, rig_open, rig_close);
     tcase_set_timeout(t, 200);
     tcase_add_test(t, no_call_costs_much);
     tcase_add_test(t, words_in_keys);

@@ -8,21 +8,6 @@
 
 #include <check.h>
 
-static tokenizer *tok;
-static grammar_vocab *vocab;
-
-static void open_vocab(void)
-{
-    tok = rig_tokenizer();
-    vocab = rig_vocab(tok);
-}
-
-static void close_vocab(void)
-{
-    grammar_vocab_free(vocab);
-    tokenizer_free(tok);
-}
-
 static const uint32_t *mask_of(gmatch *m)
 {
     const uint32_t *bits = NULL;
@@ -51,7 +36,7 @@ START_TEST(random_states)
     ck_assert_uint_gt(s.n, 20);
     for (size_t i = 0; i < s.n; i++) {
         grammar *g = rig_compile(&s.v[i], i % 2);
-        gmatch *m = g ? gmatch_new(g, vocab) : NULL;
+        gmatch *m = g ? gmatch_new(g, rig.vocab) : NULL;
         int stop = (int)(rig_random(&seed) % 50);
         for (int step = 0; m && step <= stop; step++) {
             if (step == stop) check_mask(m, s.v[i].id);
@@ -70,7 +55,7 @@ static void accept_text(gmatch *m, const char *text)
 {
     err e;
     token_list l = {0};
-    ck_assert_int_eq(tokenizer_encode(tok, text, strlen(text), false, NULL, 0, &l, &e), 0);
+    ck_assert_int_eq(tokenizer_encode(rig.tok, text, strlen(text), false, NULL, 0, &l, &e), 0);
     for (size_t i = 0; i < l.n; i++)
         ck_assert_msg(gmatch_accept(m, l.v[i]) == 0, "%s: token %zu", text, i);
     token_list_clear(&l);
@@ -81,7 +66,7 @@ static gmatch *matcher(const grammar_answer *a)
     grammar *g = NULL;
     grammar_error why;
     ck_assert_msg(grammar_compile_answer(a, &g, &why) == 0, "%s", why.e.msg);
-    gmatch *m = gmatch_new(g, vocab);
+    gmatch *m = gmatch_new(g, rig.vocab);
     grammar_release(g);
     ck_assert_ptr_nonnull(m);
     return m;
@@ -148,8 +133,10 @@ START_TEST(named_tokens)
                  {"root ::= (<think> | \"<think>\") \"x\"+", {151667, 27}, {151668}},
                  {"root ::= !<think> \"x\"", {27, 151668, 64}, {151667}}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        const grammar_spec s = {
-            .kind = GRAMMAR_GBNF, .text = cases[i].gbnf, .n = strlen(cases[i].gbnf), .tok = tok};
+        const grammar_spec s = {.kind = GRAMMAR_GBNF,
+                                .text = cases[i].gbnf,
+                                .n = strlen(cases[i].gbnf),
+                                .tok = rig.tok};
         gmatch *m = matcher(&(grammar_answer){.body = &s});
         check_mask(m, cases[i].gbnf);
         const uint32_t *bits = mask_of(m);
@@ -162,7 +149,7 @@ START_TEST(named_tokens)
         ck_assert_int_eq(n, i == 2 ? 8 : 0);
         ck_assert_int_eq(gmatch_accept(m, cases[i].yes[0]), 0);
         check_mask(m, cases[i].gbnf);
-        ck_assert(rig_allowed(mask_of(m), tokenizer_id(tok, "x")));
+        ck_assert(rig_allowed(mask_of(m), tokenizer_id(rig.tok, "x")));
         gmatch_free(m);
     }
 }
@@ -173,7 +160,7 @@ START_TEST(recursive_gbnf)
     static const char gbnf[] =
         "root ::= expr\nexpr ::= term ([-+*/] term)*\nterm ::= [0-9]{1,20} | "
         "\"(\" expr \")\" | \"\\\"\" [^\"<]* \"\\\"\"\n";
-    const grammar_spec s = {.kind = GRAMMAR_GBNF, .text = gbnf, .n = strlen(gbnf), .tok = tok};
+    const grammar_spec s = {.kind = GRAMMAR_GBNF, .text = gbnf, .n = strlen(gbnf), .tok = rig.tok};
     gmatch *m = matcher(&(grammar_answer){.body = &s});
     uint64_t seed = 2;
     for (int step = 0; step < (quick() ? 3 : 20); step++) {
@@ -198,11 +185,11 @@ START_TEST(long_texts)
     grammar *g = NULL;
     grammar_error why;
     ck_assert_int_eq(grammar_compile(&s, &g, &why), 0);
-    gmatch *deep = gmatch_new(g, vocab), *far = gmatch_new(g, vocab);
+    gmatch *deep = gmatch_new(g, rig.vocab), *far = gmatch_new(g, rig.vocab);
     accept_text(deep, "{\"kids\": [{\"kids\": [{\"name\": \"abc\"}, {\"kids\": [], \"name\": \"x");
     accept_text(far, "{\"name\": \"");
     int before = gmatch_length(far), n = quick() ? 9000 : 18000;
-    const int32_t word = tokenizer_id(tok, " international"); /* 14 characters */
+    const int32_t word = tokenizer_id(rig.tok, " international"); /* 14 characters */
     ck_assert_int_ge(word, 0);
     const uint32_t epoch = g->g.epoch;
     int taken = 0;
@@ -232,7 +219,7 @@ END_TEST
 START_TEST(counts_are_exact)
 {
     static const int lengths[] = {1, 31, 32, 33, 127, 128, 129, 130, 1000};
-    const int32_t a = tokenizer_id(tok, "a"), quote = tokenizer_id(tok, "\"");
+    const int32_t a = tokenizer_id(rig.tok, "a"), quote = tokenizer_id(rig.tok, "\"");
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
         char schema[80];
         snprintf(schema, sizeof schema, "{\"type\":\"string\",\"minLength\":%d,\"maxLength\":%d}",
@@ -269,7 +256,7 @@ START_TEST(in_time)
     uint64_t seed = 5;
     for (size_t i = 0; i < s.n; i++) {
         grammar *g = rig_compile(&s.v[i], false);
-        gmatch *m = g ? gmatch_new(g, vocab) : NULL;
+        gmatch *m = g ? gmatch_new(g, rig.vocab) : NULL;
         for (int step = 0; m && step < 80 && n < MAX; step++) {
             int64_t t0 = clock_us();
             const uint32_t *bits = mask_of(m);
@@ -292,7 +279,7 @@ int main(void)
 {
     Suite *s = suite_create("masks");
     TCase *t = tcase_create("masks");
-    tcase_add_unchecked_fixture(t, open_vocab, close_vocab);
+    tcase_add_unchecked_fixture(t, rig_open, rig_close);
     tcase_set_timeout(t, 200);
     tcase_add_test(t, random_states);
     tcase_add_test(t, thoughts);
