@@ -72,48 +72,39 @@ static int tool_open(render_tool *x, const options *o, err *e)
     return x->t ? open_format(x, &f, e) : e->code;
 }
 
-/* -1 absent or null, 0, 1; negative ERR_* through *bad. */
-static int tristate(const json *body, const char *name, int *bad, err *e)
+/* What chat_input_of takes as not set. */
+static int check_body(const json *body, err *e)
 {
-    const json *j = json_get(body, name);
-    if (!j || j->type == JSON_NULL) return -1;
-    if (!json_is_bool(j))
-        *bad = err_set(e, ERR_INVALID, "'%s' must be a boolean, got %s", name, json_type_name(j));
-    return j->type == JSON_TRUE;
-}
-
-static int read_body(const json *body, chat_input *in, err *e)
-{
-    int bad = 0;
+    static const char *const flags[] = {"add_generation_prompt", "continue_final_message",
+                                        "enable_thinking"};
     if (body->type != JSON_OBJECT)
         return err_set(e, ERR_INVALID, "the request must be a JSON object with 'messages', got %s",
                        json_type_name(body));
-    const json *effort = json_get(body, "reasoning_effort");
-    if (effort && effort->type != JSON_STRING && effort->type != JSON_NULL)
+    const json *j = json_get(body, "reasoning_effort");
+    if (j && j->type != JSON_STRING && j->type != JSON_NULL)
         return err_set(e, ERR_INVALID, "'reasoning_effort' must be a string, got %s",
-                       json_type_name(effort));
-    *in = (chat_input){.messages = json_get(body, "messages"),
-                       .tools = json_get(body, "tools"),
-                       .documents = json_get(body, "documents"),
-                       .kwargs = json_get(body, "chat_template_kwargs"),
-                       .tool_choice = json_get(body, "tool_choice"),
-                       .add_generation_prompt = tristate(body, "add_generation_prompt", &bad, e),
-                       .continue_final = tristate(body, "continue_final_message", &bad, e),
-                       .thinking = tristate(body, "enable_thinking", &bad, e),
-                       .effort = json_is(effort, JSON_STRING) ? effort->str : NULL};
-    return bad;
+                       json_type_name(j));
+    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
+        j = json_get(body, flags[i]);
+        if (j && j->type != JSON_NULL && !json_is_bool(j))
+            return err_set(e, ERR_INVALID, "'%s' must be a boolean, got %s", flags[i],
+                           json_type_name(j));
+    }
+    return 0;
 }
 
 static int render(const chat_format *f, const char *text, size_t n, err *e)
 {
     const json *body;
-    chat_input in;
     chat_prompt p = {0};
     chat_fault fault = {0};
     json_doc *d = json_parse(text, n, NULL, &body, e);
-    int r = d ? read_body(body, &in, e)
-              : err_prefix(e, "the request on standard input is not valid JSON");
-    if (!r) r = chat_render(f, &in, &p, &fault, e);
+    int r =
+        d ? check_body(body, e) : err_prefix(e, "the request on standard input is not valid JSON");
+    if (!r) {
+        chat_input in = chat_input_of(body);
+        r = chat_render(f, &in, &p, &fault, e);
+    }
     if (!r && p.ignored.len) fprintf(stderr, "quern: ignored: %s\n", buf_str(&p.ignored));
     const buf *out = &p.prompt.text;
     if (!r && (fwrite(buf_str(out), 1, out->len, stdout) != out->len || fflush(stdout)))

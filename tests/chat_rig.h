@@ -50,12 +50,6 @@ typedef struct {
     int code;
 } result;
 
-static inline int flag(const json *root, const char *name)
-{
-    const json *j = json_get(root, name);
-    return j ? j->type == JSON_TRUE : -1;
-}
-
 /* request: a JSON object with the fields of a chat body. */
 static inline result render_with(const chat_format *f, const char *request)
 {
@@ -63,16 +57,7 @@ static inline result render_with(const chat_format *f, const char *request)
     const json *root;
     r.doc = json_parse(request, strlen(request), NULL, &root, &r.e);
     ck_assert_msg(r.doc != NULL, "%s: %s", request, r.e.msg);
-    const json *effort = json_get(root, "reasoning_effort");
-    chat_input in = {.messages = json_get(root, "messages"),
-                     .tools = json_get(root, "tools"),
-                     .kwargs = json_get(root, "chat_template_kwargs"),
-                     .documents = json_get(root, "documents"),
-                     .tool_choice = json_get(root, "tool_choice"),
-                     .add_generation_prompt = flag(root, "add_generation_prompt"),
-                     .continue_final = flag(root, "continue_final_message"),
-                     .thinking = flag(root, "enable_thinking"),
-                     .effort = effort ? effort->str : NULL};
+    chat_input in = chat_input_of(root);
     r.code = chat_render(f, &in, &r.p, &r.fault, &r.e);
     return r;
 }

@@ -63,12 +63,6 @@ static void fuzz_text(const char *text, size_t n)
     template_free(t);
 }
 
-static int boolean(const json *b, const char *name)
-{
-    const json *j = json_get(b, name);
-    return json_is_bool(j) ? j->type == JSON_TRUE : -1;
-}
-
 static void fuzz_body(const char *text, size_t n)
 {
     static const char *const forms[] = {"auto", "auto", "react", "function"};
@@ -86,17 +80,8 @@ static void fuzz_body(const char *text, size_t n)
     }
     json_doc *d = json_parse(text, n, NULL, &b, &e);
     if (!d) return;
-    const json *effort = json_get(b, "reasoning_effort");
+    chat_input in = chat_input_of(b);
     for (int i = 0; i < N; i++) {
-        chat_input in = {.messages = json_get(b, "messages"),
-                         .tools = json_get(b, "tools"),
-                         .documents = json_get(b, "documents"),
-                         .kwargs = json_get(b, "chat_template_kwargs"),
-                         .tool_choice = json_get(b, "tool_choice"),
-                         .add_generation_prompt = boolean(b, "add_generation_prompt"),
-                         .continue_final = boolean(b, "continue_final_message"),
-                         .thinking = boolean(b, "enable_thinking"),
-                         .effort = json_is(effort, JSON_STRING) ? effort->str : NULL};
         chat_prompt p = {0};
         chat_fault fault = {0};
         err why = {0};

@@ -474,6 +474,26 @@ static int make_prompt(talk *k, chat_prompt *out)
     return code;
 }
 
+static int flag(const json *body, const char *name)
+{
+    const json *j = json_get(body, name);
+    return json_is_bool(j) ? j->type == JSON_TRUE : -1;
+}
+
+chat_input chat_input_of(const json *body)
+{
+    const json *effort = json_get(body, "reasoning_effort");
+    return (chat_input){.messages = json_get(body, "messages"),
+                        .tools = json_get(body, "tools"),
+                        .documents = json_get(body, "documents"),
+                        .kwargs = json_get(body, "chat_template_kwargs"),
+                        .tool_choice = json_get(body, "tool_choice"),
+                        .add_generation_prompt = flag(body, "add_generation_prompt"),
+                        .continue_final = flag(body, "continue_final_message"),
+                        .thinking = flag(body, "enable_thinking"),
+                        .effort = json_is(effort, JSON_STRING) ? effort->str : NULL};
+}
+
 int chat_render(const chat_format *f, const chat_input *in, chat_prompt *out, chat_fault *fault,
                 err *e)
 {

@@ -53,6 +53,9 @@ typedef struct {
     const char *code; /* API E3 code, static: missing_required_parameter, invalid_type, ... */
 } chat_fault;
 
+/* The fields of a chat body.  A flag that is no boolean and an effort that is no string are as if
+ * not set: who must refuse them looks first. */
+chat_input chat_input_of(const json *body);
 /* 0, or negative with e (message) and fault filled. */
 int chat_render(const chat_format *f, const chat_input *in, chat_prompt *out, chat_fault *fault,
                 err *e);
