@@ -250,7 +250,7 @@ engine *engine_open_runner(const engine_options *o, const engine_shape *shape, r
     for (int k = 0; k < shape->n_end; k++) add_end(i, shape->end_id[k]);
     g->run = run;
     i->max_num_seqs = o->max_num_seqs ? o->max_num_seqs : 8;
-    i->max_batched = o->max_num_batched_tokens ? o->max_num_batched_tokens : 512;
+    i->max_batched = o->max_num_batched_tokens ? o->max_num_batched_tokens : ENGINE_STEP_HOST;
     int out = i->max_num_seqs > 16 ? i->max_num_seqs : 16;
     g->mo.max_state = shape->hidden ? i->max_batched : 0;
     g->so = (sched_options){.max_seqs = i->max_num_seqs,

@@ -52,9 +52,8 @@ int engine_step_tokens(const engine_options *o, const model_config *c, int64_t c
 {
     /* On a GPU the weights are read in the time it takes to multiply with some hundred rows, and a
      * larger step only makes others wait. */
-    enum { HOST = 512, DEVICE = 2048 };
     if (o->max_num_batched_tokens) return o->max_num_batched_tokens;
-    int usual = device ? DEVICE : HOST;
+    int usual = device ? ENGINE_STEP_DEVICE : ENGINE_STEP_HOST;
     if (c->causal || ctx <= usual) return usual;
     return ctx < ENGINE_MAX_STEP ? (int)ctx : ENGINE_MAX_STEP;
 }

@@ -14,7 +14,8 @@ checkpoint *engine_checkpoint(const engine_options *o, err *e);
 int engine_pooling(model_config *c, const engine_options *o, err *e);
 /* Where c's tokenizer is; false: it has none. */
 bool engine_text_source(const checkpoint *c, tokenizer_source *s);
-enum { ENGINE_MAX_STEP = 65536 }; /* tokens, at most */
+/* Tokens of a step: usual on the host, on a device; at most. */
+enum { ENGINE_STEP_HOST = 512, ENGINE_STEP_DEVICE = 2048, ENGINE_MAX_STEP = 65536 };
 /* Tokens of a step: the operator's, or what is usual on a device or the host; for a model that sees
  * a text in one step, at least its context. */
 int engine_step_tokens(const engine_options *o, const model_config *c, int64_t ctx, bool device);

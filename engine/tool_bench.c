@@ -20,8 +20,6 @@
 
 enum {
     DEFAULT_CTX = 64,
-    DEFAULT_BATCHED = 512, /* as the engine chooses (engine_open.c) */
-    DEFAULT_BATCHED_GPU = 2048,
     MAX_REPS = 1000,
     DECODE_REPS = 15, /* odd, so that the median is a measurement */
     PREFILL_REPS = 5,
@@ -139,7 +137,7 @@ static int bench_open(bench *b, const engine_options *o, const bench_options *r,
     b->max_seq = largest(r->decode, r->n_decode, 1);
     if (!(b->ranks = ranks_open(o, e))) return e->code;
     b->be = ranks_backend(b->ranks);
-    int batched = b->be->device[0] ? DEFAULT_BATCHED_GPU : DEFAULT_BATCHED;
+    int batched = b->be->device[0] ? ENGINE_STEP_DEVICE : ENGINE_STEP_HOST;
     if (o->max_num_batched_tokens) batched = o->max_num_batched_tokens;
     b->max_tok = batched > b->max_seq ? batched : b->max_seq;
     int64_t blocks = blocks_of(b, ctx);
