@@ -3,6 +3,7 @@
  * an inherited stderr belong to everybody who has it.  Any thread after log_init; the queue is
  * under its own lock, which nobody holds while writing. */
 #include "base/log.h"
+#include "base/thread.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -203,8 +204,8 @@ int log_writer_start(err *e)
     pthread_cond_init(&queue.over, &monotonic);
     pthread_condattr_destroy(&monotonic);
     queue.closing = false;
-    int rc = pthread_create(&queue.thread, NULL, writer_main, NULL);
-    if (rc) return err_set(e, ERR_NOMEM, "cannot start a thread: %s", strerror(rc));
+    int rc = thread_start(&queue.thread, "the thread of the log", writer_main, NULL, e);
+    if (rc) return rc;
     pthread_mutex_lock(&queue.mu);
     queue.on = queue.started = true;
     pthread_mutex_unlock(&queue.mu);

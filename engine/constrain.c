@@ -4,6 +4,7 @@
 #include "engine/constrain.h"
 
 #include "base/clock.h"
+#include "base/thread.h"
 #include "base/utf8.h"
 
 #include <assert.h>
@@ -140,9 +141,10 @@ constrainer *constrainer_new(const sampling_base *b, inbox *in)
     return k;
 }
 
-int constrainer_start(constrainer *k)
+int constrainer_start(constrainer *k, err *e)
 {
-    if (pthread_create(&k->thread, NULL, constrain_main, k)) return ERR_NOMEM;
+    int rc = thread_start(&k->thread, "the thread of grammars", constrain_main, k, e);
+    if (rc) return rc;
     k->started = true;
     pthread_mutex_lock(&k->mu);
     k->running = true;

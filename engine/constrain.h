@@ -16,7 +16,7 @@
 /* Borrows b and in.  NULL without memory.  Opening thread. */
 constrainer *constrainer_new(const sampling_base *b, inbox *in);
 /* Starts the thread.  0 or ERR_*.  Loading thread. */
-int constrainer_start(constrainer *k);
+int constrainer_start(constrainer *k, err *e);
 /* Microseconds of a step that grammars may use on the engine thread; below 0: none.  Before
  * requests come. */
 void constrainer_limit(constrainer *k, int64_t us);

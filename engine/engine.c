@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/file.h"
+#include "base/thread.h"
 #include "engine/engine_impl.h"
 #include "engine/engine_open.h"
 
@@ -318,11 +319,9 @@ int engine_load(engine *g, err *e)
         return err_set(e, ERR_NOMEM, "out of memory for the bookkeeping of %d KV blocks",
                        i->n_kv_blocks);
     atomic_store(&g->beat_us, clock_us());
-    if (pthread_create(&g->thread, NULL, engine_loop, g))
-        return err_set(e, ERR_NOMEM, "cannot start the engine thread");
+    if ((rc = thread_start(&g->thread, "the engine thread", engine_loop, g, e))) return rc;
     g->started = true;
-    if (g->forms && constrainer_start(g->forms))
-        return err_set(e, ERR_NOMEM, "cannot start the thread of grammars");
+    if (g->forms && (rc = constrainer_start(g->forms, e))) return rc;
     atomic_store(&g->progress, 1.0);
     engine_enter(g, ENGINE_READY, 0);
     return 0;

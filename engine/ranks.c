@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "base/sysinfo.h"
+#include "base/thread.h"
 #include "config/device.h"
 #include "engine/engine_open.h"
 #include "engine/rank.h"
@@ -11,6 +12,7 @@
 #include <assert.h>
 #include <pthread.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -302,9 +304,11 @@ static int start_followers(ranks *r, const checkpoint *c, err *e)
 {
     for (int i = 1; i < r->n_here; i++) {
         member *m = &r->of[i];
+        char what[40];
+        snprintf(what, sizeof what, "the thread of rank %d", i);
         m->ckpt = c;
-        if (pthread_create(&m->thread, NULL, follower, m))
-            return err_set(e, ERR_LIMIT, "cannot start the thread of rank %d", i);
+        int rc = thread_start(&m->thread, what, follower, m, e);
+        if (rc) return rc;
         m->started = true;
     }
     return 0;

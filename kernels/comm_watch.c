@@ -3,6 +3,7 @@
  */
 #include "kernels/comm_watch.h"
 #include "base/file.h"
+#include "base/thread.h"
 
 #include <poll.h>
 #include <pthread.h>
@@ -98,13 +99,10 @@ int comm_watch_start(comm_watch **out, comm *c, err *e)
     w->n = 1;
     for (int r = 0; r < c->world; r++) all[r].boot[sizeof all[r].boot - 1] = 0;
     open_all(w, all);
-    if (w->n > 1 && !pthread_create(&w->thread, NULL, watch, w)) {
-        *out = w;
-        return 0;
-    }
-    bool needed = w->n > 1;
-    close_all(w);
-    return needed ? err_set(e, ERR_NOMEM, "cannot start a thread") : 0;
+    if (w->n > 1) rc = thread_start(&w->thread, "the thread that watches the ranks", watch, w, e);
+    if (w->n > 1 && !rc) *out = w;
+    else close_all(w);
+    return rc;
 }
 
 void comm_watch_stop(comm_watch *w)

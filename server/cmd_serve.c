@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "server/app.h"
 #include "server/http.h"
 #include "server/serve_ranks.h"
@@ -188,9 +189,9 @@ static int run(app *a, const model_setup *m, const launch *ranks, const sigset_t
     pthread_t th;
     bool loading = true, bar = isatty(STDERR_FILENO) && !log_is_json(), launcher = false;
     int code = 0, beat = ranks->c ? 100 : 1000;
-    err lost = {0};
-    if (pthread_create(&th, NULL, load_main, &l)) {
-        log_error("cannot start a thread: %s", strerror(errno));
+    err e = {0};
+    if (thread_start(&th, "the loading thread", load_main, &l, &e)) {
+        log_error("%s", e.msg);
         return 1;
     }
     for (;;) {
@@ -224,8 +225,8 @@ static int run(app *a, const model_setup *m, const launch *ranks, const sigset_t
         }
         if (loading && bar) show_progress(a);
         bool failed = !loading && engine_status(a->eng) == ENGINE_FAILED;
-        if (failed || (!loading && launch_lost(ranks, &lost))) {
-            log_error("the engine failed: %s", failed ? engine_fault(a->eng) : lost.msg);
+        if (failed || (!loading && launch_lost(ranks, &e))) {
+            log_error("the engine failed: %s", failed ? engine_fault(a->eng) : e.msg);
             for (int i = 0; i < 40 && http_active(a->http); i++) serve_wait(set, 50, NULL);
             code = 1;
             break;

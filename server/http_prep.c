@@ -4,7 +4,8 @@
  * at most one call in them.  Owns the threads and their queues. */
 #include "server/http_internal.h"
 
-#include <errno.h>
+#include "base/thread.h"
+
 #include <string.h>
 #include <sys/resource.h>
 
@@ -72,10 +73,11 @@ int prep_start(http_server *s, err *e)
     queue_init(&s->quick);
     queue_init(&s->slow);
     s->prep_on = true;
-    for (; s->n_prep_on < N_PREP + N_LONG; s->n_prep_on++)
-        if (pthread_create(&s->prep[s->n_prep_on], NULL,
-                           s->n_prep_on < N_PREP ? quick_main : slow_main, s))
-            return err_set(e, ERR_NOMEM, "cannot start a thread: %s", strerror(errno));
+    for (; s->n_prep_on < N_PREP + N_LONG; s->n_prep_on++) {
+        int rc = thread_start(&s->prep[s->n_prep_on], "a thread for requests",
+                              s->n_prep_on < N_PREP ? quick_main : slow_main, s, e);
+        if (rc) return rc;
+    }
     return 0;
 }
 

@@ -5,8 +5,8 @@
 #include "server/http_internal.h"
 
 #include "base/clock.h"
+#include "base/thread.h"
 
-#include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -119,10 +119,9 @@ static void *watch_main(void *v)
 
 int watch_start(http_server *s, err *e)
 {
-    if (pthread_create(&s->watch, NULL, watch_main, s))
-        return err_set(e, ERR_NOMEM, "cannot start a thread: %s", strerror(errno));
-    s->watch_on = true;
-    return 0;
+    int rc = thread_start(&s->watch, "the watchdog", watch_main, s, e);
+    s->watch_on = !rc;
+    return rc;
 }
 
 void watch_stop(http_server *s)

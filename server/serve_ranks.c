@@ -6,8 +6,8 @@
 #include "server/cmd_model.h"
 
 #include "base/log.h"
+#include "base/thread.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -55,11 +55,12 @@ int serve_follow(launch *l, const engine_options *eo, const sigset_t *set)
 {
     follower f = {.l = l, .o = eo};
     pthread_t th;
+    err e = {0};
     bool launcher, ending = false;
     log_info("rank %d of %d: follows rank 0, with %d threads", l->rank, l->world, eo->threads);
-    if (pthread_create(&th, NULL, follow, &f)) {
-        log_error("cannot start a thread: %s", strerror(errno));
-        launch_give_up(l, "cannot start a thread");
+    if (thread_start(&th, "the thread of the rank", follow, &f, &e)) {
+        log_error("%s", e.msg);
+        launch_give_up(l, e.msg);
         return 1;
     }
     for (;;) {
