@@ -266,103 +266,16 @@ static enum MHD_Result collect_field(void *cls, enum MHD_ValueKind kind, const c
     return MHD_YES;
 }
 
-static void refuse(gate_fault *f, int status, const char *type, const char *code, const char *msg)
-{
-    *f = (gate_fault){.status = status, .type = type, .code = code};
-    snprintf(f->msg, sizeof f->msg, "%s", msg);
-}
-
-/* H23, for what computes. */
-static void limit_key(http_call *c)
-{
-    int retry_s = 1;
-    gate_limit(c->key, clock_us(), &retry_s, &c->fault);
-    if (c->fault.status) http_add_header(c, "Retry-After", "%d", retry_s);
-    else c->entered = c->key != NULL;
-}
-
-/* Everything that is decided from the headers alone, in the order of H2. */
-static void judge(http_call *c, const gate_request *r)
-{
-    http_server *s = c->srv;
-    gate_fault *f = &c->fault;
-    char allow[64] = "";
-    gate_frame(r, &c->pass, f);
-    if (f->status) return;
-    bool path_ok = gate_path(c->target, c->path, sizeof c->path);
-    const route *rt = path_ok ? route_find(c->method, c->path, &c->tail, allow) : NULL;
-    if (c->cn->over_limit) {
-        refuse(f, 503, "unavailable_error", "too_many_connections", "too many connections");
-        f->close = true;
-        http_add_header(c, "Retry-After", "5");
-        return;
-    }
-    if (!rt || !(rt->flags & ROUTE_ANY_HOST)) gate_host(s->app->gate, r, f);
-    if (!f->status) gate_origin(s->app->gate, r, &c->pass, f);
-    if (f->status) return;
-    if (!strcmp(c->method, "OPTIONS")) {
-        if (!c->pass.is_preflight && allow[0]) http_add_header(c, "Allow", "%s, OPTIONS", allow);
-        else if (!c->pass.is_preflight)
-            refuse(f, 404, "not_found_error", "route_not_found", "no such route");
-        return;
-    }
-    bool open = rt && ((rt->flags & ROUTE_OPEN) ||
-                       ((rt->flags & ROUTE_METRICS) && s->app->opt->open_metrics));
-    if (!open) gate_key(s->app->gate, r, &c->key, f);
-    if (f->status) {
-        if (f->status == 401) http_add_header(c, "WWW-Authenticate", "Bearer");
-        return;
-    }
-    if (!rt && allow[0]) {
-        refuse(f, 405, "invalid_request_error", "method_not_allowed",
-               "this route does not take this method");
-        http_add_header(c, "Allow", "%s", allow);
-        return;
-    }
-    if (!rt) {
-        refuse(f, 404, "not_found_error", "route_not_found", "no such route");
-        return;
-    }
-    c->route = rt;
-    if (!strcmp(c->method, "POST")) {
-        gate_media(r, rt->flags & ROUTE_ANY_TYPE, f);
-        if (f->status) return;
-    }
-    if ((rt->flags & ROUTE_BODY) && !c->pass.has_length && !c->pass.chunked)
-        refuse(f, 411, "invalid_request_error", "length_required",
-               "a body with Content-Length or chunked coding is needed");
-    else if (c->pass.length > s->opt.max_body)
-        refuse(f, 413, "invalid_request_error", "request_too_large",
-               "the body is larger than --max-body");
-    else *f = (gate_fault){0};
-    if (!f->status && (rt->flags & ROUTE_PREP)) limit_key(c);
-}
-
 static enum MHD_Result send_fault(http_call *c)
 {
-    const gate_fault *f = &c->fault;
-    buf b = {0};
-    reply_error(&b, reply_dialect(c), c->pass.request_id, f->status, f->type, f->code, NULL,
-                f->msg);
-    http_set_code(c, f->code);
-    if (f->close) c->close_after = true;
-    if (f->status == 503) http_add_header(c, "Retry-After", "1");
-    http_reply(c, f->status, "application/json", &b);
+    call_put_fault(c);
     return send_plain(c);
 }
 
-static void preflight(http_call *c)
+static enum MHD_Result send_preflight(http_call *c)
 {
-    buf none = {0};
-    if (c->pass.is_preflight) {
-        const char *want = http_header(c, "Access-Control-Request-Headers");
-        http_add_header(c, "Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS, HEAD");
-        if (want) http_add_header(c, "Access-Control-Allow-Headers", "%s", want);
-        http_add_header(c, "Access-Control-Max-Age", "600");
-        if (http_header(c, "Access-Control-Request-Private-Network"))
-            http_add_header(c, "Access-Control-Allow-Private-Network", "true");
-    }
-    http_reply(c, 204, NULL, &none);
+    call_put_preflight(c);
+    return send_plain(c);
 }
 
 /* Where a body may be silent for longer than other connections, the library leaves the end of it to
@@ -386,7 +299,7 @@ static enum MHD_Result on_headers(http_call *c, const char *method, const char *
     atomic_store(&c->body_us, c->headers_us);
     snprintf(c->method, sizeof c->method, "%s", method);
     MHD_get_connection_values_n(c->mhd, MHD_HEADER_KIND, collect_field, &r);
-    judge(c, &r);
+    call_admit(c, &r);
     bool body = c->pass.chunked || c->pass.length > 0;
     if (c->fault.status) {
         /* Reading a small body away first lets a client that writes headers and body apart see the
@@ -396,14 +309,13 @@ static enum MHD_Result on_headers(http_call *c, const char *method, const char *
             return send_fault(c);
         }
     } else if (!strcmp(c->method, "OPTIONS") && !body) {
-        preflight(c);
-        return send_plain(c);
+        return send_preflight(c);
     } else if (c->pass.length) {
         uint64_t total = atomic_fetch_add(&s->body_bytes, c->pass.length) + c->pass.length;
         c->reserved = c->pass.length;
         if (total > s->opt.max_body_total) {
-            refuse(&c->fault, 503, "unavailable_error", "out_of_memory",
-                   "too many request bodies in flight");
+            call_refuse(c, 503, "unavailable_error", "out_of_memory",
+                        "too many request bodies in flight");
             c->close_after = true;
             http_add_header(c, "Retry-After", "1");
             return send_fault(c);
@@ -425,8 +337,8 @@ static enum MHD_Result on_body(http_call *c, const char *data, size_t *n)
     uint64_t enough = s->opt.max_body > DISCARD_MAX ? s->opt.max_body : DISCARD_MAX;
     if (c->fault.status) return came > 2 * enough ? MHD_NO : MHD_YES;
     if (c->body.len + got > s->opt.max_body) {
-        refuse(&c->fault, 413, "invalid_request_error", "request_too_large",
-               "the body is larger than --max-body");
+        call_refuse(c, 413, "invalid_request_error", "request_too_large",
+                    "the body is larger than --max-body");
         buf_clear(&c->body);
         return MHD_YES;
     }
@@ -434,8 +346,8 @@ static enum MHD_Result on_body(http_call *c, const char *data, size_t *n)
         uint64_t total = atomic_fetch_add(&s->body_bytes, got) + got;
         c->reserved += got;
         if (total > s->opt.max_body_total) {
-            refuse(&c->fault, 503, "unavailable_error", "out_of_memory",
-                   "too many request bodies in flight");
+            call_refuse(c, 503, "unavailable_error", "out_of_memory",
+                        "too many request bodies in flight");
             buf_clear(&c->body);
             return MHD_YES;
         }
@@ -443,8 +355,8 @@ static enum MHD_Result on_body(http_call *c, const char *data, size_t *n)
     buf_put(&c->body, data, got);
     if (!buf_ok(&c->body)) {
         buf_clear(&c->body);
-        refuse(&c->fault, 503, "unavailable_error", "out_of_memory",
-               "out of memory for the request body");
+        call_refuse(c, 503, "unavailable_error", "out_of_memory",
+                    "out of memory for the request body");
     }
     return MHD_YES;
 }
@@ -471,10 +383,7 @@ static enum MHD_Result on_ready(http_call *c)
         c->body_done = true;
         expect_body(c, false);
         if (c->fault.status) return send_fault(c);
-        if (!strcmp(c->method, "OPTIONS")) {
-            preflight(c);
-            return send_plain(c);
-        }
+        if (!strcmp(c->method, "OPTIONS")) return send_preflight(c);
         if (run_handler(c) == MHD_NO) return MHD_NO;
     }
     while (take_flags(c, &tick, &gone, &phase)) {

@@ -1,6 +1,6 @@
-/* http_internal.h - what http.c, http_prep.c and http_watch.c share: the server, its connections,
- * its calls.  Lock order: http_server.mu, then http_call.mu; neither is held while a waiter's or a
- * handler's code runs, except `gone`, which only cancels. */
+/* http_internal.h - what the files http*.c share: the server, its connections, its calls.  Lock
+ * order: http_server.mu, then http_call.mu; neither is held while a waiter's or a handler's code
+ * runs, except `gone`, which only cancels. */
 #ifndef QUERN_SERVER_HTTP_INTERNAL_H
 #define QUERN_SERVER_HTTP_INTERNAL_H
 
@@ -123,6 +123,13 @@ struct http_server {
     int n_prep_on;
 };
 
+/* http_admit.c: everything that is decided from the headers: route, key, or c->fault. */
+void call_admit(http_call *c, const gate_request *r);
+/* The refusal to send, once a small body was read away. */
+void call_refuse(http_call *c, int status, const char *type, const char *code, const char *msg);
+/* The reply to c->fault, and to OPTIONS. */
+void call_put_fault(http_call *c);
+void call_put_preflight(http_call *c);
 /* http_prep.c: runs a call's handler on a prep thread, then wakes the call. */
 int prep_start(http_server *s, err *e);
 void prep_stop(http_server *s);
