@@ -1,6 +1,6 @@
 /* engine_impl.h - inside the engine: what engine.c opens and closes, engine_memory.c plans and
- * engine_loop.c runs.  Tests include it to put a runner of their own under a whole engine.
- * Thread: said at each part. */
+ * the files of engine_loop.h run.  Tests include it to put a runner of their own under a whole
+ * engine.  Thread: said at each part. */
 #ifndef QUERN_ENGINE_ENGINE_IMPL_H
 #define QUERN_ENGINE_ENGINE_IMPL_H
 
