@@ -187,10 +187,22 @@ static int describe(engine *g, err *e)
     return rc ? rc : pool_judge_read(&g->judge, g->ckpt, g->tok, e);
 }
 
+static int open_judge_form(engine *g, err *e)
+{
+    size_t n = 0;
+    if (!g->tok || !g->conf.pool.score) return 0;
+    const char *own = tokenizer_rerank_template(g->tok, &n);
+    g->info.judge = &g->ask;
+    return judge_form_open(&g->ask, own, n, e) ? err_prefix(e, "tokenizer.chat_template.rerank")
+                                               : 0;
+}
+
 /* What any engine needs before its thread starts. */
 static int prepare(engine *g, err *e)
 {
     engine_info_t *i = &g->info;
+    int rc = open_judge_form(g, e);
+    if (rc) return rc;
     g->base = (sampling_base){.tok = g->tok,
                               .order = &g->vocab,
                               .n_vocab = i->n_vocab,

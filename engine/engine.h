@@ -11,6 +11,7 @@
 #include "base/err.h"
 #include "config/model_config.h"
 #include "engine/text/chat.h"
+#include "engine/text/judge.h"
 #include "engine/text/output.h"
 #include "engine/text/tokenizer.h"
 
@@ -103,6 +104,7 @@ typedef struct {
     const model_config *config;
     const tokenizer *tok;
     const chat_format *chat;
+    const judge_form *judge; /* how a model that judges is asked; NULL of others */
     /* What it answers, and for embeddings: which lengths a vector may be cut to, and tokens that
      * follow every text. */
     const pooling *pool;

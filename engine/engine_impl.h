@@ -34,6 +34,7 @@ struct engine {
     sampling_base base;
     sampling defaults;
     pool_judge judge;
+    judge_form ask; /* of a model that judges */
     bool allow_priority, dump_plan;
     size_t scratch_bytes;
     inbox *in;

@@ -258,6 +258,10 @@ uint64_t engine_fingerprint(const engine *g)
                  s->top_p, s->top_k, s->min_p, s->presence, s->frequency, s->repetition,
                  g->template_hash);
     XXH3_64bits_update(h, text, (size_t)n < sizeof text ? (size_t)n : sizeof text - 1);
+    size_t n_own = 0;
+    const char *own =
+        g->tok && g->conf.pool.score ? tokenizer_rerank_template(g->tok, &n_own) : NULL;
+    if (own) XXH3_64bits_update(h, own, n_own);
     XXH3_64bits_update(h, g->info.end_id, (size_t)g->info.n_end * sizeof *g->info.end_id);
     uint64_t digest = XXH3_64bits_digest(h);
     XXH3_freeState(h);

@@ -3,7 +3,6 @@
  * HTTP thread. */
 #include "server/api.h"
 #include "server/chat_request.h"
-#include "server/judge.h"
 #include "server/pooled.h"
 #include "server/reply.h"
 
@@ -55,15 +54,16 @@ static judge_text judge_text_of(const json *j)
 static bool put_pair(reader *r, pooled *q, int i, const json *query, const json *document,
                      const char *param)
 {
+    const engine_info_t *info = engine_info(r->a->eng);
     const json *instruction = json_get(q->body, "instruction");
     judge_ask a = {.query = judge_text_of(query),
                    .document = judge_text_of(document),
-                   .keep = q->p.truncate < 0 ? engine_info(r->a->eng)->ctx : q->p.truncate,
+                   .keep = q->p.truncate < 0 ? info->ctx : q->p.truncate,
                    .right = q->p.truncate_right};
     err e = {0};
     if (json_is(instruction, JSON_STRING) && instruction->len)
         a.instruction = judge_text_of(instruction);
-    int rc = judge_encode(engine_info(r->a->eng)->tok, &a, &q->item[i].ids, &q->n_cut, &e);
+    int rc = judge_encode(info->tok, info->judge, &a, &q->item[i].ids, &q->n_cut, &e);
     if (rc == ERR_NOMEM && !r->failed) {
         r->failed = true;
         reply_fail(r->call, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
@@ -77,7 +77,11 @@ static bool put_pair(reader *r, pooled *q, int i, const json *query, const json 
 static void read_instruction(reader *r)
 {
     const char *text;
-    rd_str(r, "instruction", 0, 1 << 20, &text, NULL);
+    size_t n;
+    if (rd_str(r, "instruction", 0, 1 << 20, &text, &n) && n &&
+        !engine_info(r->a->eng)->judge->instructed)
+        reader_fail(r, "unsupported_value", "instruction",
+                    "the prompt of this reranker has no place for an 'instruction'");
 }
 
 /* The documents of the body; NULL after failing. */

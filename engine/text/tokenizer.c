@@ -52,6 +52,7 @@ void tokenizer_free(tokenizer *t)
     buf_clear(&t->eos_text);
     buf_clear(&t->bos_text);
     buf_clear(&t->chat_template);
+    buf_clear(&t->rerank_template);
     free(t);
 }
 
@@ -381,6 +382,13 @@ const char *tokenizer_chat_template(const tokenizer *t, size_t *n)
     if (!t->has_chat_template) return NULL;
     *n = t->chat_template.len;
     return buf_str(&t->chat_template);
+}
+
+const char *tokenizer_rerank_template(const tokenizer *t, size_t *n)
+{
+    if (!t->has_rerank_template) return NULL;
+    *n = t->rerank_template.len;
+    return buf_str(&t->rerank_template);
 }
 
 const char *tokenizer_bos_text(const tokenizer *t)

@@ -65,6 +65,8 @@ int32_t tokenizer_pad(const tokenizer *t);
 int tokenizer_text_end(const tokenizer *t, int32_t *id, int cap);
 /* Chat template text carried by tokenizer_config.json or GGUF metadata, NULL if none (borrowed). */
 const char *tokenizer_chat_template(const tokenizer *t, size_t *n);
+/* The prompt of a reranker carried by GGUF metadata (judge.h), NULL if none (borrowed). */
+const char *tokenizer_rerank_template(const tokenizer *t, size_t *n);
 /* Text of the special tokens templates may print: bos_token, eos_token ("" if none). */
 const char *tokenizer_bos_text(const tokenizer *t);
 const char *tokenizer_eos_text(const tokenizer *t);

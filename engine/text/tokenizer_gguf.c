@@ -96,7 +96,7 @@ static void put_text(const tokenizer *t, int32_t id, buf *out)
 
 int tokenizer_load_gguf(tokenizer *t, const gguf *g, err *e)
 {
-    gguf_str model = {"(absent)", 8}, chat;
+    gguf_str model = {"(absent)", 8}, text;
     gguf_type type;
     size_t n, n_types, n_merges;
     (void)gguf_get_str(g, "tokenizer.ggml.model", &model);
@@ -128,10 +128,15 @@ int tokenizer_load_gguf(tokenizer *t, const gguf *g, err *e)
         t->text_end[t->n_text_end++] = t->eos;
     put_text(t, t->eos, &t->eos_text);
     put_text(t, t->bos, &t->bos_text);
-    if (gguf_get_str(g, "tokenizer.chat_template", &chat)) {
-        buf_put(&t->chat_template, chat.v, chat.n);
+    if (gguf_get_str(g, "tokenizer.chat_template", &text)) {
+        buf_put(&t->chat_template, text.v, text.n);
         t->has_chat_template = true;
     }
-    return buf_ok(&t->chat_template) ? 0
-                                     : err_set(e, ERR_NOMEM, "out of memory for the chat template");
+    if (gguf_get_str(g, "tokenizer.chat_template.rerank", &text)) {
+        buf_put(&t->rerank_template, text.v, text.n);
+        t->has_rerank_template = true;
+    }
+    return buf_ok(&t->chat_template) && buf_ok(&t->rerank_template)
+               ? 0
+               : err_set(e, ERR_NOMEM, "out of memory for the chat template");
 }

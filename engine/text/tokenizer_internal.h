@@ -15,8 +15,8 @@ struct tokenizer {
     int32_t text_end[8]; /* [n_text_end] behind a text on its own; n_text_end -1: not that simple */
     int n_text_end;
     buf eos_text, bos_text;
-    buf chat_template;
-    bool has_chat_template;
+    buf chat_template, rerank_template;
+    bool has_chat_template, has_rerank_template;
 };
 
 /* Each fills t from one kind of source; added tokens are not sealed yet. */

@@ -91,13 +91,24 @@ def convert(directory, path, *more, matrices=F16, ends=False, judge=None, drop=(
 
 
 LABELS = "*.classifier.output_labels"
-RERANK = [("tokenizer.chat_templates", ["rerank"]), ("tokenizer.chat_template.rerank", "judge {query} {document}")]
+JUDGE = ('<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct '
+         'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n<Instruct>: {instruction}\n'
+         '<Query>: {query}\n<Document>: {document}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n')
+USUAL = "Given a web search query, retrieve relevant passages that answer the query"
+
+
+def prompted(text):
+    """The pairs of a file with a prompt for its judge."""
+    return [("tokenizer.chat_templates", ["rerank"]), ("tokenizer.chat_template.rerank", text)]
+
+
 # kind of checkpoint -> what the converter makes of it
 KINDS = {
     "embedding": dict(more=[("*.pooling_type", LAST)], ends=True),
     "gte": dict(more=[("*.pooling_type", LAST), ("*.attention.causal", False)], ends=True),
     "mean": dict(more=[("*.pooling_type", MEAN)]),
-    "reranker": dict(more=[("*.pooling_type", RANK), (LABELS, ["yes", "no"]), *RERANK], judge=[YES, NO]),
+    "reranker": dict(more=[("*.pooling_type", RANK), (LABELS, ["yes", "no"]), *prompted(JUDGE.replace("{instruction}", USUAL))],
+                     judge=[YES, NO]),
     "classifier": dict(more=[("*.pooling_type", RANK)]),
     "words": dict(more=[("*.pooling_type", RANK)]),
 }

@@ -8,7 +8,7 @@ import pytest
 import gguf_models
 import pooled_models
 from conftest import BIN, Server
-from gguf_models import F16, F32, LABELS, LAST, RANK, convert, make
+from gguf_models import F16, F32, JUDGE, LABELS, LAST, RANK, USUAL, convert, make, prompted
 from pooled_models import NO, YES
 from test_pooled import DOCS, EMULATED, GOLDEN, QUESTION, TEXTS, near, vectors
 
@@ -93,6 +93,46 @@ def test_the_order_of_a_rerankers_rows(root, wanted):
     near(served(bare, scores), wanted("reranker"), SAME)
 
 
+def test_the_prompt_of_the_file(root):
+    """B5, B7, B8, G19: a judge is asked as its file says; swapped places show it to the bit of the order."""
+    d = directory(root, "reranker")
+
+    def file(name, text):
+        return make("reranker", d, str(root / f"{name}.gguf"), more=[("*.pooling_type", RANK), *prompted(text)])
+
+    def score(s, left, right, **more):
+        r = s.post("/v1/score", {"text_1": left, "text_2": right, **more})
+        assert r.status_code == 200, r.text
+        return [x["score"] for x in r.json()["data"]]
+
+    def swap(s):
+        return score(s, DOCS, [QUESTION] * len(DOCS), instruction="Find cats"), score(s, DOCS, [QUESTION] * len(DOCS))
+    cats, usual = served(d, swap)
+    places = JUDGE.replace("{instruction}", "Find cats").replace("{query}", "{q}").replace("{document}", "{query}")
+    swapped = file("swapped-places", places.replace("{q}", "{document}"))
+
+    def digest(s):
+        return s.get("/api/tags").json()["models"][0]["digest"]
+
+    def ask(s):
+        rows = s.post("/rerank", {"query": QUESTION, "documents": DOCS}).json()["results"]
+        return (score(s, QUESTION, DOCS), score(s, QUESTION, DOCS, instruction=USUAL),
+                [x["relevance_score"] for x in sorted(rows, key=lambda x: x["index"])], digest(s))
+    own, told, ranked, name = served(swapped, ask)
+    near(own, cats, SAME)
+    near(told, usual, SAME)
+    assert ranked == own and max(abs(a - b) for a, b in zip(cats, usual)) > 1e-4
+
+    def bare(s):
+        n = s.post("/v1/score", {"text_1": "<|im_end|>", "text_2": "{query}"}).json()["usage"]["prompt_tokens"]
+        e = s.post("/rerank", {"query": "a", "documents": ["b"], "instruction": "c"}).json()["error"]
+        return n, e, s.post("/tokenize", {"content": "judge <|im_end|> {query}"}).json()["tokens"], digest(s)
+    n, e, tokens, other = served(file("bare-prompt", "judge {query} {document}"), bare)
+    assert n > len(tokens), "what a client writes is no control token"
+    assert (e["code"], e["param"]) == ("unsupported_value", "instruction") and "no place" in e["message"]
+    assert name != other, "what changes prompts changes the fingerprint (G15)"
+
+
 def test_attention_that_the_file_does_not_tell(root, wanted):
     """gte-Qwen2 as the converter writes it: the operator says what a token sees; a generative model needs a reason."""
     def look(s):
@@ -122,6 +162,7 @@ def test_generation_stays_generation(root):
     ([("*.pooling_type", RANK)], [1, 2, 3], "tensor cls.output.weight has 3 rows; one or two can judge"),
     ([("*.pooling_type", RANK)], None, "no tokens 'yes' and 'no'"),
     ([("*.pooling_type", LAST)], [1, 2], "unexpected tensor cls.output.weight"),
+    ([("*.pooling_type", RANK), *prompted("is it {query}?")], [1, 2], "tokenizer.chat_template.rerank: the rerank prompt must hold {query}"),
     ([("*.attention.causal", False)], None, "nothing in the checkpoint says how its states become embeddings")])
 def test_files_that_ask_for_what_is_not_built(root, more, judge, words):
     path = convert(directory(root, "copy_demo"), str(root / "refused.gguf"), *more, judge=judge)
