@@ -8,72 +8,115 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 const char *const lmstudio_chat_names[] = {
     "messages",  "input", "max_completion_tokens", "max_output_tokens", "reasoning_effort",
     "reasoning", NULL};
 
-static void put_part(reader *r, const json *p, int i, buf *out)
+/* JSON values that are made of the body's own strings. */
+typedef struct {
+    json *v; /* room for all of them */
+    size_t n;
+} values;
+
+static json *add(values *k, json_type type, const char *key)
+{
+    json *j = &k->v[k->n++];
+    *j = (json){.type = type, .key = key, .n_key = (uint32_t)strlen(key)};
+    return j;
+}
+
+static json *add_text(values *k, const char *key, const char *s, size_t n)
+{
+    json *j = add(k, JSON_STRING, key);
+    j->str = s;
+    j->len = n;
+    return j;
+}
+
+/* An object of two members, the first a word: a part, or a message. */
+static json *add_pair(values *k, const char *key, const char *word, const json *second)
+{
+    json *first = add_text(k, key, word, strlen(word)), *j = add(k, JSON_OBJECT, "");
+    first->next = second;
+    j->child = first;
+    j->len = 2;
+    return j;
+}
+
+static void check_part(reader *r, const json *p, int i)
 {
     const json *type = json_get(p, "type"), *text = json_get(p, "content");
     char at[48];
     snprintf(at, sizeof at, "input[%d]", i);
-    if (tr_is(type, "image")) {
+    if (tr_is(type, "image"))
         reader_fail(r, "unsupported_modality", at, "the model does not accept image input ('%s')",
                     at);
-    } else if (!tr_is(type, "text") && !tr_is(type, "message")) {
+    else if (!tr_is(type, "text") && !tr_is(type, "message"))
         reader_fail(r, "invalid_value", at, "'%s' must be an object of type message, text or image",
                     at);
-    } else if (!json_is(text, JSON_STRING)) {
+    else if (!json_is(text, JSON_STRING))
         reader_fail(r, "invalid_type", at, "'%s.content' must be a string", at);
-    } else {
-        buf_puts(out, i ? ",{\"type\":\"input_text\"" : "{\"type\":\"input_text\"");
-        tr_json(out, "text", text);
-        buf_putc(out, '}');
-    }
 }
 
-/* System text and input as the items of a conversation. */
-static void put_items(reader *r, const json *input, buf *out)
+static json *add_part(values *k, const char *s, size_t n)
 {
-    const char *system = "";
-    size_t n = 0;
-    int i = 0;
-    buf_putc(out, '[');
-    if (rd_str(r, "system_prompt", 0, SIZE_MAX, &system, &n) && n) {
-        buf_puts(out, "{\"role\":\"system\"");
-        tr_str(out, "content", system, n);
-        buf_puts(out, "},");
-    }
-    buf_puts(out, "{\"role\":\"user\",\"content\":[");
-    if (json_is(input, JSON_STRING) || !input->len) {
-        buf_puts(out, "{\"type\":\"input_text\"");
-        tr_str(out, "text", json_is(input, JSON_STRING) ? input->str : "",
-               json_is(input, JSON_STRING) ? input->len : 0);
-        buf_putc(out, '}');
+    return add_pair(k, "type", "input_text", add_text(k, "text", s, n));
+}
+
+/* The input, which was checked, as the content of the user's message. */
+static const json *add_content(values *k, const json *input)
+{
+    json *list = add(k, JSON_ARRAY, "content");
+    list->len = 1;
+    if (json_is(input, JSON_STRING)) {
+        list->child = add_part(k, input->str, input->len);
+    } else if (!input->len) {
+        list->child = add_part(k, "", 0);
     } else {
-        for (const json *p = input->child; p && !r->failed; p = p->next) put_part(r, p, i++, out);
+        json *last = NULL;
+        list->len = input->len;
+        for (const json *p = input->child; p; p = p->next) {
+            const json *text = json_get(p, "content");
+            json *part = add_part(k, text->str, text->len);
+            if (last) last->next = part;
+            else list->child = part;
+            last = part;
+        }
     }
-    buf_puts(out, "]}]");
+    return list;
 }
 
 static void put_messages(reader *r, const json *body, buf *out)
 {
-    const json *input = rd_any(r, "input"), *items = NULL;
-    buf text = {0};
-    if (!input || (input->type != JSON_STRING && input->type != JSON_ARRAY)) {
+    enum { LIST = 1, MESSAGE = 3, PART = 3 }; /* values of each */
+    const json *input = rd_any(r, "input");
+    const char *text = "";
+    size_t n = 0;
+    int i = 0;
+    if (!input || (input->type != JSON_STRING && input->type != JSON_ARRAY))
         reader_fail(r, input ? "invalid_type" : "missing_required_parameter", "input",
                     "'input' must be a string or an array");
+    rd_str(r, "system_prompt", 0, SIZE_MAX, &text, &n);
+    for (const json *p = json_is(input, JSON_ARRAY) ? input->child : NULL; p && !r->failed;
+         p = p->next)
+        check_part(r, p, i++);
+    if (r->failed) return;
+    values k = {.v = calloc(LIST + 2 * MESSAGE + PART * (size_t)(i ? i : 1), sizeof *k.v)};
+    if (!k.v) {
+        out->oom = true;
         return;
     }
-    put_items(r, input, &text);
-    json_doc *d =
-        !r->failed && buf_ok(&text) ? json_parse(text.v, text.len, NULL, &items, NULL) : NULL;
-    if (d) responses_messages(r, body, NULL, items, out);
-    else if (!r->failed) out->oom = true;
-    json_free(d);
-    buf_clear(&text);
+    json *items = add(&k, JSON_ARRAY, ""), *system = NULL;
+    if (n) system = add_pair(&k, "role", "system", add_text(&k, "content", text, n));
+    json *user = add_pair(&k, "role", "user", add_content(&k, input));
+    if (system) system->next = user;
+    items->child = system ? system : user;
+    items->len = system ? 2 : 1;
+    responses_messages(r, body, NULL, items, out);
+    free(k.v);
 }
 
 static void put_reasoning(reader *r, buf *out)

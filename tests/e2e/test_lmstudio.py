@@ -176,7 +176,8 @@ def test_failure_in_a_stream(slow):
     """H17: error, then chat.end with what there is."""
     got = events(slow, {"x-quern-timeout-ms": "300"}, ignore_eos=True)
     assert [e["type"] for e in got[-2:]] == ["error", "chat.end"] and got[-2]["error"]["message"] and got[-2]["error"]["code"] == "deadline_exceeded"
-    assert "response_id" not in got[-1]["result"] and got[-1]["result"]["output"]
+    said = "".join(e["content"] for e in got if e["type"].endswith(".delta"))
+    assert "response_id" not in got[-1]["result"] and "".join(o["content"] for o in got[-1]["result"]["output"]) == said
 
 
 def test_hang_up(server):
