@@ -7,10 +7,9 @@
 #include "kernels/backend.h"
 #include "kernels/comm.h"
 #include "kernels/cpu/cpu.h"
-#include "kernels/formats.h"
+#include "kernels/trace.h"
 
 #include <assert.h>
-#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -244,122 +243,6 @@ int k_wait(backend *be, int mark, err *e)
     return rc;
 }
 
-/* ---- tracing ------------------------------------------------------------------------------ */
-
-static const char *const traced[] = {"embed",      "gather_rows", "linear",      "rms_norm",
-                                     "glu",        "add",         "rope_rows",   "rope_store",
-                                     "attn_paged", "rope_attn",   "norm_linear", "norm_glu",
-                                     "linear_add", "all_reduce"};
-
-static bool trace_number(const char **s, int *v)
-{
-    char *end;
-    if (**s == '*') {
-        *v = -1;
-        (*s)++;
-        return true;
-    }
-    long n = strtol(*s, &end, 10);
-    if (end == *s || n < 0 || n > INT32_MAX) return false;
-    *v = (int)n;
-    *s = end;
-    return true;
-}
-
-int k_trace(backend *be, const char *spec, err *e)
-{
-    size_t n = strcspn(spec, ",");
-    bool known = n == 1 && *spec == '*';
-    be->trace.layer = be->trace.step = -1;
-    be->trace.op[0] = 0;
-    for (size_t i = 0; i < sizeof traced / sizeof *traced; i++) {
-        if (strlen(traced[i]) != n || strncmp(traced[i], spec, n)) continue;
-        memcpy(be->trace.op, traced[i], n + 1);
-        known = true;
-    }
-    const char *s = spec + n;
-    bool ok = known && (!*s || (*s++ == ',' && trace_number(&s, &be->trace.layer)));
-    ok = ok && (!*s || (*s++ == ',' && trace_number(&s, &be->trace.step) && !*s));
-    if (!ok)
-        return err_set(
-            e, ERR_INVALID,
-            "--trace-ops is '%.60s'; it takes OP[,LAYER[,STEP]] with OP one of *, embed, "
-            "gather_rows, linear, rms_norm, glu, add, rope_rows, rope_store, attn_paged, "
-            "rope_attn, "
-            "norm_linear, norm_glu, linear_add, all_reduce, and numbers or *",
-            spec);
-    be->trace.on = true;
-    be->trace.at_layer = be->trace.at_step = -1;
-    return 0;
-}
-
-void k_trace_step(backend *be)
-{
-    be->trace.at_step++;
-    be->trace.at_layer = -1;
-}
-
-void k_trace_layer(backend *be, int layer)
-{
-    be->trace.at_layer = layer;
-}
-
-/* Row r of y as f32 in row[y.cols]; also copies it to the host. */
-static void trace_row(backend *be, tensor y, int r, float *row)
-{
-    size_t size = y.type == ACT_BF16 ? 2 : 4;
-    k_download(be, row, (char *)y.ptr + (size_t)r * (size_t)y.ld * size, (size_t)y.cols * size);
-    if (y.type != ACT_BF16) return;
-    const uint16_t *h = (const uint16_t *)(const void *)row;
-    for (int c = y.cols; c-- > 0;) { /* in place, from the end */
-        uint16_t v;
-        memcpy(&v, h + c, sizeof v);
-        row[c] = bf16_to_f32(v);
-    }
-}
-
-static void trace_values(const char *op, backend *be, tensor y)
-{
-    double low = INFINITY, high = -INFINITY, squares = 0;
-    long n_nan = 0, n_inf = 0;
-    float *row = malloc((size_t)y.cols * sizeof *row), f[4] = {0};
-    if (!row) return;
-    for (int r = 0; r < y.rows; r++) {
-        trace_row(be, y, r, row);
-        for (int c = 0; r == 0 && c < 4; c++) f[c] = row[c < y.cols ? c : 0];
-        for (int c = 0; c < y.cols; c++) {
-            double v = row[c];
-            n_nan += isnan(v) != 0;
-            n_inf += isinf(v) != 0;
-            if (!isfinite(v)) continue;
-            low = v < low ? v : low;
-            high = v > high ? v : high;
-            squares += v * v;
-        }
-    }
-    free(row);
-    double count = (double)y.rows * y.cols;
-    log_info("trace step %d layer %d %s [%d, %d] min %.6g max %.6g rms %.6g nan %ld inf %ld first "
-             "%.6g %.6g %.6g %.6g",
-             be->trace.at_step, be->trace.at_layer, op, y.rows, y.cols, low, high,
-             sqrt(squares / count), n_nan, n_inf, (double)f[0], (double)f[1], (double)f[2],
-             (double)f[3]);
-}
-
-/* After an op: its output, if someone asked to see it. */
-static void shown(backend *be, const char *op, tensor y)
-{
-    if (!be->trace.on || (be->trace.op[0] && strcmp(be->trace.op, op))) return;
-    if (be->trace.layer >= 0 && be->trace.layer != be->trace.at_layer) return;
-    if (be->trace.step >= 0 && be->trace.step != be->trace.at_step) return;
-    err e = {0};
-    if (be->op->sync(be, &e)) return;
-    if (y.type != ACT_Q8) trace_values(op, be, y);
-    else
-        log_info("trace step %d layer %d %s [%d, %d] 8-bit records", be->trace.at_step,
-                 be->trace.at_layer, op, y.rows, y.cols);
-}
-
 /* ---- memory and weights ------------------------------------------------------------------- */
 
 void *k_alloc(backend *be, size_t bytes)
@@ -452,14 +335,14 @@ void k_embed(backend *be, tensor y, const int32_t *tok, const weight *w)
 {
     assert(is_act(be, y, y.rows, w->in));
     be->op->embed(be, y, tok, w);
-    shown(be, "embed", y);
+    trace_output(be, "embed", y);
 }
 
 void k_gather_rows(backend *be, tensor y, tensor x, const int32_t *row)
 {
     assert(is_act(be, y, y.rows, x.cols) && is_act(be, x, x.rows, x.cols));
     be->op->gather_rows(be, y, x, row);
-    shown(be, "gather_rows", y);
+    trace_output(be, "gather_rows", y);
 }
 
 /* Quantised rows are read only by a weight that k_glu_out_q8 said yes for. */
@@ -473,35 +356,35 @@ void k_linear(backend *be, tensor y, tensor x, const weight *w)
 {
     assert(is_input(be, x, w) && is_out(be, y, x.rows, w->out));
     be->op->linear(be, y, x, w);
-    shown(be, "linear", y);
+    trace_output(be, "linear", y);
 }
 
 void k_rms_norm(backend *be, tensor y, tensor x, const vec *w, float eps)
 {
     assert(is_act(be, x, x.rows, w->n) && is_act(be, y, x.rows, w->n));
     be->op->rms_norm(be, y, x, w, eps);
-    shown(be, "rms_norm", y);
+    trace_output(be, "rms_norm", y);
 }
 
 void k_glu(backend *be, tensor y, tensor gate_up)
 {
     assert(is_act(be, gate_up, y.rows, 2 * y.cols) && is_act(be, y, y.rows, y.cols));
     be->op->glu(be, y, gate_up);
-    shown(be, "glu", y);
+    trace_output(be, "glu", y);
 }
 
 void k_add(backend *be, tensor y, tensor x)
 {
     assert(is_act(be, y, x.rows, x.cols) && is_act(be, x, x.rows, x.cols));
     be->op->add(be, y, x);
-    shown(be, "add", y);
+    trace_output(be, "add", y);
 }
 
 void k_rope_rows(backend *be, tensor cs, const int32_t *pos, const rope_spec *r)
 {
     assert(r->dim > 0 && r->dim % 2 == 0 && is_f32(cs, cs.rows, r->dim));
     be->op->rope_rows(be, cs, pos, r);
-    shown(be, "rope_rows", cs);
+    trace_output(be, "rope_rows", cs);
 }
 
 void k_rope_store(backend *be, tensor qkv, int heads, int kv_heads, int head_dim, const vec *q_norm,
@@ -513,7 +396,7 @@ void k_rope_store(backend *be, tensor qkv, int heads, int kv_heads, int head_dim
     assert(!k_norm || k_norm->n == head_dim);
     assert(kv->kv_heads == kv_heads && kv->head_dim == head_dim);
     be->op->rope_store(be, qkv, heads, kv_heads, head_dim, q_norm, k_norm, eps, cs, kv, b);
-    shown(be, "rope_store", qkv);
+    trace_output(be, "rope_store", qkv);
 }
 
 void k_attn_paged(backend *be, tensor o, tensor qkv, int heads, const kv_pages *kv, const batch *b)
@@ -522,7 +405,7 @@ void k_attn_paged(backend *be, tensor o, tensor qkv, int heads, const kv_pages *
     assert(is_act(be, qkv, b->n_tok, (heads + 2 * kv->kv_heads) * kv->head_dim));
     assert(is_act(be, o, b->n_tok, heads * kv->head_dim));
     be->op->attn_paged(be, o, qkv, heads, kv, b);
-    shown(be, "attn_paged", o);
+    trace_output(be, "attn_paged", o);
 }
 
 void k_rope_attn(backend *be, tensor o, tensor qkv, int heads, const vec *q_norm, const vec *k_norm,
@@ -540,7 +423,7 @@ void k_rope_attn(backend *be, tensor o, tensor qkv, int heads, const vec *q_norm
     assert(!q_norm || q_norm->n == kv->head_dim);
     assert(!k_norm || k_norm->n == kv->head_dim);
     be->op->rope_attn(be, o, qkv, heads, q_norm, k_norm, eps, cs, kv, b);
-    shown(be, "rope_attn", o);
+    trace_output(be, "rope_attn", o);
 }
 
 void k_norm_linear(backend *be, tensor y, tensor x, const vec *norm, float eps, const weight *w)
@@ -548,7 +431,7 @@ void k_norm_linear(backend *be, tensor y, tensor x, const vec *norm, float eps, 
     assert(is_act(be, x, x.rows, norm->n) && norm->n == w->in && is_out(be, y, x.rows, w->out));
     if (be->op->norm_linear) {
         be->op->norm_linear(be, y, x, norm, eps, w);
-        shown(be, "norm_linear", y);
+        trace_output(be, "norm_linear", y);
         return;
     }
     size_t mark = k_scratch_mark(be);
@@ -556,7 +439,7 @@ void k_norm_linear(backend *be, tensor y, tensor x, const vec *norm, float eps, 
     be->op->rms_norm(be, t, x, norm, eps);
     be->op->linear(be, y, t, w);
     k_scratch_release(be, mark);
-    shown(be, "norm_linear", y);
+    trace_output(be, "norm_linear", y);
 }
 
 void k_norm_glu(backend *be, tensor y, tensor x, const vec *norm, float eps, const weight *w)
@@ -565,7 +448,7 @@ void k_norm_glu(backend *be, tensor y, tensor x, const vec *norm, float eps, con
     assert(y.rows == x.rows && y.cols == w->out / 2);
     if (be->op->norm_glu) {
         be->op->norm_glu(be, y, x, norm, eps, w);
-        shown(be, "norm_glu", y);
+        trace_output(be, "norm_glu", y);
         return;
     }
     assert(y.type == be->act);
@@ -575,7 +458,7 @@ void k_norm_glu(backend *be, tensor y, tensor x, const vec *norm, float eps, con
     be->op->linear(be, gate_up, t, w);
     be->op->glu(be, y, gate_up);
     k_scratch_release(be, mark);
-    shown(be, "norm_glu", y);
+    trace_output(be, "norm_glu", y);
 }
 
 bool k_glu_out_q8(const backend *be, const weight *down)
@@ -588,7 +471,7 @@ void k_linear_add(backend *be, tensor y, tensor x, const weight *w)
     assert(is_input(be, x, w) && is_act(be, y, x.rows, w->out));
     if (be->op->linear_add) {
         be->op->linear_add(be, y, x, w);
-        shown(be, "linear_add", y);
+        trace_output(be, "linear_add", y);
         return;
     }
     size_t mark = k_scratch_mark(be);
@@ -596,14 +479,14 @@ void k_linear_add(backend *be, tensor y, tensor x, const weight *w)
     be->op->linear(be, t, x, w);
     be->op->add(be, y, t);
     k_scratch_release(be, mark);
-    shown(be, "linear_add", y);
+    trace_output(be, "linear_add", y);
 }
 
 void k_pool(backend *be, tensor y, tensor x, double *sum, const pool_span *span)
 {
     assert(is_f32(y, y.rows, x.cols) && is_act(be, x, x.rows, x.cols));
     be->op->pool(be, y, x, sum, span);
-    shown(be, "pool", y);
+    trace_output(be, "pool", y);
 }
 
 void k_fetch(backend *be, float *dst, tensor y)
@@ -645,7 +528,7 @@ void k_all_reduce(backend *be, tensor x)
     if (!be->comm) return;
     size_t n = (size_t)(x.rows - 1) * (size_t)x.ld + (size_t)x.cols;
     if (x.rows) be->comm->op->all_reduce(be->comm, be, x.ptr, n, x.type);
-    shown(be, "all_reduce", x);
+    trace_output(be, "all_reduce", x);
 }
 
 void k_share_drawn(backend *be, int n)
