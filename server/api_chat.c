@@ -12,18 +12,11 @@
 
 static void put_token(const gen *g, int32_t id, float lp, buf *out)
 {
-    size_t n = 0;
-    const char *s = tokenizer_piece(engine_info(g->a->eng)->tok, id, &n);
     buf_puts(out, "{\"token\":");
     put_token_text(g, id, out);
     buf_puts(out, ",\"logprob\":");
     put_logprob(lp, out);
-    buf_puts(out, ",\"bytes\":[");
-    for (size_t i = 0; i < n; i++) {
-        if (i) buf_putc(out, ',');
-        buf_put_int(out, (unsigned char)s[i]);
-    }
-    buf_putc(out, ']');
+    put_token_bytes(g, id, out);
 }
 
 static void put_item(const gen *g, const token_info *t, buf *out)

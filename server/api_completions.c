@@ -418,7 +418,7 @@ void api_completions(http_call *c)
         if (g && fill_prompts(&r, g, prompt)) {
             gen_start(g, &r);
         } else {
-            raw_oom(&r);
+            reader_oom(&r);
             gen_free(g);
         }
     }

@@ -95,13 +95,6 @@ static bool read_instruction(reader *r, const json *input, buf *before)
     return true;
 }
 
-static void out_of_memory(reader *r)
-{
-    if (r->failed) return;
-    r->failed = true;
-    reply_fail(r->call, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
-}
-
 /* Texts to ids; NULL: r failed. */
 static pooled *take_texts(reader *r, params *p, const pooled_shape *s, const char *name,
                           const json *input, const buf *before, int64_t dims)
@@ -116,7 +109,7 @@ static pooled *take_texts(reader *r, params *p, const pooled_shape *s, const cha
     for (int i = 0; ids && i < n; i++) q->item[i].ids = ids[i];
     free(ids);
     if (ok && embeddings_finish(q, q->p.truncate, q->p.truncate_right)) return q;
-    out_of_memory(r);
+    reader_oom(r);
     pooled_free(q);
     return NULL;
 }

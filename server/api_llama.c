@@ -20,16 +20,10 @@ typedef struct {
 
 static void put_token(const gen *g, int32_t id, float lp, buf *out)
 {
-    size_t n = 0;
-    const char *s = tokenizer_piece(engine_info(g->a->eng)->tok, id, &n);
     buf_printf(out, "{\"id\":%d,\"token\":", id);
     put_token_text(g, id, out);
-    buf_puts(out, ",\"bytes\":[");
-    for (size_t i = 0; i < n; i++) {
-        if (i) buf_putc(out, ',');
-        buf_put_int(out, (unsigned char)s[i]);
-    }
-    buf_puts(out, "],\"logprob\":");
+    put_token_bytes(g, id, out);
+    buf_puts(out, ",\"logprob\":");
     put_logprob(lp, out);
 }
 
@@ -268,7 +262,7 @@ static bool keep_text(reader *r, gen *g)
     int rc = tokenizer_decode(engine_info(r->a->eng)->tok, g->prompt[0].v, g->prompt[0].n, false,
                               &o->text, &e);
     if (rc == ERR_INVALID) reader_fail(r, "invalid_value", "prompt", "%s", e.msg);
-    else if (rc || !buf_ok(&o->text)) raw_oom(r);
+    else if (rc || !buf_ok(&o->text)) reader_oom(r);
     return !r->failed;
 }
 
@@ -285,7 +279,7 @@ static void llama_run(http_call *c, bool infill)
         gen *g = ok ? raw_gen(&r, &p, infill ? &infill_shape : &completion_shape,
                               sizeof(llama_reply), &ids)
                     : NULL;
-        if (g && infill && !fim_ends(g, &f)) raw_oom(&r);
+        if (g && infill && !fim_ends(g, &f)) reader_oom(&r);
         if (g && !r.failed && keep_text(&r, g)) {
             g->n_cut = lost;
             gen_start(g, &r);

@@ -350,7 +350,7 @@ static void serve_raw(reader *r)
         bool ok = fim ? fim_prompt(r, prompt, suffix, &f, &ids)
                       : raw_text(r, "prompt", prompt->str, prompt->len, 0, &ids);
         gen *g = ok ? raw_gen(r, &p, &generate_shape, sizeof(ollama_reply), &ids) : NULL;
-        if (g && fim && !fim_ends(g, &f)) raw_oom(r);
+        if (g && fim && !fim_ends(g, &f)) reader_oom(r);
         if (g && !r->failed && request_fits(r, g)) {
             ((ollama_reply *)g->own)->no_context = json_is(json_get(r->sent, "raw"), JSON_TRUE);
             gen_start(g, r);

@@ -142,7 +142,7 @@ void api_slots(http_call *c)
     }
     engine_slot *v = calloc((size_t)n, sizeof *v);
     if (!v) {
-        reply_fail(c, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
+        reply_oom(c);
         return;
     }
     buf out = {0};

@@ -64,13 +64,10 @@ static bool put_pair(reader *r, pooled *q, int i, const json *query, const json 
     if (json_is(instruction, JSON_STRING) && instruction->len)
         a.instruction = judge_text_of(instruction);
     int rc = judge_encode(info->tok, info->judge, &a, &q->item[i].ids, &q->n_cut, &e);
-    if (rc == ERR_NOMEM && !r->failed) {
-        r->failed = true;
-        reply_fail(r->call, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
-    } else if (rc) {
+    if (rc == ERR_NOMEM) reader_oom(r);
+    else if (rc)
         reader_fail(r, "invalid_value", rc == ERR_LIMIT ? "truncate_prompt_tokens" : param, "%s",
                     e.msg);
-    }
     return !rc;
 }
 
@@ -193,7 +190,7 @@ void api_rerank(http_call *c)
     q->own = calloc(1, sizeof s);
     if (q->own) memcpy(q->own, &s, sizeof s);
     bool ok = q->own != NULL;
-    if (!ok) reply_fail(c, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
+    if (!ok) reply_oom(c);
     int i = 0;
     for (const json *d = list->child; d && ok; d = d->next, i++) {
         char param[40];

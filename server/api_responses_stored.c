@@ -25,8 +25,7 @@ static void no_route(http_call *c)
 
 static void not_kept(http_call *c, store_result found, const char *id)
 {
-    if (found == STORE_OOM)
-        reply_fail(c, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
+    if (found == STORE_OOM) reply_oom(c);
     else
         reply_fail(c, 404, "not_found_error", "response_not_found", NULL,
                    "Response with id '%.64s' not found.", id);

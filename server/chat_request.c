@@ -80,8 +80,7 @@ bool chat_request_render(reader *r, const params *p, chat_prompt *out)
     int rc = chat_render(own ? own : engine_info(r->a->eng)->chat, &in, out, &fault, &e);
     chat_format_free(own);
     if (rc == ERR_NOMEM) {
-        r->failed = true;
-        reply_fail(r->call, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
+        reader_oom(r);
     } else if (rc) {
         reader_fail(r, fault.code ? fault.code : "template_error",
                     fault.param[0] ? fault.param : NULL, "%s", e.msg);
@@ -102,20 +101,9 @@ bool chat_request_encode(reader *r, const chat_prompt *prompt, token_list *out)
     const template_output *t = &prompt->prompt;
     int rc = tokenizer_encode(engine_info(r->a->eng)->tok, buf_str(&t->text), t->text.len, true,
                               t->closed, t->n_closed, out, &e);
-    if (rc == ERR_NOMEM && !r->failed) {
-        r->failed = true;
-        reply_fail(r->call, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
-    } else if (rc) {
-        reader_fail(r, "invalid_value", "messages", "%s", e.msg);
-    }
+    if (rc == ERR_NOMEM) reader_oom(r);
+    else if (rc) reader_fail(r, "invalid_value", "messages", "%s", e.msg);
     return !rc;
-}
-
-static void out_of_memory(reader *r)
-{
-    if (r->failed) return;
-    r->failed = true;
-    reply_fail(r->call, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
 }
 
 typedef struct {
@@ -196,7 +184,7 @@ void chat_serve(reader *r, translator *t, const char *const *names, const gen_fo
     token_list ids = {0};
     if (chat_read(r, t, names, false, &p, &prompt, &ids) && (!before || before(r, &p, &ids))) {
         gen *g = chat_gen(r, &p, &prompt, &ids, f, own);
-        if (!g) out_of_memory(r);
+        if (!g) reader_oom(r);
         else if (!request_fits(r, g)) gen_free(g);
         else gen_start(g, r);
     }

@@ -126,8 +126,7 @@ static const char *code_of(const constraint *c, const grammar_error *why)
 static void refuse(reader *r, const constraint *c, const grammar_error *why)
 {
     if (!why->code) {
-        r->failed = true;
-        reply_fail(r->call, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
+        reader_oom(r);
         return;
     }
     const char *code = code_of(c, why);

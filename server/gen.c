@@ -432,7 +432,7 @@ static void form_later(gen *g, reader *r)
 {
     unformed *u = malloc(sizeof *u);
     if (!u) {
-        reply_fail(g->call, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
+        reply_oom(g->call);
         gen_free(g);
         return;
     }

@@ -138,6 +138,8 @@ void sse_done(buf *out);  /* "data: [DONE]" */
 /* A token's text with U+FFFD for incomplete parts, or token_id:N if the request names them so, as a
  * JSON string. */
 void put_token_text(const gen *g, int32_t id, buf *out);
+/* ,"bytes":[...] of a token */
+void put_token_bytes(const gen *g, int32_t id, buf *out);
 /* A logprob: -inf as -9999.0. */
 void put_logprob(float lp, buf *out);
 static inline bool gen_all_done(const gen *g)

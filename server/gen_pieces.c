@@ -247,6 +247,18 @@ void put_token_text(const gen *g, int32_t id, buf *out)
     else buf_put_json(out, s ? s : "", s ? n : 0);
 }
 
+void put_token_bytes(const gen *g, int32_t id, buf *out)
+{
+    size_t n = 0;
+    const char *s = tokenizer_piece(engine_info(g->a->eng)->tok, id, &n);
+    buf_puts(out, ",\"bytes\":[");
+    for (size_t i = 0; i < n; i++) {
+        if (i) buf_putc(out, ',');
+        buf_put_int(out, (unsigned char)s[i]);
+    }
+    buf_putc(out, ']');
+}
+
 void put_logprob(float lp, buf *out)
 {
     char t[32];

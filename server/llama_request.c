@@ -118,7 +118,7 @@ static void put_files(reader *r, const json *list, const fim_tokens *f, int64_t 
         *lost = join_files(r, v, n, room, out);
         raw_join(r, out, tail.v, tail.n);
     }
-    if (!v) raw_oom(r);
+    if (!v) reader_oom(r);
     for (size_t i = 0; i < n; i++) {
         token_list_clear(&v[i].head);
         token_list_clear(&v[i].body);
@@ -155,7 +155,7 @@ static bool put_gap(reader *r, const fim_tokens *f, token_list *out)
     rd_str(r, "prompt", 0, SIZE_MAX, &prompt, &n_prompt);
     buf_put(&text, before, n_before);
     buf_put(&text, prompt, n_prompt);
-    if (!buf_ok(&text)) raw_oom(r);
+    if (!buf_ok(&text)) reader_oom(r);
     bool ok = !r->failed && raw_push(r, out, f->prefix) &&
               raw_text(r, "input_prefix", buf_str(&text), text.len, n_before, out) &&
               raw_push(r, out, f->suffix) &&

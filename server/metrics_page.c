@@ -411,7 +411,7 @@ void api_metrics(http_call *c)
     if (p.open_metrics) buf_puts(&out, "# EOF\n");
     if (!buf_ok(&out)) {
         buf_clear(&out);
-        reply_fail(c, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
+        reply_oom(c);
         return;
     }
     http_reply(c, 200,

@@ -276,5 +276,5 @@ void api_openapi(http_call *c)
         return;
     }
     buf_clear(&b);
-    reply_fail(c, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
+    reply_oom(c);
 }

@@ -247,10 +247,7 @@ static void read_limits(params *p, reader *r)
 static void *array_of(reader *r, size_t n, size_t size)
 {
     void *v = calloc(n + 1, size);
-    if (!v && !r->failed) {
-        r->failed = true;
-        reply_fail(r->call, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
-    }
+    if (!v) reader_oom(r);
     return v;
 }
 

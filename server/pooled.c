@@ -16,8 +16,7 @@ pooled *pooled_new(reader *r, params *p, const pooled_shape *s, request_want wan
     if (!q || !item) {
         free(q);
         free(item);
-        r->failed = true;
-        reply_fail(r->call, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
+        reader_oom(r);
         return NULL;
     }
     *q = (pooled){.a = r->a,

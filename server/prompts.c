@@ -16,7 +16,7 @@ static bool take(reader *r, const json *j, const char *param, const buf *before,
     buf_put(&both, buf_str(before), before->len);
     buf_put(&both, j->str, j->len);
     bool ok = buf_ok(&both) && raw_text(r, param, buf_str(&both), both.len, 0, out);
-    if (!buf_ok(&both)) raw_oom(r);
+    if (!buf_ok(&both)) reader_oom(r);
     buf_clear(&both);
     return ok;
 }

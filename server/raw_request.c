@@ -8,17 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-void raw_oom(reader *r)
-{
-    if (r->failed) return;
-    r->failed = true;
-    reply_fail(r->call, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
-}
-
 bool raw_push(reader *r, token_list *out, int32_t id)
 {
     bool ok = token_list_push(out, id);
-    if (!ok) raw_oom(r);
+    if (!ok) reader_oom(r);
     return ok;
 }
 
@@ -34,7 +27,7 @@ bool raw_text(reader *r, const char *param, const char *s, size_t n, size_t plai
     err e = {0};
     text_span closed = {0, plain};
     int rc = tokenizer_encode(engine_info(r->a->eng)->tok, s, n, true, &closed, plain > 0, out, &e);
-    if (rc == ERR_NOMEM) raw_oom(r);
+    if (rc == ERR_NOMEM) reader_oom(r);
     else if (rc) reader_fail(r, "invalid_value", param, "%s", e.msg);
     return !rc;
 }
@@ -117,7 +110,7 @@ gen *raw_gen(reader *r, params *p, const gen_format *f, size_t own, token_list *
 {
     gen *g = gen_new(r, p, f, 1);
     if (!g || (own && !(g->own = calloc(1, own)))) {
-        raw_oom(r);
+        reader_oom(r);
         gen_free(g);
         return NULL;
     }

@@ -31,6 +31,5 @@ bool raw_push(reader *r, token_list *out, int32_t id);
 bool raw_join(reader *r, token_list *out, const int32_t *id, size_t n);
 /* A new gen with one prompt, which it takes over from ids; NULL after failing r. */
 gen *raw_gen(reader *r, params *p, const gen_format *f, size_t own, token_list *ids);
-void raw_oom(reader *r);
 
 #endif

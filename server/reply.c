@@ -95,6 +95,11 @@ void reply_fail(http_call *c, int status, const char *type, const char *code, co
     http_reply(c, status, "application/json", &b);
 }
 
+void reply_oom(http_call *c)
+{
+    reply_fail(c, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
+}
+
 void reply_json(http_call *c, int status, struct cJSON *o)
 {
     char *text = o ? cJSON_PrintUnformatted(o) : NULL;
@@ -107,7 +112,7 @@ void reply_json(http_call *c, int status, struct cJSON *o)
         return;
     }
     buf_clear(&b);
-    reply_fail(c, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
+    reply_oom(c);
 }
 
 void reply_not_built(http_call *c, const char *param)

@@ -17,6 +17,8 @@ dialect reply_dialect(const http_call *c);
 enum { REPLY_MESSAGE_MAX = 4096 };
 void reply_fail(http_call *c, int status, const char *type, const char *code, const char *param,
                 const char *fmt, ...) __attribute__((format(printf, 6, 7)));
+/* The same for want of memory: 503. */
+void reply_oom(http_call *c);
 /* Prints o (NULL: out of memory, 503) as the call's reply and deletes it. */
 void reply_json(http_call *c, int status, struct cJSON *o);
 /* 501 naming the field or feature (stages that are not built). */

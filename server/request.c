@@ -120,6 +120,12 @@ void reader_fail(reader *r, const char *code, const char *param, const char *fmt
     fail_renamed(r, code, param, msg);
 }
 
+void reader_oom(reader *r)
+{
+    if (!r->failed) reply_oom(r->call);
+    r->failed = true;
+}
+
 void reader_ignore(reader *r, const char *name, size_t n)
 {
     enum { MAX = 512 };

@@ -54,6 +54,7 @@ bool reader_open(reader *r, http_call *c, read_kind kind);
 void reader_close(reader *r);
 void reader_fail(reader *r, const char *code, const char *param, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
+void reader_oom(reader *r); /* out of memory: 503 */
 /* Adds a name to x-quern-ignored. */
 void reader_ignore(reader *r, const char *name, size_t n);
 

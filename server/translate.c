@@ -24,7 +24,7 @@ bool reader_translate(reader *r, translator *t, const char *const *names, bool c
         if (e.code && e.code != ERR_NOMEM)
             reply_fail(r->call, 400, "invalid_request_error", "invalid_json", NULL,
                        "the request means a body that is too large or too deep: %s", e.msg);
-        else reply_fail(r->call, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
+        else reply_oom(r->call);
     }
     buf_clear(&text);
     return !r->failed;

@@ -99,8 +99,7 @@ static bool talk_open(talk *k, reader *r)
     k->copy = calloc(list->len, sizeof *k->copy);
     k->turn = calloc(list->len, sizeof *k->turn);
     if (!k->all || !k->copy || !k->turn) {
-        r->failed = true;
-        reply_fail(r->call, 503, "unavailable_error", "out_of_memory", NULL, "out of memory");
+        reader_oom(r);
         return false;
     }
     for (const json *m = list->child; m; m = m->next) k->all[k->n++] = m;
