@@ -2,9 +2,10 @@
  * what several GPUs would do), or on emulated devices.
  *
  * Who comes to a collective records an event behind its ops.  The last to come lets its stream wait
- * for all events, queues the work for everybody, and records another; the others' streams wait for
- * that one.  So only hosts wait for each other, never a kernel for another, and nothing can lock up
- * on a device that runs one rank at a time.  Each rank's pass is eager: a recording could not
+ * for all events, queues the work for everybody, records another, and lets the others' streams wait
+ * for that one.  So only hosts wait for each other, never a kernel for another, and nothing can
+ * lock up on a device that runs one rank at a time.  The others touch nothing of the last to come's
+ * when they wake: it may have closed by then.  Each rank's pass is eager: a recording could not
  * contain the others'.
  * Owns the room, and an event pair a rank.  Refuses, as a fault: ranks that meet for different
  * things.  Thread: see comm.h. */
@@ -18,8 +19,9 @@
 #include <string.h>
 #include <time.h>
 
-/* What a rank brings to a meeting. */
+/* What a rank brings to a meeting; until it leaves, whoever holds mu may queue to its stream. */
 typedef struct {
+    gpu_stream *stream;
     const char *what;
     void *x;
     size_t n, ld; /* values; for rows, bytes between them */
@@ -38,7 +40,6 @@ typedef struct virtual_room {
     bool came[COMM_MAX_RANKS];
     offer brings[COMM_MAX_RANKS];
     gpu_event *here[COMM_MAX_RANKS]; /* of each rank, when it came */
-    gpu_event *done;                 /* behind the work of the last meeting */
     bool over;
     char why[160];
 } room;
@@ -46,7 +47,8 @@ typedef struct virtual_room {
 typedef struct {
     around a;
     room *m;
-    gpu_event *here, *done; /* this rank's; done serves when it was the last to come */
+    gpu_event *here; /* behind this rank's ops */
+    gpu_event *done; /* behind the work of a meeting that this rank was the last to come to */
 } seat;
 
 static seat *seat_of(const comm *c)
@@ -98,9 +100,11 @@ static bool agree(const offer *a, const offer *b)
 }
 
 /* The last to come; under mu. */
-static void hold_meeting(comm *c, gpu_stream *s)
+static void hold_meeting(comm *c)
 {
     room *m = seat_of(c)->m;
+    gpu_event *done = seat_of(c)->done;
+    gpu_stream *s = m->brings[c->rank].stream;
     for (int r = 1; r < m->world; r++)
         if (!agree(&m->brings[0], &m->brings[r])) {
             char why[sizeof m->why];
@@ -112,8 +116,9 @@ static void hold_meeting(comm *c, gpu_stream *s)
     for (int r = 0; r < m->world; r++)
         if (r != c->rank) gpu_stream_wait(s, m->here[r]);
     queue_work(m, s);
-    m->done = seat_of(c)->done;
-    gpu_event_record(m->done, s);
+    gpu_event_record(done, s);
+    for (int r = 0; r < m->world; r++)
+        if (r != c->rank) gpu_stream_wait(m->brings[r].stream, done);
     memset(m->came, 0, sizeof m->came);
     m->n_came = 0;
     m->meeting++;
@@ -143,20 +148,17 @@ static void meet(comm *c, backend *be, offer o)
 {
     seat *own = seat_of(c);
     room *m = own->m;
-    gpu_stream *s = cuda_of(be)->stream;
     char why[sizeof m->why] = "";
     if (be->fault[0]) return;
+    o.stream = cuda_of(be)->stream;
     pthread_mutex_lock(&m->mu);
     if (!m->over) {
         m->brings[c->rank] = o;
         m->here[c->rank] = own->here;
         m->came[c->rank] = true;
-        gpu_event_record(own->here, s);
-        if (++m->n_came == m->world) hold_meeting(c, s);
-        else {
-            await_meeting(c, o.what);
-            if (!m->over) gpu_stream_wait(s, m->done);
-        }
+        gpu_event_record(own->here, o.stream);
+        if (++m->n_came == m->world) hold_meeting(c);
+        else await_meeting(c, o.what);
     }
     if (m->over) snprintf(why, sizeof why, "%s", m->why);
     pthread_mutex_unlock(&m->mu);
