@@ -10,14 +10,13 @@
 #include "engine/runner.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 typedef struct {
     int n_vocab, kv_block, n_blocks;
     int fail_after; /* run number that reports a device fault; 0 = never */
-    int delay_us;   /* per run */
 } fake_options;
 
 typedef struct {
@@ -59,6 +58,51 @@ typedef struct {
     long rows, runs;
     int max_rows;
 } fake_runner;
+
+/* ---- the gate -------------------------------------------------------------------------------- */
+
+/* While it is shut no step begins, so what a test does between two is no matter of who is faster.
+ */
+static struct {
+    pthread_mutex_t mu;
+    pthread_cond_t moved;
+    bool shut, waiting; /* waiting: a step is about to be run */
+    int allowed;        /* steps that may pass a shut gate */
+} fake_gate = {.mu = PTHREAD_MUTEX_INITIALIZER, .moved = PTHREAD_COND_INITIALIZER};
+
+static inline void fake_gate_set(bool shut)
+{
+    pthread_mutex_lock(&fake_gate.mu);
+    fake_gate.shut = shut;
+    fake_gate.allowed = 0;
+    pthread_cond_broadcast(&fake_gate.moved);
+    pthread_mutex_unlock(&fake_gate.mu);
+}
+
+/* Lets n steps pass the shut gate; returns when another waits behind it, which there must be.  What
+ * they brought is out by then, but for the last of steps that overlap. */
+static inline void fake_gate_steps(int n)
+{
+    pthread_mutex_lock(&fake_gate.mu);
+    fake_gate.allowed += n;
+    pthread_cond_broadcast(&fake_gate.moved);
+    while (fake_gate.allowed || !fake_gate.waiting)
+        pthread_cond_wait(&fake_gate.moved, &fake_gate.mu);
+    pthread_mutex_unlock(&fake_gate.mu);
+}
+
+static inline void fake_gate_pass(void)
+{
+    pthread_mutex_lock(&fake_gate.mu);
+    fake_gate.waiting = true;
+    pthread_cond_broadcast(&fake_gate.moved);
+    while (fake_gate.shut && !fake_gate.allowed) pthread_cond_wait(&fake_gate.moved, &fake_gate.mu);
+    if (fake_gate.shut) fake_gate.allowed--;
+    fake_gate.waiting = false;
+    pthread_mutex_unlock(&fake_gate.mu);
+}
+
+/* ---- the model ------------------------------------------------------------------------------- */
 
 static uint64_t mix(uint64_t a, uint64_t b)
 {
@@ -234,7 +278,7 @@ static int fake_run(runner *r, const batch *b, sample_row *row, float *pooled, e
     f->runs++;
     f->rows += b->n_tok;
     if (b->n_tok > f->max_rows) f->max_rows = b->n_tok;
-    if (f->o.delay_us) usleep((useconds_t)f->o.delay_us);
+    fake_gate_pass();
     if (f->o.fail_after && f->runs >= f->o.fail_after) return err_set(e, ERR_DEVICE, "fake fault");
     for (int s = 0; s < b->n_seq; s++) {
         int rc = run_seq(f, b, s, e);

@@ -7,7 +7,8 @@
 
 START_TEST(cancel_frees_the_place)
 {
-    engine *g = open_fake((setup){.max_seqs = 2, .delay_us = 1000});
+    fake_gate_set(true);
+    engine *g = open_fake((setup){.max_seqs = 2});
     client c[4];
     err e = {0};
     for (int i = 0; i < 4; i++) {
@@ -15,10 +16,11 @@ START_TEST(cancel_frees_the_place)
         s.s.ignore_eos = true;
         ck_assert_int_eq(client_submit(&c[i], g, s, NULL, &e), 0);
     }
-    usleep(30000);
+    fake_gate_steps(8);
     request_cancel(c[3].r); /* still waiting */
     request_cancel(c[0].r); /* decoding */
     request_cancel(c[0].r);
+    fake_gate_steps(3);
     client_wait(&c[3]);
     client_wait(&c[0]);
     ck_assert_int_eq(c[3].a[0].finish, FINISH_ABORT);
@@ -26,6 +28,7 @@ START_TEST(cancel_frees_the_place)
     ck_assert_int_eq(c[0].a[0].finish, FINISH_ABORT);
     ck_assert(c[0].a[0].n_tok > 0 && c[0].a[0].n_tok < 300);
     client_clear(&c[1]); /* gone without asking */
+    fake_gate_set(false);
     client_wait(&c[2]);
     ck_assert_int_eq(c[2].a[0].n_tok, 300);
     client_clear(&c[2]);
@@ -43,32 +46,66 @@ START_TEST(cancel_frees_the_place)
 }
 END_TEST
 
+/* until 0: no deadline. */
+static void submit_until(client *c, engine *g, int64_t until)
+{
+    err e = {0};
+    request_spec s = spec_of(g, 1, 20, 350);
+    s.s.ignore_eos = true;
+    s.deadline_us = until;
+    ck_assert_int_eq(client_submit(c, g, s, NULL, &e), 0);
+}
+
+static void expect_late(client *c, int64_t until, bool ran)
+{
+    client_wait(c);
+    ck_assert_int_eq(c->a[0].finish, FINISH_ERROR);
+    ck_assert_int_eq(c->a[0].error, ERR_DEADLINE);
+    ck_assert_int_eq(c->st.scheduled, ran);
+    ck_assert_int_lt(c->a[0].n_tok, 20);
+    ck_assert_int_ge(c->st.finished_us, until);
+    client_clear(c);
+}
+
+static void pass_time(int64_t until)
+{
+    while (clock_us() < until) usleep(1000);
+}
+
 START_TEST(deadlines)
 {
-    engine *g = open_fake((setup){.max_seqs = 1, .delay_us = 1000});
-    client c[2];
-    err e = {0};
-    for (int i = 0; i < 2; i++) {
-        request_spec s = spec_of(g, (uint32_t)i, 20, 350);
-        s.s.ignore_eos = true;
-        s.deadline_us = clock_us() + 50000 - 20000 * i; /* the one that waits ends first */
-        ck_assert_int_eq(client_submit(&c[i], g, s, NULL, &e), 0);
+    fake_gate_set(true);
+    engine *g = open_fake((setup){.max_seqs = 1});
+    client runs, waits;
+    submit_until(&runs, g, 0);
+    int64_t until = clock_us() + 1000;
+    submit_until(&waits, g, until);
+    pass_time(until);
+    fake_gate_steps(3);
+    expect_late(&waits, until, false);
+    client_clear(&runs);
+    fake_gate_set(false);
+    wait_idle(g);
+    fake_gate_set(true);
+    request_stats u = {0};
+    for (int64_t us = 50000; !u.scheduled; us *= 2) { /* it may be over before it could begin */
+        until = clock_us() + us;
+        submit_until(&runs, g, until);
+        do u = request_usage(runs.r);
+        while (!u.scheduled && !u.finished_us);
+        if (!u.scheduled) client_clear(&runs);
     }
-    for (int i = 0; i < 2; i++) {
-        client_wait(&c[i]);
-        ck_assert_int_eq(c[i].a[0].finish, FINISH_ERROR);
-        ck_assert_int_eq(c[i].a[0].error, ERR_DEADLINE);
-        ck_assert_int_eq(c[i].st.scheduled, i == 0);
-        ck_assert_int_lt(c[i].st.finished_us - c[i].st.arrival_us, 200000);
-        client_clear(&c[i]);
-    }
+    pass_time(until);
+    fake_gate_set(false);
+    expect_late(&runs, until, true);
     engine_close(g);
 }
 END_TEST
 
 START_TEST(the_queue_is_bounded)
 {
-    engine *g = open_fake((setup){.max_seqs = 2, .max_queue = 3, .delay_us = 2000});
+    fake_gate_set(true);
+    engine *g = open_fake((setup){.max_seqs = 2, .max_queue = 3});
     client c[8];
     err e = {0};
     int ok = 0;
@@ -78,15 +115,17 @@ START_TEST(the_queue_is_bounded)
         int rc = client_submit(&c[i], g, s, NULL, &e);
         ok += rc == 0;
         if (rc) ck_assert_int_eq(rc, ERR_LIMIT);
-        usleep(5000);
+        if (i == 1) fake_gate_steps(4); /* both run */
     }
     ck_assert_int_eq(ok, 5);
     engine_counters k;
+    fake_gate_steps(3);
     engine_stats(g, &k);
     ck_assert(k.queue_full);
     ck_assert_int_eq(k.running, 2);
     ck_assert_int_eq(k.waiting, 3);
     for (int i = 0; i < 8; i++) client_clear(&c[i]);
+    fake_gate_set(false);
     wait_idle(g);
     engine_stats(g, &k);
     ck_assert(!k.queue_full);
@@ -97,7 +136,8 @@ END_TEST
 START_TEST(priority_only_when_allowed)
 {
     for (int allow = 0; allow < 2; allow++) {
-        engine *g = open_fake((setup){.max_seqs = 1, .delay_us = 500, .priority = allow});
+        fake_gate_set(true);
+        engine *g = open_fake((setup){.max_seqs = 1, .priority = allow});
         client c[3];
         err e = {0};
         for (int i = 0; i < 3; i++) {
@@ -105,8 +145,9 @@ START_TEST(priority_only_when_allowed)
             s.s.ignore_eos = true;
             s.priority = 3 - i; /* the last is the most urgent */
             ck_assert_int_eq(client_submit(&c[i], g, s, NULL, &e), 0);
-            usleep(5000);
+            fake_gate_steps(4);
         }
+        fake_gate_set(false);
         for (int i = 0; i < 3; i++) client_wait(&c[i]);
         bool last_first = c[2].st.finished_us < c[0].st.finished_us;
         ck_assert_int_eq(last_first, allow);
@@ -123,7 +164,8 @@ END_TEST
 
 START_TEST(drain_and_stop)
 {
-    engine *g = open_fake((setup){.delay_us = 1000});
+    fake_gate_set(true);
+    engine *g = open_fake((setup){0});
     client c[3];
     err e = {0};
     for (int i = 0; i < 2; i++) {
@@ -134,8 +176,11 @@ START_TEST(drain_and_stop)
     engine_drain(g);
     ck_assert_int_eq(engine_status(g), ENGINE_DRAINING);
     ck_assert_int_eq(client_submit(&c[2], g, spec_of(g, 5, 5, 5), NULL, &e), ERR_SHUTDOWN);
-    client_wait(&c[0]); /* what runs goes on */
+    fake_gate_steps(60); /* what runs goes on */
+    client_wait(&c[0]);
     ck_assert_int_eq(c[0].a[0].finish, FINISH_LENGTH);
+    inbox_stop(g->in); /* the first that engine_stop does; then it waits for the step */
+    fake_gate_set(false);
     engine_stop(g);
     client_wait(&c[1]);
     ck_assert_int_eq(c[1].a[0].finish, FINISH_ERROR);
@@ -150,7 +195,8 @@ END_TEST
 
 START_TEST(a_fault_is_final)
 {
-    engine *g = open_fake((setup){.fail_after = 20, .max_seqs = 1, .delay_us = 2000});
+    fake_gate_set(true);
+    engine *g = open_fake((setup){.fail_after = 20, .max_seqs = 1});
     client c[3];
     err e = {0};
     ck_assert_str_eq(engine_fault(g), "");
@@ -159,6 +205,7 @@ START_TEST(a_fault_is_final)
         s.s.ignore_eos = true;
         ck_assert_int_eq(client_submit(&c[i], g, s, NULL, &e), 0);
     }
+    fake_gate_set(false);
     for (int i = 0; i < 2; i++) {
         client_wait(&c[i]);
         ck_assert_int_eq(c[i].a[0].error, ERR_DEVICE);
@@ -180,11 +227,13 @@ START_TEST(idle_sleeps_and_beats)
     client c;
     client_run(&c, g, spec_of(g, 1, 5, 5));
     client_clear(&c);
-    int64_t beat = engine_last_beat_us(g);
+    wait_idle(g);
+    int64_t beat = engine_last_beat_us(g), next;
     double cpu = sys_cpu_seconds();
-    usleep(1300000);
-    ck_assert_int_gt(engine_last_beat_us(g), beat);
-    ck_assert_double_lt(sys_cpu_seconds() - cpu, 0.02);
+    while ((next = engine_last_beat_us(g)) == beat) usleep(50000);
+    ck_assert_int_gt(next, beat);
+    /* Whoever never slept would have used all of the time between, on a core of its own. */
+    ck_assert_double_lt(sys_cpu_seconds() - cpu, 0.2e-6 * (double)(next - beat));
     engine_close(g);
 }
 END_TEST

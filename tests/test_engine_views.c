@@ -42,24 +42,25 @@ END_TEST
 
 START_TEST(progress_of_a_prompt)
 {
-    engine *g = open_fake((setup){.max_tok = 16, .delay_us = 2000});
+    fake_gate_set(true);
+    engine *g = open_fake((setup){.max_tok = 16});
     client c;
     request_spec s = spec_of(g, 5, 100, 4);
     s.progress = true;
     err e = {0};
     ck_assert_int_eq(client_submit(&c, g, s, NULL, &e), 0);
     int last = -1, steps = 0;
-    while (!request_done(c.r)) {
+    for (int i = 0; i < 9; i++) {
+        fake_gate_steps(i > 0);
         request_stats u = request_usage(c.r);
-        if (u.scheduled) {
-            ck_assert(u.n_computed >= u.n_cached && u.n_computed <= 100 && u.n_computed >= last);
-            steps += u.n_computed > last;
-            last = u.n_computed;
-            ck_assert(!u.n_generated || u.n_computed == 100);
-        }
+        ck_assert(u.n_computed >= u.n_cached && u.n_computed <= 100 && u.n_computed >= last);
+        steps += u.n_computed > last;
+        last = u.n_computed;
+        ck_assert(!u.n_generated || u.n_computed == 100);
         client_keep(&c, request_take(c.r));
-        usleep(200);
     }
+    fake_gate_set(false);
+    client_wait(&c);
     ck_assert_int_eq(request_usage(c.r).n_computed, 100);
     ck_assert_int_gt(steps, 3);
     ck_assert_int_ge(c.n_deltas, 2);
@@ -82,7 +83,8 @@ static int busy(engine *g, engine_slot *v, int n)
 START_TEST(places_of_the_batch)
 {
     enum { SEQS = 3, PROMPT = 10, MAX = 300 };
-    engine *g = open_fake((setup){.max_seqs = SEQS, .delay_us = 2000});
+    fake_gate_set(true);
+    engine *g = open_fake((setup){.max_seqs = SEQS});
     engine_slot v[SEQS];
     client c[2];
     err e = {0};
@@ -93,13 +95,10 @@ START_TEST(places_of_the_batch)
         s.s.top_k = 5 + i;
         ck_assert_int_eq(client_submit(&c[i], g, s, NULL, &e), 0);
     }
-    int seen = 0;
-    for (int i = 0; i < 4000 && seen < 2; i++) {
-        seen = busy(g, v, SEQS);
-        if (seen == 2 && !(v[0].n_decoded && v[1].n_decoded)) seen = 0;
-        usleep(200);
-    }
-    ck_assert_int_eq(seen, 2);
+    fake_gate_steps(4);
+    ck_assert_int_eq(busy(g, v, SEQS), 2);
+    fake_gate_set(false);
+    ck_assert(v[0].n_decoded && v[1].n_decoded);
     ck_assert(v[0].task != v[1].task && v[0].s.top_k + v[1].s.top_k == 11);
     for (int i = 0; i < 2; i++) {
         ck_assert_int_eq(v[i].n_prompt, PROMPT);

@@ -106,12 +106,12 @@ END_TEST
 START_TEST(preempted_sums_begin_again)
 {
     for (int i = 0; i < 3; i++) {
+        fake_gate_set(true);
         engine *g = open_fake((setup){.pool = kinds[i],
                                       .n_blocks = 14,
                                       .max_tok = 9,
                                       .ctx = 100,
                                       .no_caching = true,
-                                      .delay_us = 500,
                                       .priority = true});
         client c[12];
         for (int k = 0; k < 12; k++) {
@@ -119,8 +119,9 @@ START_TEST(preempted_sums_begin_again)
             s.priority = 12 - k; /* every newcomer may push out the others */
             err e = {0};
             ck_assert_msg(!client_submit(&c[k], g, s, NULL, &e), "%s", e.msg);
-            usleep(2000);
+            fake_gate_steps(3);
         }
+        fake_gate_set(false);
         for (int k = 0; k < 12; k++) {
             client_wait(&c[k]);
             check_vector(&c[k], (uint32_t)k, 60 + k, kinds[i], 5);
@@ -206,18 +207,25 @@ END_TEST
 /* Cancels, deadlines and faults end these requests as they end others; nothing leaks. */
 START_TEST(ends_early)
 {
-    engine *g = open_fake((setup){.pool = POOL_MEAN, .max_tok = 4, .delay_us = 2000});
+    fake_gate_set(true);
+    engine *g = open_fake((setup){.pool = POOL_MEAN, .max_tok = 4});
     client c;
     err e = {0};
     ck_assert_int_eq(client_submit(&c, g, vector_of(g, 1, 300, 0), NULL, &e), 0);
-    usleep(10000);
+    fake_gate_steps(5);
     request_cancel(c.r);
+    fake_gate_set(false);
     client_wait(&c);
     ck_assert(c.a[0].finish == FINISH_ABORT && !c.vec);
     client_clear(&c);
+    wait_idle(g);
+    fake_gate_set(true);
     request_spec s = vector_of(g, 1, 300, 0);
     s.deadline_us = clock_us() + 10000;
-    client_run(&c, g, s);
+    ck_assert_int_eq(client_submit(&c, g, s, NULL, &e), 0);
+    while (clock_us() < s.deadline_us) usleep(1000);
+    fake_gate_set(false);
+    client_wait(&c);
     ck_assert(c.a[0].finish == FINISH_ERROR && c.a[0].error == ERR_DEADLINE && !c.vec);
     client_clear(&c);
     wait_idle(g);
@@ -233,15 +241,14 @@ END_TEST
 /* The next part of a call that was taken gets in where a new one does not. */
 START_TEST(goes_on)
 {
-    engine *g =
-        open_fake((setup){.pool = POOL_LAST, .max_seqs = 1, .max_queue = 1, .delay_us = 3000});
+    fake_gate_set(true);
+    engine *g = open_fake((setup){.pool = POOL_LAST, .max_seqs = 1, .max_queue = 1});
     client c[3];
     err e = {0};
     request_spec s = spec_of(g, 1, 20, 300);
     s.s.ignore_eos = true;
     ck_assert_int_eq(client_submit(&c[0], g, s, NULL, &e), 0);
-    while (!request_usage(c[0].r).scheduled) usleep(1000);
-    usleep(20000); /* its place is known to be taken */
+    fake_gate_steps(3); /* its place is known to be taken */
     ck_assert_int_eq(client_submit(&c[1], g, vector_of(g, 1, 9, 0), NULL, &e), 0);
     ck_assert_int_eq(client_submit(&c[2], g, vector_of(g, 2, 9, 0), NULL, &e), ERR_LIMIT);
     client_clear(&c[2]);
@@ -252,6 +259,7 @@ START_TEST(goes_on)
     s.goes_on = true;
     ck_assert_int_eq(client_submit(&c[2], g, s, NULL, &e), 0);
     request_cancel(c[0].r);
+    fake_gate_set(false);
     for (int i = 0; i < 3; i++) {
         client_wait(&c[i]);
         if (i) check_vector(&c[i], (uint32_t)i, 9, POOL_LAST, FAKE_HIDDEN);
