@@ -1,7 +1,6 @@
 /* test_comm_procs.c - ranks that are processes, over a port inside this one: every collective gives
  * the bits that threads give, and nobody waits for ever on a rank that is silent, leaves, fails or
  * brings something else. */
-#include "base/clock.h"
 #include "kernels/comm_procs.h"
 
 #include <check.h>
@@ -12,7 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MAX_WORLD = 4, FAR = 30 };
+/* Who waits FAR tells which rank did not come; who waits EVER outlasts the test. */
+enum { MAX_WORLD = 4, FAR = 30, EVER = 100000 };
 
 /* ---- a port inside one process --------------------------------------------------------------- */
 
@@ -308,32 +308,30 @@ END_TEST
 static void expect_over(comm *c, backend *be, const char *word)
 {
     err e = {0};
-    int64_t from = clock_us();
     ck_assert_msg(strstr(be->fault, word) != NULL, "rank %d: '%s'", c->rank, be->fault);
     /* Nobody waits any more, whatever is called. */
-    ck_assert_int_eq(c->op->barrier(c, FAR, &e), ERR_DEVICE);
+    c->timeout_s = EVER;
+    ck_assert_int_eq(c->op->barrier(c, EVER, &e), ERR_DEVICE);
     ck_assert_int_eq(c->op->exchange(c, (char[64]){0}, "x", 1, &e), ERR_DEVICE);
     ck_assert_int_eq(c->op->send(c, "x", 1, &e), ERR_DEVICE);
     ck_assert_msg(strstr(e.msg, word) != NULL, "%s", e.msg);
-    ck_assert_int_lt(clock_us() - from, 5000000);
 }
 
 static void one_stays_away(comm *c, backend *be)
 {
     float x[8] = {0};
     if (c->rank == 1) {
-        while (c->op->barrier(c, FAR, NULL) == 0) continue;
+        while (c->op->barrier(c, EVER, NULL) == 0) continue;
         return;
     }
+    if (c->rank == 0) c->timeout_s = 0.3;
     c->op->all_reduce(c, be, x, 8, ACT_F32);
     expect_over(c, be, "did not come to all_reduce within 0.3 s");
 }
 
 START_TEST(silent_rank)
 {
-    int64_t from = clock_us();
-    run_ranks(3, false, 0.3, one_stays_away);
-    ck_assert_int_lt(clock_us() - from, 10000000);
+    run_ranks(3, false, EVER, one_stays_away);
     ck_assert_int_eq(n_finished, 0);
 }
 END_TEST
@@ -354,14 +352,14 @@ static void one_gives_up(comm *c, backend *be)
     } else {
         usleep(300000);
         ck_assert_int_eq(c->op->send(c, "step", 4, NULL), 0); /* it has not looked yet */
-        ck_assert_int_eq(c->op->barrier(c, FAR, &e), ERR_DEVICE);
+        ck_assert_int_eq(c->op->barrier(c, EVER, &e), ERR_DEVICE);
         ck_assert_str_eq(e.msg, "rank 2: its device failed");
     }
 }
 
 START_TEST(abort_reaches_all)
 {
-    run_ranks(3, false, FAR, one_gives_up);
+    run_ranks(3, false, EVER, one_gives_up);
 }
 END_TEST
 
@@ -375,6 +373,7 @@ static void sizes_differ(comm *c, backend *be)
 static void kinds_differ(comm *c, backend *be)
 {
     float x[64] = {0};
+    if (c->rank == 0) c->timeout_s = 0.3;
     if (c->rank) c->op->broadcast(c, be, x, sizeof x);
     else c->op->all_reduce(c, be, x, 64, ACT_F32);
     expect_over(c, be, "did not come to");
@@ -383,7 +382,7 @@ static void kinds_differ(comm *c, backend *be)
 static void line_is_cut(comm *c, backend *be)
 {
     float x[8] = {0};
-    c->op->barrier(c, FAR, NULL);
+    c->op->barrier(c, EVER, NULL);
     ends[c->rank].deaf = true;
     c->op->all_reduce(c, be, x, 8, ACT_F32);
     expect_over(c, be, "the line is cut");
@@ -391,21 +390,21 @@ static void line_is_cut(comm *c, backend *be)
 
 START_TEST(wrong_meetings)
 {
-    run_ranks(2, false, 0.5, sizes_differ);
+    run_ranks(2, false, EVER, sizes_differ);
     teardown();
     setup();
-    run_ranks(2, false, 0.3, kinds_differ);
+    run_ranks(2, false, EVER, kinds_differ);
     teardown();
     setup();
-    run_ranks(2, false, 0.5, line_is_cut);
+    run_ranks(2, false, EVER, line_is_cut);
 }
 END_TEST
 
 static void launcher_ends(comm *c, backend *be)
 {
-    int64_t from = clock_us();
+    static atomic_bool over;
     if (c->rank) {
-        usleep(600000); /* gone, as far as rank 0 can see */
+        while (!over) usleep(1000); /* gone, as far as rank 0 can see */
         return;
     }
     char why[200];
@@ -413,14 +412,14 @@ static void launcher_ends(comm *c, backend *be)
     comm_procs_hurry(0.1);
     c->op->all_reduce(c, be, (float[4]){0}, 4, ACT_F32);
     expect_over(c, be, "while the launcher ends all ranks");
-    ck_assert_int_lt(clock_us() - from, 500000);
+    over = true;
     ck_assert(comm_procs_lost(c, why, sizeof why));
     ck_assert_str_eq(why, strstr(be->fault, "rank"));
 }
 
 START_TEST(hurry)
 {
-    run_ranks(2, false, FAR, launcher_ends);
+    run_ranks(2, false, EVER, launcher_ends);
 }
 END_TEST
 
@@ -440,12 +439,12 @@ static void huge_message(comm *c, backend *be)
     uint64_t head = 1ull << 40;
     ck_assert_int_eq(c->op->send(c, &head, (size_t)1 << 29, &e), ERR_LIMIT);
     ck_assert_ptr_null(send(&ends[0], 1, 2, &head, sizeof head, &q));
-    ck_assert_int_eq(c->op->barrier(c, FAR, &e), ERR_DEVICE);
+    ck_assert_int_eq(c->op->barrier(c, EVER, &e), ERR_DEVICE);
 }
 
 START_TEST(message_limits)
 {
-    run_ranks(2, false, FAR, huge_message);
+    run_ranks(2, false, EVER, huge_message);
 }
 END_TEST
 

@@ -1,7 +1,6 @@
 /* test_tp.c - tensor parallelism: who holds what, by hand-computed figures; logits of N ranks
  * against those of one, the rule of bits at every N, formats cut at their blocks; the engine over
  * ranks; and what happens when a rank hangs or faults in the middle of a step. */
-#include "base/clock.h"
 #include "engine/engine_impl.h"
 #include "engine/shard.h"
 #include "engine/tools.h"
@@ -495,7 +494,7 @@ typedef enum { HANGS, FAULTS, N_WAYS } way;
 
 static struct {
     way how;
-    _Atomic int n_sums, when;
+    _Atomic int n_sums, n_sums_0, when; /* of rank 1, of rank 0 */
     _Atomic bool let_go;
     const comm_ops *real;
 } bad;
@@ -506,6 +505,13 @@ static void bad_all_reduce(comm *c, backend *be, void *x, size_t n, act_type typ
         if (bad.how == FAULTS) k_fault(be, "all_reduce", "the cable is loose");
         while (bad.how == HANGS && !bad.let_go) usleep(10000);
     }
+    bad.real->all_reduce(c, be, x, n, type);
+}
+
+/* Rank 0 waits for as long as the test lasts, but for that sum of a rank that hangs. */
+static void patient_all_reduce(comm *c, backend *be, void *x, size_t n, act_type type)
+{
+    if (++bad.n_sums_0 == bad.when && bad.how == HANGS) c->timeout_s = 0.3;
     bad.real->all_reduce(c, be, x, n, type);
 }
 
@@ -525,12 +531,14 @@ START_TEST(a_rank_fails)
     err e = {0};
     int32_t prompt[100];
     bad.how = (way)_i;
-    ck_assert_int_eq(comm_threads_open(2, 1.5, 0, c, &e), 0);
-    comm_ops ops = *c[1]->op;
+    ck_assert_int_eq(comm_threads_open(2, 100000, 0, c, &e), 0);
+    comm_ops ops = *c[1]->op, patient = ops;
     bad.real = c[1]->op;
     bad.when = 200;
     ops.all_reduce = bad_all_reduce;
+    patient.all_reduce = patient_all_reduce;
     c[1]->op = &ops;
+    c[0]->op = &patient;
     ck_assert_int_eq(pthread_create(&t, NULL, bad_rank, c[1]), 0);
     engine_options o = options_for(wide, 2);
     o.ranks = c[0];
@@ -538,9 +546,7 @@ START_TEST(a_rank_fails)
     client q;
     request_spec s = ask(g, prompt, 100, 0);
     s.s.max_tokens = 150;
-    int64_t t0 = clock_us();
     client_run(&q, g, s);
-    ck_assert_int_lt(clock_us() - t0, 15000000);
     ck_assert_int_eq(q.a[0].finish, FINISH_ERROR);
     ck_assert_int_eq(q.a[0].error, ERR_DEVICE);
     ck_assert_int_gt(q.a[0].n_tok, 5); /* it had run for a while */
@@ -548,13 +554,11 @@ START_TEST(a_rank_fails)
     const char *why = engine_fault(g);
     ck_assert_msg(strstr(why, "rank 1"), "%s", why);
     if (_i == FAULTS) ck_assert_msg(strstr(why, "the cable is loose"), "%s", why);
-    else ck_assert_msg(strstr(why, "did not come to all_reduce within 1.5 s"), "%s", why);
+    else ck_assert_msg(strstr(why, "did not come to all_reduce within 0.3 s"), "%s", why);
     request *none;
     ck_assert_int_eq(engine_submit(g, &s, &none, NULL, &e), ERR_DEVICE);
     client_clear(&q);
-    t0 = clock_us();
-    engine_close(g);
-    ck_assert_int_lt(clock_us() - t0, 5000000);
+    engine_close(g); /* waits for nobody */
     bad.let_go = true;
     pthread_join(t, NULL);
 }
@@ -574,7 +578,7 @@ START_TEST(a_rank_has_another_model)
     comm *c[2];
     pthread_t t;
     err e = {0};
-    ck_assert_int_eq(comm_threads_open(2, 5, 0, c, &e), 0);
+    ck_assert_int_eq(comm_threads_open(2, 100000, 0, c, &e), 0);
     ck_assert_int_eq(pthread_create(&t, NULL, other_model, c[1]), 0);
     engine_options o = options_for(wide, 2);
     o.ranks = c[0];
