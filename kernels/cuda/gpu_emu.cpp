@@ -55,7 +55,7 @@ struct gpu_stream {
     std::condition_variable work, idle;
     std::deque<call> queue; /* the first one is under way */
     bool quit = false;
-    uint64_t rng = 0;
+    uint64_t rng = 0; /* the stream's thread's */
     std::shared_ptr<capture> cap;
     std::vector<int> frontier; /* in a capture: what the next call follows */
     std::thread thread;
@@ -565,11 +565,10 @@ void gpu_graph_launch(gpu_graph *g, gpu_stream *s)
         gpu_fail(s->g, "gpu_graph_launch", "not allowed on a stream that is captured");
         return;
     }
-    uint64_t rng = s->rng ? emu::next_random(s->rng) | 1 : 0;
     if (failed(s->g)) return;
     g->queued++;
     push_fn(s, [=] {
-        replay(g, rng);
+        replay(g, s->rng ? emu::next_random(s->rng) | 1 : 0);
         g->queued--;
     });
 }
