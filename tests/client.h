@@ -96,12 +96,12 @@ static inline void client_keep(client *c, delta *list)
 static inline void client_wait(client *c)
 {
     struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
+    clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += 60;
     while (!request_done(c->r)) {
         pthread_mutex_lock(&c->mu);
         while (!c->ready)
-            ck_assert_msg(pthread_cond_timedwait(&c->wake, &c->mu, &until) == 0,
+            ck_assert_msg(!pthread_cond_clockwait(&c->wake, &c->mu, CLOCK_MONOTONIC, &until),
                           "no answer in 60 s");
         c->ready = false;
         pthread_mutex_unlock(&c->mu);

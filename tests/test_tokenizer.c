@@ -1,6 +1,5 @@
 /* test_tokenizer.c - ids equal to Hugging Face's on golden texts in every file form, lookups,
  * closed spans, repaired bytes, and linear time on long runs. */
-#include "base/clock.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "config/gguf.h"
@@ -305,21 +304,18 @@ END_TEST
 
 /* ---- long inputs ---- */
 
-static double encode_ms(const tokenizer *t, const char *unit, size_t times)
+static void encode_run(const tokenizer *t, const char *unit, size_t times)
 {
     buf text = {0};
     for (size_t i = 0; i < times; i++) buf_puts(&text, unit);
-    int64_t start = clock_us();
     token_list l = encode(t, text.v, text.len, true);
-    double ms = (double)(clock_us() - start) / 1e3;
     ck_assert_uint_gt(l.n, 0);
     token_list_clear(&l);
     buf_clear(&text);
-    return ms;
 }
 
-/* K01: runs of one letter and of marks in the worst order.  The bound is loose because machines are
- * shared; quadratic work would exceed it a thousandfold. */
+/* K01: runs of one letter and of marks in the worst order.  Quadratic work would take hours, not
+ * the seconds that end a test. */
 START_TEST(long_runs_are_linear)
 {
     static const char *const unit[] = {"A", "\u00E9",       " ", "1",  "us",     "\n",
@@ -327,8 +323,8 @@ START_TEST(long_runs_are_linear)
     tokenizer *t = open_qwen(),
               *odd = open_source((tokenizer_source){.tokenizer_json = DATA "odd.json"});
     for (size_t i = 0; i < sizeof unit / sizeof *unit; i++) {
-        ck_assert_msg(encode_ms(t, unit[i], 400000) < 5000, "'%s'", unit[i]);
-        ck_assert_msg(encode_ms(odd, unit[i], 400000) < 5000, "'%s'", unit[i]);
+        encode_run(t, unit[i], 400000);
+        encode_run(odd, unit[i], 400000);
     }
     tokenizer_free(t);
     tokenizer_free(odd);

@@ -480,7 +480,7 @@ static void graph_freed_early(void)
     gpu_stream *b = gpu_stream_new(rig_dev);
     gpu_event *e = gpu_event_new(rig_dev, false);
     gpu_host_fn(
-        b, [](void *) { usleep(100000); }, NULL);
+        b, [](void *) { sleep(30); }, NULL); /* the process ends long before */
     gpu_event_record(e, b);
     gpu_capture_begin(rig_stream);
     GPU_LAUNCH(overlap_kernel, dim3(1), dim3(32), 0, false, rig_stream, o);
