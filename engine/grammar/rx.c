@@ -85,12 +85,28 @@ static uint32_t guess_far(const rx_arena *r, const rx_node *x)
     return n < MOST ? (uint32_t)n : MOST;
 }
 
-/* For lists the kids are already appended at x.a; they are dropped again when the node exists. */
-rx rx_intern(rx_arena *r, rx_node x)
+/* Whether there may be one more node, and its place in the index. */
+static bool node_room(rx_arena *r)
 {
     id_table_room(&r->index, index_nodes, r, &r->status);
     if (r->nodes.n >= RX_MAX_NODES) r->status = ERR_LIMIT;
+    return !r->status;
+}
+
+/* A node that is not there yet, whose place in the index is slot j. */
+static rx add_node(rx_arena *r, rx_node x, uint32_t j)
+{
+    x.far = guess_far(r, &x);
+    VEC_PUSH(&r->status, r->nodes, x);
     if (r->status) return R_NONE;
+    id_table_set(&r->index, j, r->nodes.n);
+    return r->nodes.n - 1;
+}
+
+/* For lists the kids are already appended at x.a; they are dropped again when the node exists. */
+rx rx_intern(rx_arena *r, rx_node x)
+{
+    if (!node_room(r)) return R_NONE;
     uint32_t mask = r->index.cap - 1, j = node_hash(r, &x) & mask;
     for (; r->index.slot[j]; j = (j + 1) & mask) {
         rx e = r->index.slot[j] - 1;
@@ -98,11 +114,19 @@ rx rx_intern(rx_arena *r, rx_node x)
         if (is_list(x.kind)) r->kids.n = x.a;
         return e;
     }
-    x.far = guess_far(r, &x);
-    VEC_PUSH(&r->status, r->nodes, x);
-    if (r->status) return R_NONE;
-    id_table_set(&r->index, j, r->nodes.n);
-    return r->nodes.n - 1;
+    return add_node(r, x, j);
+}
+
+/* The node of that kind, a and b that has nothing else to it; R_NONE: it belongs into slot *j. */
+static rx find_pair(const rx_arena *r, rx_kind kind, uint32_t a, uint32_t b, uint32_t *j)
+{
+    const rx_node x = {.kind = (uint8_t)kind, .a = a, .b = b};
+    const uint32_t mask = r->index.cap - 1;
+    for (*j = node_hash(r, &x) & mask; r->index.slot[*j]; *j = (*j + 1) & mask) {
+        const rx_node *y = &r->nodes.p[r->index.slot[*j] - 1];
+        if (y->a == a && y->b == b && y->kind == kind) return r->index.slot[*j] - 1;
+    }
+    return R_NONE;
 }
 
 int rx_init(rx_arena *r)
@@ -120,6 +144,8 @@ int rx_copy(rx_arena *r, const rx_arena *from)
     *r = *from;
     r->memo = NULL;
     r->next = NULL;
+    r->list.p = r->parts.p = NULL;
+    r->list.cap = r->parts.cap = 0;
     r->memo_cap = r->memo_n = r->next_rows = 0;
     VEC_COPY(&r->status, r->nodes, from->nodes);
     VEC_COPY(&r->status, r->kids, from->kids);
@@ -133,8 +159,17 @@ int rx_copy(rx_arena *r, const rx_arena *from)
     return r->status;
 }
 
+void rx_drop_scratch(rx_arena *r)
+{
+    free(r->list.p);
+    free(r->parts.p);
+    r->list.p = r->parts.p = NULL;
+    r->list.n = r->list.cap = r->parts.n = r->parts.cap = 0;
+}
+
 void rx_clear(rx_arena *r)
 {
+    rx_drop_scratch(r);
     free(r->nodes.p);
     free(r->kids.p);
     free(r->sets.p);
@@ -160,13 +195,20 @@ rx rx_set(rx_arena *r, const byte_set *s)
         if (r->status) return R_NONE;
         id_table_set(t, j, r->sets.n);
     }
-    return rx_intern(r, (rx_node){.kind = RX_SET, .pos = 1, .a = t->slot[j] - 1});
+    if (!node_room(r)) return R_NONE;
+    uint32_t set = t->slot[j] - 1;
+    rx known = find_pair(r, RX_SET, set, 0, &j);
+    return known ? known : add_node(r, (rx_node){.kind = RX_SET, .pos = 1, .a = set}, j);
 }
 
 rx rx_range(rx_arena *r, uint8_t a, uint8_t b)
 {
     byte_set s = {{0}};
-    for (uint32_t i = a; i <= b; i++) s.w[i >> 6] |= 1ull << (i & 63);
+    for (uint32_t i = a; i <= b;) { /* a word at a time */
+        uint32_t last = (i | 63) < b ? i | 63 : b;
+        s.w[i >> 6] = UINT64_MAX >> (63 - (last - i)) << (i & 63);
+        i = last + 1;
+    }
     return rx_set(r, &s);
 }
 
@@ -176,28 +218,34 @@ rx rx_byte(rx_arena *r, uint8_t b)
     return r->bytes[b];
 }
 
+static rx cat_node(rx_arena *r, rx a, rx b)
+{
+    uint32_t j;
+    if (!node_room(r)) return R_NONE;
+    rx known = find_pair(r, RX_CAT, a, b, &j);
+    if (known != R_NONE) return known;
+    const rx_node *p = &r->nodes.p[a], *q = &r->nodes.p[b];
+    const rx_node x = {.kind = RX_CAT,
+                       .nullable = p->nullable && q->nullable,
+                       .pos = p->pos && q->pos,
+                       .a = a,
+                       .b = b};
+    return add_node(r, x, j);
+}
+
 rx rx_cat(rx_arena *r, rx a, rx b)
 {
     if (a == R_NONE || b == R_NONE) return R_NONE;
     if (a == R_EPS) return b;
     if (b == R_EPS) return a;
-    VEC(rx) left = {0}; /* always right-associated */
+    r->list.n = 0; /* always right-associated */
     while (r->nodes.p[a].kind == RX_CAT) {
-        VEC_PUSH(&r->status, left, r->nodes.p[a].a);
+        VEC_PUSH(&r->status, r->list, r->nodes.p[a].a);
         a = r->nodes.p[a].b;
     }
-    VEC_PUSH(&r->status, left, a);
-    rx_spend_small(r, left.n);
-    while (left.n && !r->status) {
-        rx x = left.p[--left.n];
-        const rx_node *p = &r->nodes.p[x], *q = &r->nodes.p[b];
-        b = rx_intern(r, (rx_node){.kind = RX_CAT,
-                                   .nullable = p->nullable && q->nullable,
-                                   .pos = p->pos && q->pos,
-                                   .a = x,
-                                   .b = b});
-    }
-    free(left.p);
+    rx_spend_small(r, r->list.n + 1);
+    if (!r->status) b = cat_node(r, a, b);
+    while (r->list.n && !r->status) b = cat_node(r, r->list.p[--r->list.n], b);
     return r->status ? R_NONE : b;
 }
 
@@ -212,10 +260,24 @@ static int by_id(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-typedef VEC(rx) rx_list;
+/* Those made of others are sorted already, but for a few. */
+static void sort_ids(rx *v, uint32_t n)
+{
+    uint32_t moves = 0;
+    for (uint32_t i = 1; i < n; i++) {
+        rx x = v[i];
+        uint32_t k = i;
+        for (; k && v[k - 1] > x; k--) v[k] = v[k - 1];
+        v[k] = x;
+        if ((moves += i - k) > 8 * n) {
+            qsort(v, n, sizeof *v, by_id);
+            return;
+        }
+    }
+}
 
-/* Flattens v into out, byte sets merged into one; true when the whole list is `top`. */
-static bool gather(rx_arena *r, rx_kind kind, const rx *v, uint32_t n, rx_list *out)
+/* Flattens v into r->list, byte sets merged into one; true when the whole list is `top`. */
+static bool gather(rx_arena *r, rx_kind kind, const rx *v, uint32_t n)
 {
     rx zero = kind == RX_ALT ? R_NONE : R_ALL, top = kind == RX_ALT ? R_ALL : R_NONE;
     byte_set u;
@@ -229,7 +291,7 @@ static bool gather(rx_arena *r, rx_kind kind, const rx *v, uint32_t n, rx_list *
             if (x == zero) continue;
             if (x == top) return true;
             if (r->nodes.p[x].kind != RX_SET) {
-                VEC_PUSH(&r->status, *out, x);
+                VEC_PUSH(&r->status, r->list, x);
                 continue;
             }
             have = true;
@@ -242,17 +304,17 @@ static bool gather(rx_arena *r, rx_kind kind, const rx *v, uint32_t n, rx_list *
     if (!have) return false;
     rx x = rx_set(r, &u);
     if (x == R_NONE) return kind == RX_AND;
-    VEC_PUSH(&r->status, *out, x);
+    VEC_PUSH(&r->status, r->list, x);
     return false;
 }
 
 #define DROPPED 0x80000000u
 
-static bool among(const rx_list *l, rx e)
+static bool among(const rx *v, uint32_t n, rx e)
 {
-    uint32_t lo = 0, hi = l->n;
+    uint32_t lo = 0, hi = n;
     while (lo < hi) {
-        uint32_t mid = lo + (hi - lo) / 2, x = l->p[mid] & ~DROPPED;
+        uint32_t mid = lo + (hi - lo) / 2, x = v[mid] & ~DROPPED;
         if (x == e) return true;
         if (x < e) lo = mid + 1;
         else hi = mid;
@@ -262,71 +324,64 @@ static bool among(const rx_list *l, rx e)
 
 /* a & (a | b) is a, and a & ~(a | b) is nothing; the same with & and | exchanged.  True when the
  * whole list (sorted, nothing twice) is `top`. */
-static bool absorb(rx_arena *r, rx_kind kind, rx_list *l)
+static bool absorb(rx_arena *r, rx_kind kind)
 {
     const uint8_t other = kind == RX_AND ? RX_ALT : RX_AND;
-    uint32_t keep = 0;
-    for (uint32_t i = 0; i < l->n && !r->status; i++) {
-        const rx_node *x = &r->nodes.p[l->p[i]];
-        bool no = x->kind == RX_NOT, met = no && among(l, x->a);
+    rx *v = r->list.p;
+    uint32_t keep = 0, n = r->list.n;
+    for (uint32_t i = 0; i < n && !r->status; i++) {
+        const rx_node *x = &r->nodes.p[v[i]];
+        bool no = x->kind == RX_NOT, met = no && among(v, n, x->a);
         if (no) x = &r->nodes.p[x->a];
         if (x->kind == other) rx_spend_small(r, x->b);
         for (uint32_t k = 0; x->kind == other && k < x->b && !met; k++)
-            met = among(l, r->kids.p[x->a + k]);
+            met = among(v, n, r->kids.p[x->a + k]);
         if (met && no) return true;
-        if (met) l->p[i] |= DROPPED;
+        if (met) v[i] |= DROPPED;
     }
-    for (uint32_t i = 0; i < l->n; i++)
-        if (!(l->p[i] & DROPPED)) l->p[keep++] = l->p[i];
-    l->n = keep;
+    for (uint32_t i = 0; i < n; i++)
+        if (!(v[i] & DROPPED)) v[keep++] = v[i];
+    r->list.n = keep;
     return false;
 }
 
 /* Sorts the members and leaves out what the others say already; true when the list is `top`. */
-static bool tidy(rx_arena *r, rx_kind kind, rx_list *l)
+static bool tidy(rx_arena *r, rx_kind kind)
 {
+    rx *v = r->list.p;
     uint32_t k = 0;
     bool other_nullable = false;
-    if (l->n) qsort(l->p, l->n, sizeof *l->p, by_id);
-    for (uint32_t i = 0; i < l->n; i++)
-        if (!k || l->p[k - 1] != l->p[i]) l->p[k++] = l->p[i];
-    l->n = k;
-    if (absorb(r, kind, l)) return true;
-    for (uint32_t i = 0; i < l->n; i++)
-        other_nullable |= l->p[i] != R_EPS && r->nodes.p[l->p[i]].nullable;
-    if (kind == RX_ALT && l->n && l->p[0] == R_EPS && other_nullable)
-        memmove(l->p, l->p + 1, --l->n * sizeof *l->p);
+    sort_ids(v, r->list.n);
+    for (uint32_t i = 0; i < r->list.n; i++)
+        if (!k || v[k - 1] != v[i]) v[k++] = v[i];
+    r->list.n = k;
+    if (absorb(r, kind)) return true;
+    for (uint32_t i = 0; i < r->list.n; i++)
+        other_nullable |= v[i] != R_EPS && r->nodes.p[v[i]].nullable;
+    if (kind == RX_ALT && r->list.n && v[0] == R_EPS && other_nullable)
+        memmove(v, v + 1, --r->list.n * sizeof *v);
     return false;
 }
 
 static rx make_list(rx_arena *r, rx_kind kind, const rx *v, uint32_t n)
 {
     rx zero = kind == RX_ALT ? R_NONE : R_ALL, top = kind == RX_ALT ? R_ALL : R_NONE;
-    rx_list l = {0};
     if (r->status) return R_NONE;
-    bool all = gather(r, kind, v, n, &l) || tidy(r, kind, &l);
-    if (!rx_spend_small(r, l.n) || all || r->status) {
-        free(l.p);
-        return r->status ? R_NONE : top;
+    r->list.n = 0;
+    bool all = gather(r, kind, v, n) || tidy(r, kind);
+    const uint32_t m = r->list.n;
+    if (!rx_spend_small(r, m) || all || r->status) return r->status ? R_NONE : top;
+    if (m < 2) return m ? r->list.p[0] : zero;
+    rx_node x = {
+        .kind = kind, .nullable = kind == RX_AND, .pos = kind == RX_ALT, .a = r->kids.n, .b = m};
+    for (uint32_t i = 0; i < m; i++) {
+        const rx_node *y = &r->nodes.p[r->list.p[i]];
+        if (kind == RX_ALT) x.nullable |= y->nullable;
+        else x.nullable &= y->nullable;
+        x.pos &= y->pos;
+        VEC_PUSH(&r->status, r->kids, r->list.p[i]);
     }
-    rx e = l.n == 0 ? zero : l.n == 1 ? l.p[0] : R_NONE;
-    if (l.n > 1) {
-        rx_node x = {.kind = kind,
-                     .nullable = kind == RX_AND,
-                     .pos = kind == RX_ALT,
-                     .a = r->kids.n,
-                     .b = l.n};
-        for (uint32_t i = 0; i < l.n; i++) {
-            const rx_node *y = &r->nodes.p[l.p[i]];
-            if (kind == RX_ALT) x.nullable |= y->nullable;
-            else x.nullable &= y->nullable;
-            x.pos &= y->pos;
-            VEC_PUSH(&r->status, r->kids, l.p[i]);
-        }
-        if (!r->status) e = rx_intern(r, x);
-    }
-    free(l.p);
-    return e;
+    return r->status ? R_NONE : rx_intern(r, x);
 }
 
 rx rx_alt(rx_arena *r, const rx *v, uint32_t n)
@@ -415,7 +470,7 @@ static int by_text(const void *a, const void *b)
 /* One level of the trie under construction: texts [i, end) share the first `from` bytes. */
 typedef struct {
     uint32_t i, end, from, common;
-    rx_list alts;
+    VEC(rx) alts;
 } trie_level;
 
 static void open_level(const rx_text *v, trie_level *t, uint32_t i, uint32_t end, uint32_t from)

@@ -53,6 +53,8 @@ typedef struct {
     uint64_t fuel;  /* work left: a derivative is 1, and so are FUEL_SMALL smaller steps */
     uint32_t small; /* of those not yet counted */
     uint32_t depth;
+    VEC(rx) list;         /* the members of a list that is being made, */
+    VEC(rx) parts;        /* and the derivatives of those of the lists on the way to one */
     VEC(rx_state) states; /* 0 dead, 1 "" */
     VEC(uint32_t) state_of;
     uint32_t *next; /* [states.cap_rows x n_cls] */
@@ -87,6 +89,7 @@ int rx_init(rx_arena *r);
 /* A copy of an arena that was never frozen. */
 int rx_copy(rx_arena *r, const rx_arena *from);
 void rx_clear(rx_arena *r);
+void rx_drop_scratch(rx_arena *r); /* gives back what is empty between two calls */
 
 rx rx_set(rx_arena *r, const byte_set *s);
 rx rx_byte(rx_arena *r, uint8_t b);

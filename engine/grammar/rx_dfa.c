@@ -14,13 +14,21 @@ enum {
 };
 
 struct rx_memo {
-    uint64_t key; /* 0 = free */
+    uint32_t key; /* an expression and a byte; FREE: none */
     rx value;
 };
+#define FREE UINT32_MAX
+_Static_assert(RX_MAX_NODES < 1u << 24, "a key holds the expression above the byte");
 
 static bool has(const byte_set *s, uint8_t b)
 {
     return s->w[b >> 6] >> (b & 63) & 1;
+}
+
+/* Eight bytes that follow each other stand in one line of the cache. */
+static uint32_t memo_place(uint32_t key)
+{
+    return (uint32_t)hash_mix(5, key >> 3) << 3 | (key & 7);
 }
 
 /* Twice the room; at MEMO_MAX all is forgotten instead, which costs less than to look for it in
@@ -28,20 +36,21 @@ static bool has(const byte_set *s, uint8_t b)
 static bool memo_grow(rx_arena *r)
 {
     if (r->memo_cap == MEMO_MAX) {
-        memset(r->memo, 0, r->memo_cap * sizeof *r->memo);
+        memset(r->memo, 255, r->memo_cap * sizeof *r->memo);
         r->memo_n = 0;
         return true;
     }
     uint32_t cap = r->memo_cap ? r->memo_cap * 2 : 256;
-    struct rx_memo *m = calloc(cap, sizeof *m);
+    struct rx_memo *m = malloc(cap * sizeof *m);
     if (!m) {
         r->status = ERR_NOMEM;
         return false;
     }
+    memset(m, 255, cap * sizeof *m);
     for (uint32_t i = 0; i < r->memo_cap; i++) {
-        if (!r->memo[i].key) continue;
-        uint32_t j = hash_mix(5, r->memo[i].key) & (cap - 1);
-        while (m[j].key) j = (j + 1) & (cap - 1);
+        if (r->memo[i].key == FREE) continue;
+        uint32_t j = memo_place(r->memo[i].key) & (cap - 1);
+        while (m[j].key != FREE) j = (j + 1) & (cap - 1);
         m[j] = r->memo[i];
     }
     free(r->memo);
@@ -51,16 +60,16 @@ static bool memo_grow(rx_arena *r)
 }
 
 /* The slot of a key, claimed if it was free (value RX_UNKNOWN); NULL without memory. */
-static rx *memo_slot(rx_arena *r, uint64_t key)
+static struct rx_memo *memo_slot(rx_arena *r, uint32_t key)
 {
     if (r->memo_n * 2 >= r->memo_cap && !memo_grow(r)) return NULL;
-    uint32_t j = hash_mix(5, key) & (r->memo_cap - 1);
-    while (r->memo[j].key && r->memo[j].key != key) j = (j + 1) & (r->memo_cap - 1);
-    if (!r->memo[j].key) {
+    uint32_t j = memo_place(key) & (r->memo_cap - 1);
+    while (r->memo[j].key != FREE && r->memo[j].key != key) j = (j + 1) & (r->memo_cap - 1);
+    if (r->memo[j].key == FREE) {
         r->memo[j] = (struct rx_memo){key, RX_UNKNOWN};
         r->memo_n++;
     }
-    return &r->memo[j].value;
+    return &r->memo[j];
 }
 
 /* min is 0 in the integer part, then 1 + the fraction digits seen; b is the remainder so far. */
@@ -87,16 +96,18 @@ static rx deriv_multiple(rx_arena *r, rx_node x, uint8_t b)
 
 static rx deriv_list(rx_arena *r, rx_node x, uint8_t b)
 {
-    VEC(rx) v = {0};
+    const uint32_t from = r->parts.n; /* those before are of lists around this one */
     rx d = R_NONE;
     bool dead = false;
     for (uint32_t i = 0; i < x.b && !dead && !r->status; i++) {
         rx q = rx_deriv(r, r->kids.p[x.a + i], b);
-        if (q != R_NONE) VEC_PUSH(&r->status, v, q);
+        if (q != R_NONE) VEC_PUSH(&r->status, r->parts, q);
         else dead = x.kind == RX_AND;
     }
-    if (!dead && !r->status) d = x.kind == RX_AND ? rx_and(r, v.p, v.n) : rx_alt(r, v.p, v.n);
-    free(v.p);
+    const uint32_t n = r->parts.n - from;
+    const rx *v = n ? r->parts.p + from : NULL;
+    if (!dead && !r->status) d = x.kind == RX_AND ? rx_and(r, v, n) : rx_alt(r, v, n);
+    r->parts.n = from;
     return d;
 }
 
@@ -128,10 +139,11 @@ rx rx_deriv(rx_arena *r, rx e, uint8_t b)
     if (x.kind <= RX_EPS) return R_NONE;
     if (x.kind == RX_CAT && r->nodes.p[x.a].kind == RX_SET) /* cheaper than to remember it */
         return has(&r->sets.p[r->nodes.p[x.a].a], b) ? x.b : R_NONE;
-    uint64_t key = ((uint64_t)e << 8 | b) + 1;
-    rx *m = memo_slot(r, key);
+    uint32_t key = e << 8 | b;
+    struct rx_memo *m = memo_slot(r, key);
     if (!m) return R_NONE;
-    if (*m != RX_UNKNOWN) return *m;
+    if (m->value != RX_UNKNOWN) return m->value;
+    size_t place = (size_t)(m - r->memo);
     if (r->depth > MAX_DEPTH) r->status = ERR_LIMIT;
     else rx_spend(r, x.kind == RX_ALT || x.kind == RX_AND ? x.b : 1);
     if (r->status) return R_NONE;
@@ -139,9 +151,9 @@ rx rx_deriv(rx_arena *r, rx e, uint8_t b)
     rx d = deriv_node(r, x, b);
     r->depth--;
     if (r->status) return R_NONE;
-    m = memo_slot(r, key); /* the table may have moved */
-    if (!m) return R_NONE;
-    return *m = d;
+    m = &r->memo[place]; /* unless the table has grown or forgotten it, or is about to */
+    if (m->key != key || r->memo_n * 2 >= r->memo_cap) m = memo_slot(r, key);
+    return m ? m->value = d : R_NONE;
 }
 
 /* Classes of bytes that no set tells apart.  Recomputed only when sets were added; a memo or a live
@@ -305,6 +317,7 @@ int rx_freeze(rx_arena *r)
 
 int rx_rewind(rx_arena *r)
 {
+    bool grew = r->nodes.n > r->mark_nodes || r->sets.n > r->mark_sets || r->status;
     VEC_FIT(r->nodes, r->mark_nodes);
     VEC_FIT(r->kids, r->mark_kids);
     VEC_FIT(r->sets, r->mark_sets);
@@ -313,11 +326,13 @@ int rx_rewind(rx_arena *r)
     r->fuel = UINT64_MAX;
     free(r->memo);
     free(r->next);
+    rx_drop_scratch(r);
     r->memo = NULL;
     r->next = NULL;
     r->memo_cap = r->memo_n = r->next_rows = r->depth = 0;
     r->status = 0;
-    return rx_reindex(r) ? r->status : rx_freeze(r);
+    if (grew && rx_reindex(r)) return r->status;
+    return rx_freeze(r);
 }
 
 size_t rx_bytes(const rx_arena *r)
@@ -325,7 +340,8 @@ size_t rx_bytes(const rx_arena *r)
     return r->nodes.cap * sizeof(rx_node) + r->kids.cap * sizeof(rx) +
            r->sets.cap * sizeof(byte_set) + r->memo_cap * sizeof *r->memo +
            r->states.cap * sizeof(rx_state) + r->state_of.cap * sizeof(uint32_t) +
-           r->index.cap * sizeof *r->index.slot + (size_t)r->next_rows * r->n_cls * sizeof *r->next;
+           (r->list.cap + r->parts.cap) * sizeof(rx) + r->index.cap * sizeof *r->index.slot +
+           (size_t)r->next_rows * r->n_cls * sizeof *r->next;
 }
 
 uint32_t rx_state_of(rx_arena *r, rx e)
