@@ -518,11 +518,6 @@ const json *json_get_n(const json *o, const char *key, size_t n)
     return NULL;
 }
 
-const json *json_get(const json *o, const char *key)
-{
-    return json_get_n(o, key, strlen(key));
-}
-
 const json *json_at(const json *a, size_t i)
 {
     if (!json_is(a, JSON_ARRAY) || i >= a->len) return NULL;

@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 typedef enum {
     JSON_NULL,
@@ -58,8 +59,11 @@ json_doc *json_read(const char *path, size_t max, const json_limits *limits, con
                     err *e);
 
 /* Member by name (objects), NULL if absent or o is not an object.  O(1) for large objects. */
-const json *json_get(const json *o, const char *key);
 const json *json_get_n(const json *o, const char *key, size_t n);
+static inline const json *json_get(const json *o, const char *key)
+{
+    return json_get_n(o, key, strlen(key));
+}
 /* i-th element, NULL if out of range or not an array. */
 const json *json_at(const json *a, size_t i);
 /* Value as double (NUMBER only). */

@@ -52,9 +52,8 @@ uint64_t map_hash(const char *s, size_t n)
         sip_round(v);
         v[0] ^= m;
     }
-    m = 0;
-    memcpy(&m, s, left);
-    m |= (uint64_t)n << 56;
+    m = (uint64_t)n << 56;
+    for (size_t i = 0; i < left; i++) m |= (uint64_t)(uint8_t)s[i] << 8 * i;
     v[3] ^= m;
     sip_round(v);
     v[0] ^= m;

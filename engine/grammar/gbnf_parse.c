@@ -5,6 +5,7 @@
  * much, rules defined twice, never, or used without a definition.  Thread: the compile's. */
 #include "engine/grammar/gbnf.h"
 
+#include "base/map.h"
 #include "base/utf8.h"
 #include "engine/grammar/ecma.h"
 
@@ -237,13 +238,13 @@ static void index_rules(id_table *t, const void *owner)
 {
     const gbnf *b = owner;
     for (uint32_t i = 0; i < b->rules.n; i++)
-        id_table_put(t, hash_bytes(b->rules.p[i].name, b->rules.p[i].n), i + 1);
+        id_table_put(t, map_hash(b->rules.p[i].name, b->rules.p[i].n), i + 1);
 }
 
 static uint32_t rule_named(gbnf *b, const char *s, uint32_t n, size_t at)
 {
     if (!id_table_room(&b->index, index_rules, b, &b->g->r.status)) return 0;
-    uint32_t mask = b->index.cap - 1, j = hash_bytes(s, n) & mask;
+    uint32_t mask = b->index.cap - 1, j = (uint32_t)map_hash(s, n) & mask;
     for (; b->index.slot[j]; j = (j + 1) & mask) {
         const gbnf_rule *k = &b->rules.p[b->index.slot[j] - 1];
         if (k->n == n && !memcmp(k->name, s, n)) return b->index.slot[j] - 1;

@@ -62,6 +62,32 @@ int schema_refuse(schema_compiler *c, const char *code, const json *where, const
     return c->rc;
 }
 
+/* ---- texts ---- */
+static void index_texts(id_table *t, const void *owner)
+{
+    const text_memo *m = owner;
+    for (uint32_t i = 0; i < m->made.n; i++) id_table_put(t, m->made.p[i].hash, i + 1);
+}
+
+rx schema_known(const text_memo *m, const text_rx *x)
+{
+    const id_table *t = &m->index;
+    uint32_t j = (uint32_t)x->hash & (t->cap - 1);
+    for (; t->cap && t->slot[j]; j = (j + 1) & (t->cap - 1)) {
+        const text_rx *y = &m->made.p[t->slot[j] - 1];
+        if (y->hash == x->hash && y->n == x->n && !memcmp(y->s, x->s, x->n)) return y->e;
+    }
+    return RX_UNKNOWN;
+}
+
+void schema_know(schema_compiler *c, text_memo *m, const text_rx *x)
+{
+    int *status = &c->g->r.status;
+    if (*status || !id_table_room(&m->index, index_texts, m, status)) return;
+    VEC_PUSH(status, m->made, *x);
+    if (!*status) id_table_put(&m->index, x->hash, m->made.n);
+}
+
 /* ---- expansion ---- */
 /* Inserts m at place at (and moves on) unless it is there already; closing a cycle is refused.
  * Members are expanded from left to right, so no parent moves. */
@@ -104,26 +130,26 @@ static void expand(schema_compiler *c, member_set *out, uint32_t self)
         return;
     }
     for (const json *k = s->child; k && !c->rc && !c->g->r.status; k = k->next) {
-        if (!strcmp(k->key, "properties")) {
+        if (schema_key_is(k, "properties")) {
             add_member(c, out, &at, (member){M_BASE, 0, s, NULL});
         } else if (k == ref) {
             const json *to = schema_resolve(c, s, ref);
             if (!c->rc) add_member(c, out, &at, (member){M_FULL, self + 1, to, NULL});
-        } else if (!strcmp(k->key, "allOf")) {
+        } else if (schema_key_is(k, "allOf")) {
             if (k->type != JSON_ARRAY)
                 schema_refuse(c, "invalid_schema", s, "allOf", "not a list of schemas");
             for (const json *x = k->child; x && !c->rc; x = x->next)
                 add_member(c, out, &at, (member){M_FULL, self + 1, x, NULL});
-        } else if (!strcmp(k->key, "anyOf")) {
+        } else if (schema_key_is(k, "anyOf")) {
             add_member(c, out, &at, (member){M_ANY_OF, 0, s, NULL});
-        } else if (!strcmp(k->key, "oneOf")) {
+        } else if (schema_key_is(k, "oneOf")) {
             add_member(c, out, &at, (member){M_ONE_OF, 0, s, NULL});
-        } else if (!strcmp(k->key, "not")) {
+        } else if (schema_key_is(k, "not")) {
             add_member(c, out, &at, (member){M_NOT, 0, k, NULL});
-        } else if (!strcmp(k->key, "if") && c->draft >= 7) {
+        } else if (schema_key_is(k, "if") && c->draft >= 7) {
             add_member(c, out, &at, (member){M_IF, 0, s, NULL});
-        } else if (!strcmp(k->key, depend) ||
-                   (c->draft > 7 && !strcmp(k->key, "dependentSchemas"))) {
+        } else if (schema_key_is(k, depend) ||
+                   (c->draft > 7 && schema_key_is(k, "dependentSchemas"))) {
             add_dependencies(c, out, &at, s, k);
         }
     }
@@ -326,6 +352,10 @@ void schema_free_tables(schema_compiler *c)
     free(c->memo.p);
     free(c->memo_index.slot);
     free(c->queue.p);
+    free(c->patterns.made.p);
+    free(c->patterns.index.slot);
+    free(c->keys.made.p);
+    free(c->keys.index.slot);
 }
 
 void schema_close(schema_compiler *c)

@@ -70,6 +70,18 @@ typedef struct {
     bool busy;
 } set_memo;
 
+/* Expressions by the text they were made of, which stays where it is. */
+typedef struct {
+    const char *s;
+    uint64_t hash; /* map_hash of s[n] */
+    uint32_t n;
+    rx e;
+} text_rx;
+typedef struct {
+    VEC(text_rx) made;
+    id_table index;
+} text_memo;
+
 /* How the value at one level is written, where not as JSON text (schema_xml.c). */
 typedef struct {
     uint32_t level; /* 0: none */
@@ -91,16 +103,9 @@ typedef struct {
     const json *refused;       /* where the refusal stands, */
     const char *keyword;       /* and what was refused there */
     uint32_t attempts;         /* inside what may fail: refusals are not put into words */
-    struct {
-        const char *s; /* as it stands in the document */
-        rx e;
-    } patterns[64]; /* compiled lately, by address */
-    struct {
-        const char *s;
-        size_t n;
-        rx e;
-    } keys[256]; /* keys made lately, with what follows them */
-    int draft;   /* 4, 6, 7, 2019, 2020 */
+    text_memo patterns;
+    text_memo keys; /* with what follows them */
+    int draft;      /* 4, 6, 7, 2019, 2020 */
     bool inner_ids;
     grammar_error *why;
     int rc;
@@ -120,6 +125,14 @@ void schema_close(schema_compiler *c);
 /* Parts of these two: makes what was put off, frees all but the document and what was widened. */
 void schema_run_queue(schema_compiler *c);
 void schema_free_tables(schema_compiler *c);
+/* The expression known for a text x, RX_UNKNOWN if there is none; and from now on it is x.e. */
+rx schema_known(const text_memo *m, const text_rx *x);
+void schema_know(schema_compiler *c, text_memo *m, const text_rx *x);
+/* Whether a member's key is this literal. */
+static inline bool schema_key_is(const json *k, const char *word)
+{
+    return k->n_key == strlen(word) && !memcmp(k->key, word, strlen(word));
+}
 /* Appends the JSON pointer of a node of the document. */
 void schema_pointer(const schema_compiler *c, const json *where, buf *out);
 /* Writes the refusal (the first one counts) and returns its ERR_*. */

@@ -3,11 +3,16 @@
  * Owns nothing.  Refuses what cannot be enforced exactly, by name.  Thread: the compiler's. */
 #include "engine/grammar/schema.h"
 
+#include "base/map.h"
+
 /* One name of an object under construction. */
 typedef struct {
     const char *s;
+    uint64_t hash; /* map_hash of s[n] */
     uint32_t n;
     bool required;
+    uint32_t from;          /* the first member of the set that lists it, GRAM_NONE: none does, */
+    const json *prop;       /* and its schema there */
     uint64_t before, after; /* of each other, if by_lists */
 } name;
 
@@ -16,10 +21,16 @@ typedef struct {
     rx e;
 } pattern;
 
+/* What a BASE member of the set says of values by their keys; of others nothing. */
+typedef struct {
+    const json *props, *patterns, *others;
+} key_words;
+
 typedef struct {
     schema_compiler *c;
     const member *v; /* [n] the set */
     uint32_t n;
+    VEC(key_words) words; /* [n] */
     VEC(name) names;
     id_table index;      /* of names */
     VEC(uint32_t) lists; /* the names of every `properties`, each ended by GRAM_NONE */
@@ -37,24 +48,26 @@ typedef struct {
 static void index_names(id_table *t, const void *owner)
 {
     const object_plan *o = owner;
-    for (uint32_t i = 0; i < o->names.n; i++)
-        id_table_put(t, hash_bytes(o->names.p[i].s, o->names.p[i].n), i + 1);
+    for (uint32_t i = 0; i < o->names.n; i++) id_table_put(t, o->names.p[i].hash, i + 1);
 }
 
 /* The name's place; 0 without memory. */
 static uint32_t add_name(object_plan *o, const char *s, size_t n, bool required)
 {
+    const uint64_t hash = map_hash(s, n);
     int *status = &o->c->g->r.status;
     if (!id_table_room(&o->index, index_names, o, status)) return 0;
-    uint32_t cap = o->index.cap, j = hash_bytes(s, (uint32_t)n) & (cap - 1);
+    uint32_t cap = o->index.cap, j = (uint32_t)hash & (cap - 1);
     for (; o->index.slot[j]; j = (j + 1) & (cap - 1)) {
         name *k = &o->names.p[o->index.slot[j] - 1];
-        if (k->n == n && !memcmp(k->s, s, n)) {
+        if (k->hash == hash && k->n == n && !memcmp(k->s, s, n)) {
             k->required |= required;
             return o->index.slot[j] - 1;
         }
     }
-    VEC_PUSH(status, o->names, (name){.s = s, .n = (uint32_t)n, .required = required});
+    VEC_PUSH(
+        status, o->names,
+        (name){.s = s, .hash = hash, .n = (uint32_t)n, .required = required, .from = GRAM_NONE});
     if (*status) return 0;
     id_table_set(&o->index, j, o->names.n);
     return o->names.n - 1;
@@ -70,14 +83,18 @@ static const json *object_of(schema_compiler *c, const json *s, const char *key)
     return x;
 }
 
-/* The names and patterns of one schema. */
-static void collect_keys(object_plan *o, const json *s)
+/* The names and patterns of the schema of member i. */
+static void collect_keys(object_plan *o, uint32_t i)
 {
     schema_compiler *c = o->c;
+    const json *s = o->v[i].s;
     const json *p = object_of(c, s, "properties"), *q;
     for (q = p ? p->child : NULL; q; q = q->next) {
         uint32_t place = add_name(o, q->key, q->n_key, false);
         VEC_PUSH(&c->g->r.status, o->lists, place);
+        if (c->g->r.status) break;
+        name *k = &o->names.p[place];
+        if (k->from == GRAM_NONE) k->from = i, k->prop = q;
     }
     VEC_PUSH(&c->g->r.status, o->lists, GRAM_NONE);
     p = object_of(c, s, "patternProperties");
@@ -91,11 +108,16 @@ static void collect_keys(object_plan *o, const json *s)
 static void collect(object_plan *o)
 {
     schema_compiler *c = o->c;
-    for (uint32_t i = 0; i < o->n && !c->rc; i++)
-        if (o->v[i].kind == M_BASE) collect_keys(o, o->v[i].s);
+    for (uint32_t i = 0; i < o->n && !c->rc; i++) {
+        const json *s = o->v[i].kind == M_BASE ? o->v[i].s : NULL;
+        VEC_PUSH(&c->g->r.status, o->words,
+                 (key_words){json_get(s, "properties"), json_get(s, "patternProperties"),
+                             json_get(s, "additionalProperties")});
+        if (s) collect_keys(o, i);
+    }
     for (uint32_t i = 0; i < o->n && !c->rc; i++) {
         if (o->v[i].kind != M_SOME_KEY) continue;
-        collect_keys(o, o->v[i].s);
+        collect_keys(o, i);
         if (o->n_some < GRAM_DEMANDS) o->some[o->n_some++] = &o->v[i];
         else
             schema_refuse(c, "unsupported_schema", o->v[i].s, "not",
@@ -141,7 +163,7 @@ static uint32_t max_names(const object_plan *o)
 static void order_names(object_plan *o)
 {
     uint32_t n = o->names.n, last = GRAM_NONE;
-    uint64_t before[GRAM_FREE_NAMES] = {0}, listed = 0;
+    uint64_t before[GRAM_FREE_NAMES] = {0}, listed = 0, early = 0; /* early: before some name */
     if (o->xml || o->c->g->free_order || n > max_names(o)) return;
     for (uint32_t i = 0; i < o->lists.n; i++) {
         uint32_t x = last, y = o->lists.p[i];
@@ -150,12 +172,17 @@ static void order_names(object_plan *o)
         listed |= 1ull << y;
         if (x == GRAM_NONE || x == y || before[x] >> y & 1) continue;
         uint64_t more = before[x] | 1ull << x;
-        for (uint32_t z = 0; z < n; z++)
-            if (z == y || before[z] >> y & 1) before[z] |= more;
+        for (uint32_t z = 0; early >> y & 1 && z < n; z++)
+            if (before[z] >> y & 1) before[z] |= more;
+        before[y] |= more;
+        early |= more;
     }
     for (uint32_t i = 0; i < n; i++) {
         o->names.p[i].before = before[i];
-        for (uint32_t k = 0; k < n; k++) o->names.p[i].after |= (before[k] >> i & 1ull) << k;
+        for (uint64_t b = before[i]; b; b &= b - 1)
+            o->names.p[__builtin_ctzll(b)].after |= 1ull << i;
+    }
+    for (uint32_t i = 0; i < n; i++) {
         uint64_t apart = listed & ~(o->names.p[i].before | o->names.p[i].after | 1ull << i);
         bool later = i + 1 < n && before[i] >> (i + 1); /* than one that was mentioned behind it */
         o->by_lists |= later || (listed >> i & 1 && apart);
@@ -168,24 +195,23 @@ static bool child_set(object_plan *o, const name *k, uint32_t matches, member_se
 {
     rx_arena *r = &o->c->g->r;
     out->n = 0;
+    if (o->words.n < o->n) return false; /* there was no memory */
     for (uint32_t i = 0; i < o->n; i++) {
-        const json *s = o->v[i].s, *props, *pats, *p, *add;
-        bool met = false;
+        const json *s = o->v[i].s, *p, *add;
+        const key_words *w = &o->words.p[i];
         if (k && o->v[i].kind == M_PROP_NOT && s->n_key == k->n && !memcmp(s->key, k->s, k->n))
             VEC_PUSH(&r->status, *out, (member){M_NOT, 0, s, NULL});
         if (o->v[i].kind != M_BASE) continue;
-        props = json_get(s, "properties");
-        pats = json_get(s, "patternProperties");
-        p = k && props ? json_get_n(props, k->s, k->n) : NULL;
+        p = !k || !w->props ? NULL : k->from == i ? k->prop : json_get_n(w->props, k->s, k->n);
         if (p) VEC_PUSH(&r->status, *out, (member){M_FULL, 0, p, NULL});
-        met = p;
+        bool met = p;
         for (uint32_t x = 0; x < o->patterns.n; x++) {
             const json *q = o->patterns.p[x].where;
-            if (!(matches >> x & 1) || !pats || json_get_n(pats, q->key, q->n_key) != q) continue;
+            if (!(matches >> x & 1) || json_get_n(w->patterns, q->key, q->n_key) != q) continue;
             VEC_PUSH(&r->status, *out, (member){M_FULL, 0, q, NULL});
             met = true;
         }
-        add = met ? NULL : json_get(s, "additionalProperties");
+        add = met ? NULL : w->others;
         if (add && add->type == JSON_FALSE) return false;
         if (add) VEC_PUSH(&r->status, *out, (member){M_FULL, 0, add, NULL});
     }
@@ -262,16 +288,12 @@ static bool forbidden(const object_plan *o, const name *k)
 /* A name as it is written, and the colon. */
 static rx key_text(schema_compiler *c, const json *where, const name *k)
 {
-    uint32_t slot = (uint32_t)(hash_bytes(k->s, k->n) & 255);
-    if (c->keys[slot].s && c->keys[slot].n == k->n && !memcmp(c->keys[slot].s, k->s, k->n))
-        return c->keys[slot].e;
-    rx e = schema_text_then(c, where, k->s, k->n, c->g->colon);
-    if (!c->rc && !c->g->r.status) {
-        c->keys[slot].s = k->s;
-        c->keys[slot].n = k->n;
-        c->keys[slot].e = e;
-    }
-    return e;
+    text_rx x = {.s = k->s, .hash = k->hash, .n = k->n};
+    rx e = schema_known(&c->keys, &x);
+    if (e != RX_UNKNOWN) return e;
+    x.e = schema_text_then(c, where, k->s, k->n, c->g->colon);
+    if (!c->rc) schema_know(c, &c->keys, &x);
+    return x.e;
 }
 
 /* The literal a key is written as, matched against an expression over quoted texts. */
@@ -463,6 +485,7 @@ uint32_t schema_object(schema_compiler *c, const member *v, uint32_t n)
         possible = possible && !r->status && gram_can_object(g, &x, NULL);
         node = possible ? gram_node(g, G_OBJ, g->objects.n - 1, 0) : gram_term(g, R_NONE);
     }
+    free(o.words.p);
     free(o.names.p);
     free(o.index.slot);
     free(o.lists.p);

@@ -45,7 +45,7 @@ typedef enum { OTHER, SCHEMA, SCHEMAS } place;
 
 static bool is_one_of(const char *key, const char *const *words)
 {
-    while (*words && strcmp(key, *words) != 0) words++;
+    while (*words && (**words != *key || strcmp(key, *words) != 0)) words++;
     return *words;
 }
 

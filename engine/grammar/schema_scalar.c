@@ -1,6 +1,7 @@
 /* schema_scalar.c - types, enumerations, numbers and strings of a set of schemas, as expressions.
  * Owns nothing.  Refuses keywords of the wrong kind and what cannot be enforced, by name.
  * Thread: the compiler's. */
+#include "base/map.h"
 #include "engine/grammar/ecma.h"
 #include "engine/grammar/schema.h"
 
@@ -331,16 +332,17 @@ rx schema_number(schema_compiler *c, const member *v, uint32_t n, bool integer)
 rx schema_pattern(schema_compiler *c, const json *where, const char *key, const char *s, size_t n)
 {
     const char *why;
-    uint32_t slot = (uint32_t)(hash_mix(n, (uintptr_t)s) & 63);
-    if (c->patterns[slot].s == s) return c->patterns[slot].e;
+    text_rx x = {.s = s, .hash = map_hash(s, n), .n = (uint32_t)n};
+    rx e = schema_known(&c->patterns, &x);
+    if (e != RX_UNKNOWN) return e;
     if (memmem(s, n, "\xef\xbf\xbd", 3)) {
         schema_refuse(c, "unsupported_schema", where, key, "U+0000 or U+FFFD in a pattern");
         return R_NONE;
     }
-    rx e = ecma_pattern(&c->g->r, s, n, ECMA_JSON, &why);
+    x.e = ecma_pattern(&c->g->r, s, n, ECMA_JSON, &why);
     if (why) schema_refuse(c, "unsupported_schema", where, key, "%s", why);
-    else if (!c->g->r.status) c->patterns[slot].s = s, c->patterns[slot].e = e;
-    return e;
+    else schema_know(c, &c->patterns, &x);
+    return x.e;
 }
 
 rx schema_string(schema_compiler *c, const member *v, uint32_t n)

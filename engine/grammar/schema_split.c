@@ -240,7 +240,7 @@ static void alternative(alternatives *a, const member *v, uint32_t n)
 static bool one_of_words(const char *key, const char *const *words)
 {
     for (; *words; words++)
-        if (!strcmp(key, *words)) return true;
+        if (**words == *key && !strcmp(key, *words)) return true;
     return false;
 }
 
@@ -284,8 +284,8 @@ static void negate_if(alternatives *a, const json *s, const json *cond)
 static bool is_dependency(const schema_compiler *c, const json *k)
 {
     return c->draft <= 7
-               ? !strcmp(k->key, "dependencies")
-               : !strcmp(k->key, "dependentRequired") || !strcmp(k->key, "dependentSchemas");
+               ? schema_key_is(k, "dependencies")
+               : schema_key_is(k, "dependentRequired") || schema_key_is(k, "dependentSchemas");
 }
 
 /* Property d is there, and something it asks for is not. */
@@ -313,36 +313,36 @@ static void negate_keyword(alternatives *a, const json *s, const json *k)
     static const char *const items[] = {"items", "prefixItems", "additionalItems", NULL};
     schema_compiler *c = a->c;
     bool list = k->type == JSON_ARRAY;
-    bool names = c->draft >= 6 && !strcmp(k->key, "propertyNames");
-    if (!strcmp(k->key, "$ref")) {
+    bool names = c->draft >= 6 && schema_key_is(k, "propertyNames");
+    if (schema_key_is(k, "$ref")) {
         const json *to = schema_resolve(c, s, k);
         if (!c->rc) alternative(a, &(member){M_NOT, 0, to, NULL}, 1);
-    } else if (!strcmp(k->key, "not")) {
+    } else if (schema_key_is(k, "not")) {
         alternative(a, &(member){M_FULL, 0, k, NULL}, 1);
-    } else if (!strcmp(k->key, "allOf") && list) {
+    } else if (schema_key_is(k, "allOf") && list) {
         for (const json *x = k->child; x; x = x->next)
             alternative(a, &(member){M_NOT, 0, x, NULL}, 1);
-    } else if (!strcmp(k->key, "anyOf") && list) {
+    } else if (schema_key_is(k, "anyOf") && list) {
         member_set v = {0};
         for (const json *x = k->child; x; x = x->next)
             VEC_PUSH(&c->g->r.status, v, (member){M_NOT, 0, x, NULL});
         if (v.n) alternative(a, v.p, v.n);
         free(v.p);
-    } else if (!strcmp(k->key, "required") && list) {
+    } else if (schema_key_is(k, "required") && list) {
         for (const json *x = k->child; x && !c->rc; x = x->next) {
             const member v[2] = {{M_OBJECT, 0, s, NULL}, {M_FORBID, 0, s, x}};
             if (x->type != JSON_STRING)
                 schema_refuse(c, "invalid_schema", s, "required", "not a list of strings");
             alternative(a, v, 2);
         }
-    } else if (!strcmp(k->key, "properties") && k->type == JSON_OBJECT) {
+    } else if (schema_key_is(k, "properties") && k->type == JSON_OBJECT) {
         for (const json *x = k->child; x; x = x->next) {
             const member v[2] = {{M_OBJECT, 0, s, NULL}, {M_PROP_NOT, 0, x, x}};
             alternative(a, v, 2);
         }
-    } else if (!strcmp(k->key, "type")) {
+    } else if (schema_key_is(k, "type")) {
         alternative(a, &(member){M_NOT_TYPE, 0, s, NULL}, 1);
-    } else if (!strcmp(k->key, "enum") || (!strcmp(k->key, "const") && c->draft >= 6)) {
+    } else if (schema_key_is(k, "enum") || (schema_key_is(k, "const") && c->draft >= 6)) {
         alternative(a, &(member){M_NOT_ENUM, 0, s, k}, 1);
     } else if (one_of_words(k->key, counts)) {
         int64_t zero;
@@ -350,21 +350,21 @@ static void negate_keyword(alternatives *a, const json *s, const json *k)
             alternative(a, &(member){M_NOT_COUNT, 0, s, k}, 1);
     } else if (one_of_words(k->key, items)) {
         alternative(a, &(member){M_NOT_ITEM, 0, s, k}, 1);
-    } else if (!strcmp(k->key, "additionalProperties") || names) {
+    } else if (schema_key_is(k, "additionalProperties") || names) {
         if (k->type != JSON_TRUE) alternative(a, &(member){M_SOME_KEY, 0, s, k}, 1);
-    } else if (!strcmp(k->key, "patternProperties") && k->type == JSON_OBJECT) {
+    } else if (schema_key_is(k, "patternProperties") && k->type == JSON_OBJECT) {
         for (const json *x = k->child; x; x = x->next)
             alternative(a, &(member){M_SOME_KEY, 0, s, x}, 1);
-    } else if (!strcmp(k->key, "contains") && c->draft >= 6) {
+    } else if (schema_key_is(k, "contains") && c->draft >= 6) {
         negate_contains(a, s, k);
-    } else if (!strcmp(k->key, "oneOf") && list) {
+    } else if (schema_key_is(k, "oneOf") && list) {
         negate_one_of(a, k);
-    } else if (!strcmp(k->key, "if") && c->draft >= 7) {
+    } else if (schema_key_is(k, "if") && c->draft >= 7) {
         negate_if(a, s, k);
     } else if (is_dependency(c, k)) {
         for (const json *d = k->type == JSON_OBJECT ? k->child : NULL; d; d = d->next)
             negate_dependency(a, s, d);
-    } else if (!strcmp(k->key, "uniqueItems")
+    } else if (schema_key_is(k, "uniqueItems")
                    ? k->type == JSON_TRUE
                    : one_of_words(k->key, refused) || one_of_words(k->key, lists)) {
         schema_refuse(c, "unsupported_schema", s, k->key, "not supported inside a negation");

@@ -69,13 +69,6 @@ static inline uint64_t hash_mix(uint64_t h, uint64_t x)
     return h ^ h >> 29;
 }
 
-static inline uint64_t hash_bytes(const char *s, uint32_t n)
-{
-    uint64_t h = n;
-    for (uint32_t i = 0; i < n; i++) h = hash_mix(h, (uint8_t)s[i]);
-    return h;
-}
-
 /* Open-addressing table of n ids; 0 = free slot.  The owner hashes and compares. */
 typedef struct {
     uint32_t *slot; /* [cap], a power of two */
