@@ -310,9 +310,10 @@ static bool gather(rx_arena *r, rx_kind kind, const rx *v, uint32_t n)
 
 #define DROPPED 0x80000000u
 
-static bool among(const rx *v, uint32_t n, rx e)
+/* some: a bit for every id of the list modulo 64, which most others fail already. */
+static bool among(const rx *v, uint32_t n, uint64_t some, rx e)
 {
-    uint32_t lo = 0, hi = n;
+    uint32_t lo = 0, hi = some >> (e & 63) & 1 ? n : 0;
     while (lo < hi) {
         uint32_t mid = lo + (hi - lo) / 2, x = v[mid] & ~DROPPED;
         if (x == e) return true;
@@ -329,13 +330,15 @@ static bool absorb(rx_arena *r, rx_kind kind)
     const uint8_t other = kind == RX_AND ? RX_ALT : RX_AND;
     rx *v = r->list.p;
     uint32_t keep = 0, n = r->list.n;
+    uint64_t some = 0;
+    for (uint32_t i = 0; i < n; i++) some |= 1ull << (v[i] & 63);
     for (uint32_t i = 0; i < n && !r->status; i++) {
         const rx_node *x = &r->nodes.p[v[i]];
-        bool no = x->kind == RX_NOT, met = no && among(v, n, x->a);
+        bool no = x->kind == RX_NOT, met = no && among(v, n, some, x->a);
         if (no) x = &r->nodes.p[x->a];
         if (x->kind == other) rx_spend_small(r, x->b);
         for (uint32_t k = 0; x->kind == other && k < x->b && !met; k++)
-            met = among(v, n, r->kids.p[x->a + k]);
+            met = among(v, n, some, r->kids.p[x->a + k]);
         if (met && no) return true;
         if (met) v[i] |= DROPPED;
     }

@@ -134,21 +134,21 @@ static rx deriv_node(rx_arena *r, rx_node x, uint8_t b)
 rx rx_deriv(rx_arena *r, rx e, uint8_t b)
 {
     if (r->status) return R_NONE;
-    rx_node x = r->nodes.p[e];
-    if (x.kind == RX_SET) return has(&r->sets.p[x.a], b) ? R_EPS : R_NONE;
-    if (x.kind <= RX_EPS) return R_NONE;
-    if (x.kind == RX_CAT && r->nodes.p[x.a].kind == RX_SET) /* cheaper than to remember it */
-        return has(&r->sets.p[r->nodes.p[x.a].a], b) ? x.b : R_NONE;
+    const rx_node *p = &r->nodes.p[e];
+    if (p->kind == RX_SET) return has(&r->sets.p[p->a], b) ? R_EPS : R_NONE;
+    if (p->kind <= RX_EPS) return R_NONE;
+    if (p->kind == RX_CAT && r->nodes.p[p->a].kind == RX_SET) /* cheaper than to remember it */
+        return has(&r->sets.p[r->nodes.p[p->a].a], b) ? p->b : R_NONE;
     uint32_t key = e << 8 | b;
     struct rx_memo *m = memo_slot(r, key);
     if (!m) return R_NONE;
     if (m->value != RX_UNKNOWN) return m->value;
     size_t place = (size_t)(m - r->memo);
     if (r->depth > MAX_DEPTH) r->status = ERR_LIMIT;
-    else rx_spend(r, x.kind == RX_ALT || x.kind == RX_AND ? x.b : 1);
+    else rx_spend(r, p->kind == RX_ALT || p->kind == RX_AND ? p->b : 1);
     if (r->status) return R_NONE;
     r->depth++;
-    rx d = deriv_node(r, x, b);
+    rx d = deriv_node(r, *p, b);
     r->depth--;
     if (r->status) return R_NONE;
     m = &r->memo[place]; /* unless the table has grown or forgotten it, or is about to */

@@ -16,6 +16,7 @@ static bool find_path(const json *at, const json *where, buf *out)
     if (at->type != JSON_ARRAY && at->type != JSON_OBJECT) return false;
     size_t i = 0, mark = out->len;
     for (const json *k = at->child; k; k = k->next, i++) {
+        if (k != where && !k->child) continue;
         if (at->type == JSON_ARRAY) {
             buf_printf(out, "/%zu", i);
         } else {
@@ -354,6 +355,8 @@ void schema_free_tables(schema_compiler *c)
     free(c->queue.p);
     free(c->patterns.made.p);
     free(c->patterns.index.slot);
+    free(c->names.made.p);
+    free(c->names.index.slot);
     free(c->keys.made.p);
     free(c->keys.index.slot);
 }

@@ -104,8 +104,9 @@ typedef struct {
     const char *keyword;       /* and what was refused there */
     uint32_t attempts;         /* inside what may fail: refusals are not put into words */
     text_memo patterns;
-    text_memo keys; /* with what follows them */
-    int draft;      /* 4, 6, 7, 2019, 2020 */
+    text_memo names; /* of members, as they are written */
+    text_memo keys;  /* the same and the colon */
+    int draft;       /* 4, 6, 7, 2019, 2020 */
     bool inner_ids;
     grammar_error *why;
     int rc;

@@ -285,14 +285,14 @@ static bool forbidden(const object_plan *o, const name *k)
     return false;
 }
 
-/* A name as it is written, and the colon. */
-static rx key_text(schema_compiler *c, const json *where, const name *k)
+/* A name as it is written, and `end`: what follows all names of the memo. */
+static rx name_text(schema_compiler *c, text_memo *m, const json *where, const name *k, rx end)
 {
     text_rx x = {.s = k->s, .hash = k->hash, .n = k->n};
-    rx e = schema_known(&c->keys, &x);
+    rx e = schema_known(m, &x);
     if (e != RX_UNKNOWN) return e;
-    x.e = schema_text_then(c, where, k->s, k->n, c->g->colon);
-    if (!c->rc) schema_know(c, &c->keys, &x);
+    x.e = schema_text_then(c, where, k->s, k->n, end);
+    if (!c->rc) schema_know(c, m, &x);
     return x.e;
 }
 
@@ -314,8 +314,9 @@ static bool named(object_plan *o)
         uint32_t matches = 0, value = c->any;
         bool judged = o->patterns.n || o->keys != R_ALL || o->some_keys != R_ALL ||
                       (c->guard != R_ALL && !o->xml);
-        rx text = judged ? schema_text(c, o->v[0].s, k->s, k->n) : R_NONE;
-        rx key = o->xml ? schema_xml_key(c, k->s, k->n) : key_text(c, o->v[0].s, k);
+        rx text = judged ? name_text(c, &c->names, o->v[0].s, k, R_EPS) : R_NONE;
+        rx key = o->xml ? schema_xml_key(c, k->s, k->n)
+                        : name_text(c, &c->keys, o->v[0].s, k, c->g->colon);
         for (uint32_t x = 0; x < o->patterns.n; x++)
             matches |= (uint32_t)key_matches(c, o->patterns.p[x].e, text) << x;
         bool ok = !forbidden(o, k) && child_set(o, k, matches, &set) &&

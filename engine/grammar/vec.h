@@ -81,12 +81,12 @@ typedef void (*id_table_fill)(id_table *t, const void *owner);
 /* Begins anew with cap slots; without memory t stays as it was. */
 static inline bool id_table_reset(id_table *t, uint32_t cap, int *status)
 {
-    uint32_t *slot = calloc(cap, sizeof *slot);
+    uint32_t *slot = realloc(t->slot, cap * sizeof *slot);
     if (!slot) {
         *status = ERR_NOMEM;
         return false;
     }
-    free(t->slot);
+    memset(slot, 0, cap * sizeof *slot); /* fresh pages of calloc are mapped at a read, and again */
     *t = (id_table){.slot = slot, .cap = cap};
     return true;
 }
