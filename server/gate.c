@@ -3,6 +3,7 @@
 
 #include "base/utf8.h"
 
+#include <arpa/inet.h>
 #include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -49,8 +50,52 @@ static void free_list(char **v, int n)
     free(v);
 }
 
+/* The next item of a comma list, n bytes without the spaces around it; *at moves on. */
+static const char *next_item(const char **at, size_t *n)
+{
+    const char *item = *at + strspn(*at, " ");
+    size_t k = strcspn(item, ",");
+    *at = item + k + (item[k] == ',');
+    while (k && item[k - 1] == ' ') k--;
+    *n = k;
+    return item;
+}
+
+/* scheme://host[:port], or null. */
+static bool is_origin(const char *s, size_t n)
+{
+    const char *rest = memmem(s, n, "://", 3);
+    if (!rest) return n == 4 && !memcmp(s, "null", 4);
+    return rest > s && !memchr(rest + 3, '/', n - (size_t)(rest + 3 - s));
+}
+
+/* Refuses what could never match. */
+static int check_lists(const gate_options *o, err *e)
+{
+    for (int i = 0; i < o->n_allowed_host; i++) {
+        const char *name = o->allowed_host[i];
+        if (!*name || name[strcspn(name, ":/@*")])
+            return err_set(e, ERR_INVALID,
+                           "--allowed-hosts takes host names without scheme or port, got '%.64s'",
+                           name);
+    }
+    if (!o->cors || !strcmp(o->cors, "none") || !strcmp(o->cors, "*")) return 0;
+    const char *at = o->cors;
+    do {
+        size_t n;
+        const char *item = next_item(&at, &n);
+        if (!is_origin(item, n))
+            return err_set(e, ERR_INVALID,
+                           "--cors-origins takes none, *, or origins such as "
+                           "https://app.example.com without a path, got '%.*s'",
+                           (int)(n < 64 ? n : 64), item);
+    } while (*at);
+    return 0;
+}
+
 gate *gate_new(const gate_options *o, err *e)
 {
+    if (check_lists(o, e)) return NULL;
     gate *g = calloc(1, sizeof *g);
     if (!g) goto oom;
     if (!(g->host = copy_list(o->allowed_host, o->n_allowed_host))) goto oom;
@@ -214,7 +259,7 @@ void gate_frame(const gate_request *r, gate_pass *p, gate_fault *f)
         frame_fault(f, 505, "http_version_not_supported", "only HTTP/1.0 and HTTP/1.1 are spoken");
         return;
     }
-    if (strlen(r->target) > GATE_MAX_TARGET - 32) {
+    if (strlen(r->method) + strlen(r->target) + strlen(r->version) + 2 > GATE_MAX_LINE) {
         frame_fault(f, 414, "uri_too_long", "the request line is longer than 8192 bytes");
         return;
     }
@@ -255,33 +300,29 @@ void gate_frame(const gate_request *r, gate_pass *p, gate_fault *f)
 
 /* ---- Host and Origin ------------------------------------------------------------------------- */
 
-/* Host part of an authority, lower case, brackets of IPv6 dropped. */
+/* Host part of an authority, lower case, brackets of IPv6 dropped.  False: it is no authority. */
 static bool host_part(const char *authority, char *out, size_t cap, bool *v6)
 {
     const char *end;
-    *v6 = false;
-    if (*authority == '[') {
-        end = strchr(++authority, ']');
-        if (!end || (end[1] && end[1] != ':')) return false;
-        *v6 = true;
-    } else {
-        end = authority + strcspn(authority, ":");
-    }
+    struct in6_addr a;
+    *v6 = *authority == '[';
+    if (*v6) end = strchr(++authority, ']');
+    else end = authority + strcspn(authority, ":");
+    if (!end) return false;
+    const char *port = end + *v6;
+    if (port[0] && (port[0] != ':' || port[1 + strspn(port + 1, "0123456789")])) return false;
     size_t n = (size_t)(end - authority);
     if (!n || n >= cap) return false;
     for (size_t i = 0; i < n; i++) out[i] = (char)tolower((unsigned char)authority[i]);
     out[n] = 0;
-    return true;
+    if (*v6) out[strcspn(out, "%")] = 0; /* the zone */
+    return !*v6 || inet_pton(AF_INET6, out, &a) == 1;
 }
 
 static bool is_ipv4(const char *h)
 {
-    int dots = 0;
-    for (const char *c = h; *c; c++) {
-        if (*c == '.') dots++;
-        else if (!isdigit((unsigned char)*c)) return false;
-    }
-    return dots == 3;
+    struct in_addr a;
+    return inet_pton(AF_INET, h, &a) == 1;
 }
 
 static bool ends_with(const char *s, const char *tail)
@@ -320,12 +361,10 @@ static bool origin_allowed(const gate *g, const gate_request *r, const char *ori
     if (g->cors && !strcmp(g->cors, "*")) return true;
     if (g->cors && !strcmp(g->cors, "none")) return false;
     if (g->cors) {
-        size_t n = strlen(origin);
         for (const char *at = g->cors; *at;) {
-            size_t k = strcspn(at, ",");
-            if (k == n && !strncasecmp(at, origin, n)) return true;
-            at += k + (at[k] == ',');
-            while (*at == ' ') at++;
+            size_t n;
+            const char *item = next_item(&at, &n);
+            if (n == strlen(origin) && !strncasecmp(item, origin, n)) return true;
         }
         return false;
     }
@@ -380,7 +419,9 @@ void gate_media(const gate_request *r, bool any_type, gate_fault *f)
     const char *cs = strcasestr(h->value + n, "charset=");
     if (cs) {
         cs += 8 + (cs[8] == '"');
-        ok = ok && (!strncasecmp(cs, "utf-8", 5) || !strncasecmp(cs, "utf8", 4));
+        size_t k = strcspn(cs, "\"; \t");
+        ok = ok &&
+             ((k == 5 && !strncasecmp(cs, "utf-8", k)) || (k == 4 && !strncasecmp(cs, "utf8", k)));
     }
     if (ok) return;
     f->status = 415;
@@ -397,9 +438,10 @@ static int hex_of(char c)
 bool gate_path(const char *target, char *out, size_t cap)
 {
     size_t n = 0;
-    if (!strncasecmp(target, "http://", 7)) { /* absolute form */
-        target = strchr(target + 7, '/');
-        if (!target) target = "/";
+    if (!strncasecmp(target, "http://", 7) || !strncasecmp(target, "https://", 8)) {
+        target = strchr(target, ':') + 3; /* absolute form */
+        target += strcspn(target, "/?#");
+        if (*target != '/') target = "/";
     }
     for (; *target && *target != '?' && *target != '#'; target++) {
         int c = (unsigned char)*target;

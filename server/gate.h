@@ -15,7 +15,7 @@
 enum {
     GATE_MAX_FIELDS = 100,
     GATE_MAX_HEADERS = 32768,
-    GATE_MAX_TARGET = 8192,
+    GATE_MAX_LINE = 8192, /* of the request, without its end */
     GATE_BODY_RATE = 1024 /* bytes a second, on average */
 };
 

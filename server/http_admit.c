@@ -44,6 +44,7 @@ void call_admit(http_call *c, const gate_request *r)
     if (!f->status) gate_origin(s->app->gate, r, &c->pass, f);
     if (f->status) return;
     if (!strcmp(c->method, "OPTIONS")) {
+        if (!strcmp(c->target, "*")) snprintf(allow, sizeof allow, "GET, HEAD, POST, DELETE");
         if (!c->pass.is_preflight && allow[0]) http_add_header(c, "Allow", "%s, OPTIONS", allow);
         else if (!c->pass.is_preflight)
             call_refuse(c, 404, "not_found_error", "route_not_found", "no such route");
@@ -71,10 +72,11 @@ void call_admit(http_call *c, const gate_request *r)
         gate_media(r, rt->flags & ROUTE_ANY_TYPE, f);
         if (f->status) return;
     }
-    if ((rt->flags & ROUTE_BODY) && !c->pass.has_length && !c->pass.chunked)
+    if ((rt->flags & ROUTE_BODY) && !c->pass.has_length && !c->pass.chunked) {
         call_refuse(c, 411, "invalid_request_error", "length_required",
                     "a body with Content-Length or chunked coding is needed");
-    else if (c->pass.length > s->opt.max_body)
+        f->close = true; /* a body that comes all the same is no request */
+    } else if (c->pass.length > s->opt.max_body)
         call_refuse(c, 413, "invalid_request_error", "request_too_large",
                     "the body is larger than --max-body");
     else *f = (gate_fault){0};

@@ -32,6 +32,7 @@ struct conn {
     bool served;      /* at least one request was completed */
     bool over_limit;  /* beyond max_conn: 503 and close */
     tls_line tls;     /* of a server that speaks TLS */
+    char *words;      /* owned: the 408 that ended it, or NULL; server.mu */
 };
 
 typedef enum {

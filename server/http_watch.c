@@ -6,19 +6,14 @@
 
 #include "base/clock.h"
 #include "base/thread.h"
+#include "server/reply.h"
+#include "version.h"
 
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
-
-static const char timeout_reply[] =
-    "HTTP/1.1 408 Request Timeout\r\nContent-Type: application/json\r\nConnection: close\r\n"
-    "Content-Length: 123\r\n\r\n"
-    "{\"error\":{\"message\":\"the body came too "
-    "slowly\",\"type\":\"invalid_request_error\",\"param\":null,"
-    "\"code\":\"request_timeout\"}}      ";
 
 static void hang_up(conn *cn)
 {
@@ -37,20 +32,46 @@ static bool is_slow(http_call *c, int64_t now)
     return gate_body_late(&p, to_us(c->srv->opt.body_s), now);
 }
 
+/* The whole 408 of a call that is known by its path; NULL without memory. */
+static char *late_words(const http_call *c)
+{
+    buf body = {0}, all = {0};
+    const char *id = c->pass.request_id;
+    dialect d = route_dialect(c->path, false);
+    reply_error(&body, d, id, 408, "invalid_request_error", "request_timeout", NULL,
+                "the body came too slowly");
+    buf_printf(&all, "HTTP/1.1 408 Request Timeout\r\nserver: quern/%s\r\nx-request-id: %s\r\n",
+               QUERN_VERSION, id);
+    if (d == DIALECT_ANTHROPIC) buf_printf(&all, "request-id: %s\r\n", id);
+    buf_printf(
+        &all,
+        "Content-Type: application/json\r\nConnection: close\r\nContent-Length: %zu\r\n\r\n%s",
+        body.len, buf_str(&body));
+    bool whole = buf_ok(&body) && buf_ok(&all);
+    buf_clear(&body);
+    if (whole) return buf_take(&all, NULL);
+    buf_clear(&all);
+    return NULL;
+}
+
 /* 408.  Only the thread that reads a TLS connection may write to it, so it is asked to. */
 static void end_body(conn *cn, http_call *c, int64_t now)
 {
-    if (!c->srv->tls) {
-        ssize_t w =
-            send(cn->fd, timeout_reply, sizeof timeout_reply - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (!c->late_us) {
+        c->late_us = now;
+        cn->words = late_words(c);
+        if (c->srv->tls && cn->words) {
+            tls_line_end(&cn->tls, cn->words);
+            return;
+        }
+        ssize_t w = !cn->words
+                        ? 0
+                        : send(cn->fd, cn->words, strlen(cn->words), MSG_DONTWAIT | MSG_NOSIGNAL);
         (void)w; /* a client that does not read either just sees the end */
         hang_up(cn);
-    } else if (!c->late_us) {
-        tls_line_end(&cn->tls, timeout_reply);
-    } else if (now - c->late_us > to_us(LAST_WORDS_S)) {
+    } else if (!c->srv->tls || now - c->late_us > to_us(LAST_WORDS_S)) {
         hang_up(cn);
     }
-    if (!c->late_us) c->late_us = now;
 }
 
 /* Called with server.mu held, so the call cannot be freed meanwhile. */

@@ -30,7 +30,8 @@ typedef struct {
 } tls_line;
 /* Before the handshake; the line stays where it is while the session lives. */
 void tls_line_init(tls_line *l, void *session, int fd);
-/* Any thread: static words, then the end of the connection in place of what the client sends. */
+/* Any thread: words that live as long as the line, then the end of the connection in place of what
+ * the client sends. */
 void tls_line_end(tls_line *l, const char *words);
 
 #endif

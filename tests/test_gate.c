@@ -73,7 +73,13 @@ START_TEST(framing)
     memset(target, 'a', 8999);
     target[8999] = 0;
     ck_assert_int_eq(frame("GET", target, "HTTP/1.1", NULL, &p), 414);
+    target[8192 - 12] = 0; /* H3: "GET ", the target, " HTTP/1.1" */
+    ck_assert_int_eq(frame("GET", target, "HTTP/1.1", NULL, &p), 414);
+    target[8192 - 13] = 0;
+    ck_assert_int_eq(frame("GET", target, "HTTP/1.1", NULL, &p), 0);
+    ck_assert_int_eq(frame("HEAD", target, "HTTP/1.1", NULL, &p), 414);
     free(target);
+    ck_assert_int_eq(frame("GET", "/a b", "HTTP/1.1", NULL, &p), 400);
     ck_assert_int_eq(frame("POST", "/", "HTTP/1.1", (pair[]){{"Content-Length", "77"}, {0}}, &p),
                      0);
     ck_assert(p.has_length && p.length == 77 && !p.chunked);
@@ -122,7 +128,7 @@ START_TEST(hosts)
     gate *g = open_gate(NULL, 0, NULL, extra, 1, NULL);
     static const char *const good[] = {
         "localhost",          "LOCALHOST:80", "127.0.0.1", "10.1.2.3:8080", "[::1]",
-        "[fe80::1]:80",       "box",          "x.local",   "y.internal:1",  "z.localhost",
+        "[fe80::1%eth0]:80",  "box",          "x.local",   "y.internal:1",  "z.localhost",
         "api.example.com:443"};
     static const char *const bad[] = {"example.com",
                                       "api.example.com.evil",
@@ -131,7 +137,13 @@ START_TEST(hosts)
                                       ".local.evil",
                                       "[::1",
                                       "",
-                                      "a.b.c"};
+                                      "a.b.c",
+                                      "[evil.com]",
+                                      "999.1.1.1",
+                                      "...",
+                                      "localhost:evil.com",
+                                      "[::1]:x",
+                                      "[::1]80"};
     for (size_t i = 0; i < sizeof good / sizeof *good; i++)
         ck_assert_int_eq(host_status(g, good[i]), 0);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
@@ -164,6 +176,8 @@ START_TEST(origins)
     ck_assert_int_eq(origin_status(g, "http://127.9.9.9:1", &p), 0);
     ck_assert_str_eq(p.origin, "http://127.9.9.9:1");
     ck_assert_int_eq(origin_status(g, "http://localhost.evil", &p), 403);
+    ck_assert_int_eq(origin_status(g, "http://localhost:1@evil.com", &p), 403);
+    ck_assert_int_eq(origin_status(g, "http://127.0.0.1.", &p), 403);
     ck_assert_int_eq(origin_status(g, "null", &p), 403);
     gate_free(g);
     g = open_gate(NULL, 0, NULL, NULL, 0, "https://a.example, https://b.example");
@@ -176,6 +190,35 @@ START_TEST(origins)
     gate_free(g);
     g = open_gate(NULL, 0, NULL, NULL, 0, "none");
     ck_assert_int_eq(origin_status(g, "http://localhost", &p), 403);
+    gate_free(g);
+}
+END_TEST
+
+/* What could never match is told at the start. */
+START_TEST(bad_lists)
+{
+    static char *bad_host[] = {"a:80", "http://a", "*", "a/b"};
+    static const char *const bad_origin[] = {
+        "",           " , ", "example.com", "https://a.example/", "*, https://a.example",
+        "none,x://y", "://"};
+    err e = {0};
+    for (size_t i = 0; i < sizeof bad_host / sizeof *bad_host; i++) {
+        gate_options o = {.allowed_host = &bad_host[i], .n_allowed_host = 1};
+        ck_assert(!gate_new(&o, &e) && e.code == ERR_INVALID && strstr(e.msg, "--allowed-hosts"));
+        ck_assert(strstr(e.msg, bad_host[i]));
+    }
+    for (size_t i = 0; i < sizeof bad_origin / sizeof *bad_origin; i++) {
+        gate_options o = {.cors = bad_origin[i]};
+        ck_assert_msg(!gate_new(&o, &e) && e.code == ERR_INVALID, "%s", bad_origin[i]);
+        ck_assert(strstr(e.msg, "--cors-origins"));
+    }
+    gate_pass p;
+    gate *g = open_gate(NULL, 0, NULL, NULL, 0, " https://a.example:1 , null,app://x,file://");
+    ck_assert_int_eq(origin_status(g, "https://a.example:1", &p), 0);
+    ck_assert_int_eq(origin_status(g, "null", &p), 0);
+    ck_assert_int_eq(origin_status(g, "app://x", &p), 0);
+    ck_assert_int_eq(origin_status(g, "file://", &p), 0);
+    ck_assert_int_eq(origin_status(g, "app://", &p), 403);
     gate_free(g);
 }
 END_TEST
@@ -232,6 +275,12 @@ START_TEST(paths)
     ck_assert(gate_path("/a..b/c", out, sizeof out));
     ck_assert(gate_path("/%2525", out, sizeof out)); /* decoded once */
     ck_assert_str_eq(out, "/%25");
+    static const char *const whole[][2] = {
+        {"http://h/a", "/a"}, {"HTTPS://h:1/a?x", "/a"}, {"http://h", "/"}, {"http://h?x=/a", "/"}};
+    for (size_t i = 0; i < sizeof whole / sizeof *whole; i++) {
+        ck_assert(gate_path(whole[i][0], out, sizeof out));
+        ck_assert_str_eq(out, whole[i][1]);
+    }
     static const char *const bad[] = {"",       "a",  "/..", "/../x", "/x/%2e%2E/y", "/a%00b",
                                       "/a%0ab", "/%", "/%4", "/%zz",  "/%ff"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
@@ -264,6 +313,8 @@ START_TEST(media)
     ck_assert_int_eq(media_status("APPLICATION/JSON; charset=UTF-8", NULL, false), 0);
     ck_assert_int_eq(media_status("application/problem+json;charset=\"utf-8\"", NULL, false), 0);
     ck_assert_int_eq(media_status("application/json; charset=utf-16", NULL, false), 415);
+    ck_assert_int_eq(media_status("application/json; charset=utf-8x", NULL, false), 415);
+    ck_assert_int_eq(media_status("application/json; charset=utf-8;x=y", NULL, false), 0);
     ck_assert_int_eq(media_status("text/plain", NULL, false), 415);
     ck_assert_int_eq(media_status("application/x-www-form-urlencoded", NULL, false), 415);
     ck_assert_int_eq(media_status("application/x-www-form-urlencoded", NULL, true), 0);
@@ -327,6 +378,7 @@ int main(void)
     tcase_add_test(t, request_ids);
     tcase_add_test(t, hosts);
     tcase_add_test(t, origins);
+    tcase_add_test(t, bad_lists);
     tcase_add_test(t, key_headers);
     tcase_add_test(t, paths);
     tcase_add_test(t, media);

@@ -87,6 +87,45 @@ def test_pipelining_in_order(server):
     assert ids == [b"r0", b"r1", b"r2", b"r3", b"r9"]
 
 
+def chunks_off(raw):
+    """Status and body of every reply on a connection, by Content-Length."""
+    out = []
+    while raw:
+        head, _, rest = raw.partition(b"\r\n\r\n")
+        n = next((int(l.split(b":")[1]) for l in head.split(b"\r\n") if l.lower().startswith(b"content-length:")), 0)
+        out.append((status(head), rest[:n]))
+        raw = rest[n:]
+    return out
+
+
+@pytest.mark.parametrize("head,want", [
+    (b"GET /nope HTTP/1.1\r\n" + HOST, 404), (b"GET /v1/completions HTTP/1.1\r\n" + HOST, 405), (b"GET /v1/models/nope HTTP/1.1\r\n" + HOST, 404),
+    (b"GET /v1/models HTTP/1.1\r\nHost: evil.com\r\n", 403), (b"GET /v1/models HTTP/1.1\r\nOrigin: http://evil.com\r\n" + HOST, 403),
+    (b"POST /v1/completions HTTP/1.1\r\nContent-Type: text/csv\r\nContent-Length: 0\r\n" + HOST, 415),
+    (b"OPTIONS /v1/models HTTP/1.1\r\n" + HOST, 204), (b"OPTIONS * HTTP/1.1\r\n" + HOST, 204),
+    (b"OPTIONS /v1/completions HTTP/1.1\r\nOrigin: http://localhost:3000\r\nAccess-Control-Request-Method: POST\r\n" + HOST, 204)])
+def test_refusals_keep_the_connection(server, head, want):
+    """H1: what is answered without a body, preflights too, leaves the connection open and loses nothing that was pipelined."""
+    last = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    got = server.raw((head + b"\r\n") * 2 + last)
+    assert [s for s, _ in chunks_off(got)] == [want, want, 200], got
+    assert got.lower().count(b"connection: close") == 1
+
+
+@pytest.mark.parametrize("data", [b"GET /health HTTP/1.1\r\n\r\n", b"GET /hea lth HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+def test_faults_are_told_once_and_as_json(server, data):
+    """H2, E1: no Host, a space in the target: one reply of ours, then the end."""
+    (code, body), = chunks_off(server.raw(data))
+    assert code == 400 and json.loads(body)["error"]["code"] == "invalid_framing"
+
+
+def test_absolute_targets(server):
+    for target in (b"http://localhost/health", b"https://localhost:1/health?x=1", b"HTTP://localhost/health/"):
+        got = server.raw(b"GET " + target + b" HTTP/1.1\r\nConnection: close\r\n" + HOST + b"\r\n")
+        assert status(got) == 200 and got.endswith(b'{"status":"ok"}'), target
+    assert b" 200 " in server.raw(b"GET http://localhost?/health HTTP/1.1\r\nConnection: close\r\n" + HOST + b"\r\n")
+
+
 def test_http10(server):
     got = server.raw(b"GET /health HTTP/1.0\r\n\r\n")
     assert b" 200 " in got.split(b"\r\n")[0] and got.endswith(b'{"status":"ok"}')
@@ -260,7 +299,17 @@ def test_slow_bodies(start):
     for f in slow:
         reply, took = f.result()
         assert refused_as_late(reply) and took >= 1
-    assert wait_for(lambda: sum('"end":"timeout"' in line for line in s.lines) == 2)
+    assert wait_for(lambda: sum('"status":408,"code":"request_timeout","end":"timeout"' in line for line in s.lines) == 2)
+    assert s.metric("http_requests_total", handler="/v1/completions", status="408") == 2  # N6
+
+
+def test_late_bodies_are_told_in_the_words_of_the_route(start):
+    """H6, E1: the 408 too carries the request id, and the route's error shape."""
+    s = start("--body-timeout", "1")
+    got = s.raw(b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nx-request-id: late-1\r\nContent-Length: 9\r\n\r\n{")
+    (code, body), = chunks_off(got)
+    assert code == 408 and b"\r\nx-request-id: late-1\r\nrequest-id: late-1\r\n" in got
+    assert json.loads(body) == {"type": "error", "error": {"type": "api_error", "message": "the body came too slowly"}, "request_id": "late-1"}
 
 
 def test_bodies_in_flight_are_bounded(start):
