@@ -116,7 +116,7 @@ static void put_rows(gen *g, choice *c, const delta *d)
         }
     }
     for (int i = 0; i < d->n_tok; i++) {
-        if (!visible(g, d->tok[i].id)) continue;
+        if (!visible(g, d->tok[i].id) || gen_is_end(g, d, i)) continue;
         put_row(g, c, &d->tok[i], true);
         c->n_chars += chars_of(g, d->tok[i].id);
     }

@@ -343,7 +343,7 @@ static void serve_raw(reader *r)
     token_list ids = {0};
     fim_tokens f;
     r->kind = READ_COMPLETIONS;
-    if (reader_translate(r, ollama_raw_translate, ollama_names, false) && ready_or_fail(r) &&
+    if (ready_or_fail(r) && reader_translate(r, ollama_raw_translate, ollama_names, false) &&
         params_read(&p, r)) {
         const json *prompt = rd_any(r, "prompt"), *suffix = rd_any(r, "suffix");
         bool fim = suffix && suffix->len;

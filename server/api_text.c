@@ -77,7 +77,6 @@ static bool tokenize_body(reader *r, token_list *ids)
     if (!rd_str(r, "content", 0, SIZE_MAX, &text, &n)) rd_str(r, "prompt", 0, SIZE_MAX, &text, &n);
     if (r->failed) return false;
     if (text) {
-        if (!read_model(r)) return false;
         read_unknown(r);
         if (r->failed) return false;
         int rc = tokenizer_encode(engine_info(r->a->eng)->tok, text, n, special, NULL, 0, ids, &e);
@@ -100,7 +99,7 @@ void api_tokenize(http_call *c)
     reader r;
     token_list ids = {0};
     bool pieces = false, strs = false;
-    if (reader_open(&r, c, READ_TEXT)) {
+    if (reader_open(&r, c, READ_TEXT) && read_model(&r)) {
         rd_bool(&r, "with_pieces", &pieces);
         rd_bool(&r, "return_token_strs", &strs);
         if (tokenize_body(&r, &ids) && !r.failed) {

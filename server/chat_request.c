@@ -4,6 +4,7 @@
 #include "server/reply.h"
 #include "server/turns.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -64,6 +65,14 @@ bool chat_request_render(reader *r, const params *p, chat_prompt *out)
                      .continue_final = tristate(r, "continue_final_message"),
                      .thinking = p->thinking,
                      .effort = p->effort};
+    int i = 0;
+    for (const json *d = in.documents ? in.documents->child : NULL; d; d = d->next, i++) {
+        char param[32];
+        snprintf(param, sizeof param, "documents[%d]", i);
+        if (d->type != JSON_OBJECT)
+            reader_fail(r, "invalid_type", param, "'%s' must be an object, got %s", param,
+                        json_type_name(d));
+    }
     const json *mm = rd_any(r, "mm_processor_kwargs");
     if (mm && mm->len && !r->failed) {
         r->failed = true;
@@ -124,7 +133,7 @@ static bool chat_read(reader *r, translator *t, const char *const *names, bool c
                       chat_prompt *prompt, token_list *ids)
 {
     r->counts_only = counts;
-    if ((t && !reader_translate(r, t, names, counts)) || !ready_or_fail(r) || !params_read(p, r) ||
+    if (!ready_or_fail(r) || (t && !reader_translate(r, t, names, counts)) || !params_read(p, r) ||
         !chat_request_render(r, p, prompt) || !chat_request_encode(r, prompt, ids))
         return false;
     if (!r->drop_turns) return true;

@@ -106,6 +106,37 @@ static bool neutral(const json *j)
     return j->type == JSON_NUMBER && json_num(j) == -1;
 }
 
+/* A field of a sampler that is not offered, at the value that turns it off, or at the default that
+ * only matters when it is on (V6). */
+static bool is_sampler_off(const json *j)
+{
+    static const struct {
+        const char *name;
+        double v;
+    } off[] = {{"typical_p", 1},
+               {"mirostat", 0},
+               {"mirostat_tau", 5},
+               {"mirostat_eta", 0.1},
+               {"dry_multiplier", 0},
+               {"dry_base", 1.75},
+               {"dry_penalty_last_n", -1},
+               {"dry_allowed_length", 2},
+               {"xtc_probability", 0},
+               {"xtc_threshold", 0.1},
+               {"dynatemp_range", 0},
+               {"dynatemp_exponent", 1},
+               {"top_n_sigma", -1},
+               {"length_penalty", 1},
+               {"n_keep", 0},
+               {"n_indent", 0},
+               {"t_max_predict_ms", -1},
+               {"t_max_predict_ms", 0},
+               {"id_slot", -1}};
+    for (size_t i = 0; i < sizeof off / sizeof *off && j->type == JSON_NUMBER; i++)
+        if (!strcmp(j->key, off[i].name) && json_num(j) == off[i].v) return true;
+    return false;
+}
+
 static bool is_embed_field(const reader *r, const char *k)
 {
     if (reply_dialect(r->call) != DIALECT_OLLAMA) return IN(k, known_embed);
@@ -132,7 +163,8 @@ void read_unknown(reader *r)
         if (r->kind == READ_LLAMA && IN(k, known_llama)) continue;
         if (IN(k, known_infill) && !strncmp(http_path(r->call), "/infill", 7)) continue;
         if (r->kind == READ_TEXT && IN(k, known_text)) continue;
-        if (!neutral(j) || j->type == JSON_NUMBER) reader_ignore(r, k, j->n_key);
+        if (j->type == JSON_NUMBER ? !is_sampler_off(j) : !neutral(j))
+            reader_ignore(r, k, j->n_key);
     }
 }
 

@@ -201,7 +201,7 @@ bool rd_int(reader *r, const char *name, int64_t lo, int64_t hi, int64_t *out)
         if (hi == INT64_MAX && lo == INT64_MIN)
             reader_fail(r, "invalid_value", name, "'%s' must fit a signed 64-bit integer, got %s",
                         name, shown(j, got));
-        else if (hi == INT64_MAX)
+        else if (hi == INT64_MAX && json_num(j) < 0x1p63)
             reader_fail(r, "invalid_value", name,
                         "'%s' must be an integer of at least %" PRId64 ", got %s", name, lo,
                         shown(j, got));

@@ -10,6 +10,7 @@ bool reader_translate(reader *r, translator *t, const char *const *names, bool c
 {
     buf text = {0};
     err e = {0};
+    if (!read_model(r)) return false; /* V5: the model first */
     r->names = names;
     r->counts_only = counts_only;
     r->source = r->doc;

@@ -213,6 +213,18 @@ def test_completions_logprobs_and_echo(server):
     assert sum(len(e["choices"][0]["logprobs"]["tokens"]) for e in ev[:-1] if e["choices"][0]["logprobs"]) == len(ids) + 4
 
 
+@pytest.mark.parametrize("stop", [{}, {"stop_token_ids": [70]}])
+def test_the_end_has_no_row(server, stop):
+    """P4: one row per visible token; what ends the answer is none, whatever special tokens are shown."""
+    end = server.post("/tokenize", {"content": "<|im_end|>"}).json()["tokens"][0]
+    only = {"logit_bias": {str(end): 100}} if not stop else {"allowed_token_ids": [70], **stop}
+    ask = {"prompt": "Hello", "min_tokens": 0, "max_tokens": 3, "logprobs": 1, "skip_special_tokens": False, "return_token_ids": True, **only}
+    c = server.complete(**ask).json()["choices"][0]
+    assert c["text"] == "" and c["finish_reason"] == "stop" and len(c["token_ids"]) == 1 and c["logprobs"]["tokens"] == []
+    ev = server.events("/v1/completions", {"model": "m", **ask})
+    assert not any(e["choices"][0]["logprobs"]["tokens"] for e in ev[:-1] if e["choices"][0]["logprobs"])
+
+
 def test_prompt_lists(server):
     prompts = ["The", "A cat", "12 + 3 ="]
     many = server.complete(prompt=prompts, temperature=0, max_tokens=8, n=2).json()

@@ -26,6 +26,8 @@ BAD_CHAT = [
     ({"min_tokens": 9, "max_tokens": 3}, "invalid_value", "min_tokens"),
     ({"n": 0}, "invalid_value", "n"),
     ({"n": 129}, "unsupported_value", "n"),
+    ({"n": 2 ** 63}, "invalid_value", "n"),
+    ({"documents": [{}, 5]}, "invalid_type", "documents[1]"),
     ({"stop": ""}, "invalid_value", "stop"),
     ({"stop": ["a", 5]}, "invalid_type", "stop[1]"),
     ({"stop": ["x"] * 17}, "invalid_value", "stop"),
@@ -104,6 +106,26 @@ def test_unknown_fields_are_listed(server):
     r = server.chat(max_tokens=1, mirostat=2, frobnicate={"a": 1}, typical_p=0.5, user="x")
     assert r.status_code == 200
     assert set(r.headers["x-quern-ignored"].split(",")) == {"mirostat", "frobnicate", "typical_p"}
+
+
+def test_samplers_that_are_off_are_not_listed(server):
+    """V6: listed when not neutral."""
+    off = {"typical_p": 1.0, "mirostat": 0, "mirostat_tau": 5, "mirostat_eta": 0.1, "dry_multiplier": 0, "dry_base": 1.75, "xtc_probability": 0.0,
+           "xtc_threshold": 0.1, "dynatemp_range": 0, "dynatemp_exponent": 1, "top_n_sigma": -1, "length_penalty": 1.0, "early_stopping": False,
+           "n_keep": 0, "n_indent": 0, "t_max_predict_ms": -1, "id_slot": -1, "samplers": [], "lora": []}
+    assert "x-quern-ignored" not in server.complete(max_tokens=1, **off).headers
+    on = {"typical_p": 0.9, "mirostat": 2, "dry_multiplier": 0.8, "xtc_probability": 0.5, "dynatemp_range": 0.5, "top_n_sigma": 1, "id_slot": 0, "nonsense": 0}
+    assert set(server.complete(max_tokens=1, **on).headers["x-quern-ignored"].split(",")) == set(on)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/messages/count_tokens", "/v1/responses", "/api/chat",
+                                  "/api/generate", "/api/v0/chat/completions", "/api/v1/chat", "/completion", "/tokenize", "/v1/responses/input_tokens"])
+def test_the_model_comes_before_the_fields(server, path):
+    """V5: one error is told, and of several the model's."""
+    bad = {"messages": 5, "input": 5, "prompt": 5, "content": 5, "raw": True, "max_tokens": "x", "temperature": 9}
+    r = server.post(path, {"model": "nope", **bad})
+    assert r.status_code == 404 and "The model `nope` does not exist" in r.text, r.text
+    assert server.post(path, {"model": "m", **bad}).status_code == 400
 
 
 @pytest.mark.parametrize("text,where", [
