@@ -20,7 +20,7 @@ static int open_regular(const char *path, struct stat *st, err *e)
     }
     if (fstat(fd, st) != 0 || !S_ISREG(st->st_mode)) {
         close(fd);
-        return err_set(e, ERR_IO, "'%s' is not a regular file", path);
+        return err_set(e, ERR_INVALID, "'%s' is not a regular file", path);
     }
     return fd;
 }

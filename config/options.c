@@ -79,6 +79,7 @@ static int bad_value(const setter *s, const option_row *r, const char *shown, co
     case OPT_BYTES: snprintf(what, sizeof what, "a size such as 8G, 512M or 1048576"); break;
     case OPT_CHOICE: snprintf(what, sizeof what, "one of %s", r->accept); break;
     case OPT_JSON: snprintf(what, sizeof what, "a JSON object"); break;
+    case OPT_LIST: snprintf(what, sizeof what, "words separated by commas"); break;
     default: snprintf(what, sizeof what, "text"); break;
     }
     return err_set(s->e, ERR_INVALID, "%s takes %s, got '%.64s'", shown, what, text);
@@ -199,7 +200,9 @@ static int set_value(const setter *s, const option_row *r, source from, const ch
     case OPT_STR: return set_string(s, field, text, strlen(text));
     case OPT_CHOICE: return set_choice(s, r, shown, text);
     case OPT_JSON: return set_json(s, r, shown, text);
-    case OPT_LIST: return push_items(s, field, text);
+    case OPT_LIST:
+        if (!text[strspn(text, ", ")]) return bad_value(s, r, shown, text);
+        return push_items(s, field, text);
     case OPT_REPEAT: return list_push(s, field, text, strlen(text));
     }
     return 0;
@@ -355,7 +358,7 @@ static int apply_file(const setter *s, const char *path)
     const json *root;
     json_limits limits = {.max_depth = 32, .max_values = 10000, .unique_keys = true};
     json_doc *d = json_read(path, MAX_CONFIG, &limits, &root, s->e);
-    if (!d) return s->e->code;
+    if (!d) return err_prefix(s->e, "--config");
     int rc = root->type == JSON_OBJECT
                  ? 0
                  : err_set(s->e, ERR_INVALID, "--config: '%s' is not a JSON object", path);
@@ -443,6 +446,10 @@ static int check(const setter *s)
                        o->dummy_type);
     if (!o->tls_cert != !o->tls_key)
         return err_set(s->e, ERR_INVALID, "--tls-cert and --tls-key need each other");
+    if (o->sse_ping <= 0 && o->sse_ping != -1)
+        return err_set(s->e, ERR_INVALID, "--sse-ping takes seconds above 0, or -1 for off, got %g",
+                       o->sse_ping);
+    if (!o->max_body) return err_set(s->e, ERR_INVALID, "--max-body 0 would refuse every request");
     if (o->max_body > o->max_body_total)
         return err_set(s->e, ERR_INVALID, "--max-body %llu is more than --max-body-total %llu",
                        (unsigned long long)o->max_body, (unsigned long long)o->max_body_total);

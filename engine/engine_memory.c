@@ -50,7 +50,7 @@ static int kv_budget(const engine_options *o, const model_plan *p, bool device, 
     *budget = o->kv_memory ? o->kv_memory : device ? left - left / 10 : left / 2;
     if (*budget <= *available - fixed) return 0;
     return err_set(
-        e, ERR_NOMEM,
+        e, ERR_INVALID,
         "--kv-cache-memory asks for %.0f MiB, and beside the model's %.0f MiB only %.0f MiB are "
         "available",
         mib(*budget), mib(fixed), mib(*available - fixed));
@@ -94,7 +94,7 @@ static int fit(engine *g, const engine_options *o, const model_plan *p, uint64_t
     if (!o->kv_memory && blocks > need) blocks = need;
     if (blocks > most) blocks = most;
     if (blocks < 1 || blocks * b < (wanted_ctx < 64 ? wanted_ctx : 64))
-        return err_set(e, ERR_NOMEM,
+        return err_set(e, o->kv_memory ? ERR_INVALID : ERR_NOMEM,
                        "%.1f MiB for the KV cache hold only %" PRId64
                        " tokens (%.2f MiB for %d): raise "
                        "--kv-cache-memory or free memory",

@@ -56,6 +56,19 @@ static int fit_descriptors(int want)
     return fit;
 }
 
+/* Printable, and only the later ones may match more than themselves (V8). */
+static int check_name(const char *name, bool first, err *e)
+{
+    const char *star = strchr(name, '*');
+    bool plain = true;
+    for (const char *c = name; *c; c++) plain &= (unsigned char)*c >= 0x20 && *c != 0x7F;
+    if (plain && (!star || (!star[1] && !first))) return 0;
+    return err_set(e, ERR_INVALID,
+                   "--served-model-name takes names without control characters, of which those "
+                   "behind the first may end in '*', got '%.64s'",
+                   name);
+}
+
 /* The served names: --served-model-name without repetitions, or the checkpoint's own. */
 static int name_list(app *a, const options *o, err *e)
 {
@@ -65,6 +78,7 @@ static int name_list(app *a, const options *o, err *e)
     if (!o->served_model_name.n)
         a->names.v[a->names.n++] = (char *)(uintptr_t)engine_info(a->eng)->name;
     for (int i = 0; i < o->served_model_name.n; i++) {
+        if (check_name(o->served_model_name.v[i], !i, e)) return e->code;
         bool seen = false;
         for (int k = 0; k < a->names.n; k++)
             seen |= !strcmp(a->names.v[k], o->served_model_name.v[i]);

@@ -102,9 +102,9 @@ START_TEST(refusals_say_what_to_change)
 {
     engine_options o = demo();
     o.kv_memory = 1000;
-    refused(&o, ERR_NOMEM, "--kv-cache-memory");
+    refused(&o, ERR_INVALID, "--kv-cache-memory");
     o.kv_memory = 1ull << 60;
-    refused(&o, ERR_NOMEM, "--kv-cache-memory");
+    refused(&o, ERR_INVALID, "--kv-cache-memory");
     o = demo();
     o.kv_dtype = "int3";
     refused(&o, ERR_INVALID, "--kv-cache-dtype is 'int3'");

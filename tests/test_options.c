@@ -228,7 +228,17 @@ static const struct {
     {CMD_SERVE, "--max-body|512M", ERR_INVALID,
      "--max-body 536870912 is more than --max-body-total 268435456"},
     {CMD_SERVE, "--config|/nonexistent/f.json", ERR_NOTFOUND,
-     "cannot open '/nonexistent/f.json': No such file or directory"},
+     "--config: cannot open '/nonexistent/f.json': No such file or directory"},
+    {CMD_SERVE, "--config|/tmp", ERR_INVALID, "--config: '/tmp' is not a regular file"},
+    {CMD_SERVE, "--served-model-name|, ,", ERR_INVALID,
+     "--served-model-name takes words separated by commas, got ', ,'"},
+    {CMD_SERVE, "--allowed-hosts=", ERR_INVALID,
+     "--allowed-hosts takes words separated by commas, got ''"},
+    {CMD_SERVE, "--max-body|0", ERR_INVALID, "--max-body 0 would refuse every request"},
+    {CMD_SERVE, "--sse-ping|0", ERR_INVALID,
+     "--sse-ping takes seconds above 0, or -1 for off, got 0"},
+    {CMD_SERVE, "--sse-ping|-0.5", ERR_INVALID,
+     "--sse-ping takes seconds above 0, or -1 for off, got -0.5"},
 };
 
 START_TEST(refuses)

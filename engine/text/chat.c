@@ -84,6 +84,16 @@ static void find_default_system(chat_format *f)
     buf_clear(&b);
 }
 
+/* Variables that are the server's own. */
+static bool protected_name(const char *name)
+{
+    static const char *const names[] = {"messages", "tools", "add_generation_prompt", "bos_token",
+                                        "eos_token"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!strcmp(names[i], name)) return true;
+    return false;
+}
+
 chat_format *chat_format_open(const char *text, size_t n, const char *bos_text,
                               const char *eos_text, const json *default_kwargs, err *e)
 {
@@ -113,6 +123,13 @@ chat_format *chat_format_open(const char *text, size_t n, const char *bos_text,
                 json_type_name(default_kwargs));
         goto fail;
     }
+    for (const json *v = default_kwargs ? default_kwargs->child : NULL; v; v = v->next)
+        if (protected_name(v->key)) {
+            err_set(e, ERR_INVALID,
+                    "--default-chat-template-kwargs cannot set '%s': each request has its own",
+                    v->key);
+            goto fail;
+        }
     f->default_kwargs = default_kwargs;
     f->traits = template_inspect(f->t);
     f->calls = memmem(text, n, "tool_calls", 10) != NULL;
@@ -228,15 +245,6 @@ static int put_switches(talk *k, variables *vars)
     return 0;
 }
 
-static bool protected_name(const char *name)
-{
-    static const char *const names[] = {"messages", "tools", "add_generation_prompt", "bos_token",
-                                        "eos_token"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (!strcmp(names[i], name)) return true;
-    return false;
-}
-
 static int put_kwargs(talk *k, variables *vars, const json *kwargs, bool trusted)
 {
     if (!kwargs || kwargs->type == JSON_NULL) return 0;
@@ -249,7 +257,6 @@ static int put_kwargs(talk *k, variables *vars, const json *kwargs, bool trusted
             return talk_bad(k, "invalid_value", "chat_template_kwargs",
                             "'chat_template_kwargs' must hold at most %d variables", MAX_VARS / 2);
         }
-        if (trusted) continue;
         if (k->ignored->len) buf_putc(k->ignored, ',');
         buf_printf(k->ignored, "chat_template_kwargs.%s", v->key);
     }

@@ -30,6 +30,12 @@ def test_usage():
                                          (("--media-path", "x"), "media-path"), (("--cpu-isa", "mmx"), "cpu-isa"),
                                          (("--kv-cache-dtype", "q2"), "kv-cache-dtype"), (("--rope-scaling", "{"), "rope-scaling"),
                                          (("--max-model-len", "-5"), "max-model-len"),
+                                         (("--kv-cache-memory", "1K"), "kv-cache-memory"), (("--kv-cache-memory", "900T"), "kv-cache-memory"),
+                                         (("--api-key-file", "/tmp"), "api-key-file"), (("--config", "/tmp"), "config"),
+                                         (("--served-model-name", "a,b*c"), "served-model-name"), (("--served-model-name", "*"), "served-model-name"),
+                                         (("--served-model-name", "a\nb"), "served-model-name"), (("--served-model-name", ""), "served-model-name"),
+                                         (("--allowed-hosts", "a:80"), "allowed-hosts"), (("--cors-origins", "a.example"), "cors-origins"),
+                                         (("--default-chat-template-kwargs", '{"messages": []}'), "default-chat-template-kwargs"),
                                          (("--effort-budgets", "512,many"), "effort-budgets"),
                                          (("--effort-budgets", "1,2,3,4"), "effort-budgets"), (("--effort-budgets", "1,2,-7"), "effort-budgets")])
 def test_refused_options_are_named(option, word):
