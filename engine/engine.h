@@ -214,8 +214,8 @@ struct delta {
     int stop_index;     /* which stop string, -1 none */
     int32_t stop_id;    /* stop_token_id that ended it, -1 none */
     int error;          /* ERR_* when FINISH_ERROR */
-    token_info *prompt; /* [n_prompt_lp] first delta of choice 0: prompt logprobs (entry 0 has
-                           no logprob), else NULL */
+    token_info *prompt; /* [n_prompt_lp] first delta of all, of choice 0: prompt logprobs (entry 0
+                           has no logprob), else NULL */
     int n_prompt_lp;
     float *vec; /* [n_vec] owned: what was wanted instead of tokens, with the end */
     int n_vec;

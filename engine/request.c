@@ -183,6 +183,7 @@ static int request_fill(request *r, const request_env *env, const request_spec *
         r->prompt_lp = calloc((size_t)r->n_prompt, sizeof *r->prompt_lp);
         if (!r->prompt_lp) return ERR_NOMEM;
         r->prompt_lp[0] = (token_info){.id = r->prompt[0]};
+        r->held = r->n > 1; /* other choices may draw before all of it is scored */
     }
     if (r->n > 1) {
         r->group.leader = &r->c[0].q;
@@ -372,14 +373,16 @@ static void delta_result(delta *d, choice *c, const ending *end)
     c->vec = NULL;
 }
 
-static void outbox_append(request *r, delta *d, const choice *c)
+/* At the end, but for the prompt's logprobs. */
+static void outbox_add(request *r, delta *d, const choice *c)
 {
+    bool front = d->prompt || !r->first;
     d->index = c->index;
     d->stop_index = d->stop_id = -1;
-    d->next = NULL;
-    if (r->last) r->last->next = d;
-    else r->first = d;
-    r->last = d;
+    d->next = front ? r->first : NULL;
+    if (front) r->first = d;
+    else r->last->next = d;
+    if (!d->next) r->last = d;
 }
 
 static void delta_end(delta *d, const ending *end)
@@ -407,7 +410,8 @@ static int outbox_put(choice *c, const token_info *t, const ending *end)
         if (!join) delta_free(d);
         return rc;
     }
-    if (!join) outbox_append(r, d, c);
+    if (!join) outbox_add(r, d, c);
+    if (d->prompt || (end && !c->index)) r->held = false;
     if (rc) delta_end(d, &(ending){FINISH_ERROR, -1, -1, rc});
     else if (end) delta_end(d, end);
     if (!rc) delta_result(d, c, end);
@@ -447,10 +451,10 @@ int request_publish(choice *c, const token_info *t, const ending *end, int64_t n
 {
     request *r = c->r;
     pthread_mutex_lock(&r->mu);
-    bool was_empty = r->first == NULL;
+    bool fresh = r->first == NULL || r->held;
     int rc = outbox_put(c, t, end);
     if (!rc) count_usage(c, t, end, now_us);
-    bool news = r->notify_done_only ? end && r->n_live == 1 : was_empty;
+    bool news = r->notify_done_only ? end && r->n_live == 1 : fresh && !r->held;
     bool call = !rc && news && r->notify && !r->released;
     r->notifying = call;
     pthread_mutex_unlock(&r->mu);
@@ -467,7 +471,7 @@ void request_scheduled(request *r, int slot, int n_cached, int64_t now_us)
     r->st.n_cached = r->st.n_computed = n_cached;
     pthread_mutex_unlock(&r->mu);
     /* An empty delta wakes a reader that waits for the status line (API H13).  Prompt logprobs are
-     * promised with the first delta, and then nobody streams. */
+     * promised with the first delta, which then does so. */
     if (!r->prompt_lp && !r->notify_done_only) request_publish(&r->c[0], NULL, NULL, now_us);
 }
 
@@ -484,8 +488,8 @@ void request_computed(request *r, int n, int64_t now_us)
 delta *request_take(request *r)
 {
     pthread_mutex_lock(&r->mu);
-    delta *d = r->first;
-    r->first = r->last = NULL;
+    delta *d = r->held ? NULL : r->first;
+    if (d) r->first = r->last = NULL;
     for (const delta *i = d; i; i = i->next) r->n_taken_ends += i->finish != FINISH_NONE;
     pthread_mutex_unlock(&r->mu);
     return d;

@@ -116,6 +116,7 @@ struct request {
     pthread_cond_t quiet; /* notifying became false */
     delta *first, *last;
     bool notifying, released;
+    bool held; /* nothing is taken until the prompt's logprobs are at hand: they come first */
     int n_taken_ends;
     request_stats st;
 };

@@ -225,6 +225,24 @@ def test_the_end_has_no_row(server, stop):
     assert not any(e["choices"][0]["logprobs"]["tokens"] for e in ev[:-1] if e["choices"][0]["logprobs"])
 
 
+def test_echoed_rows_come_first_in_every_choice(start):
+    """P3, P4: also where other choices draw while the prompt of the first is still being scored."""
+    s = start("--max-num-seqs", "2")
+    for size in (30, 64, 700):
+        prompt = [(i * 7) % 2000 + 5 for i in range(size)]
+        ask = {"model": "m", "prompt": prompt, "n": 3, "echo": True, "logprobs": 0, "max_tokens": 4, "seed": 1, "temperature": 2, "ignore_eos": True}
+        plain = s.post("/v1/completions", ask).json()["choices"]
+        rows = plain[0]["logprobs"]["token_logprobs"][:size]
+        shown = {}
+        for e in s.events("/v1/completions", ask)[:-1]:
+            shown.setdefault(e["choices"][0]["index"], e["choices"][0])
+        for c in plain:
+            lp = c["logprobs"]
+            assert lp["token_logprobs"][:size] == rows and rows[0] is None and len(lp["tokens"]) == size + 4
+            assert lp["text_offset"] == sorted(lp["text_offset"])
+            assert shown[c["index"]]["logprobs"]["token_logprobs"][:size] == rows and len(shown[c["index"]]["text"]) > 0
+
+
 def test_prompt_lists(server):
     prompts = ["The", "A cat", "12 + 3 ="]
     many = server.complete(prompt=prompts, temperature=0, max_tokens=8, n=2).json()
