@@ -93,6 +93,7 @@ static const route table[] = {
     {"POST", "/v1/reranking", api_rerank, GEN},
     {"POST", "/v1/score", api_score, GEN},
     {"POST", "/score", api_score, GEN},
+    {"GET", "/ui", LATER, ROUTE_OPEN}, /* also /ui/ */
     {"GET", "/ui/*", LATER, ROUTE_OPEN},
 };
 

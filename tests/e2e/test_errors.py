@@ -219,6 +219,8 @@ def test_routes(server):
     check(r, 405, "method_not_allowed")
     assert r.headers["allow"] == "POST"
     assert check(server.post("/v1/responses/compact", {}), 501, "not_implemented")["param"] == "/v1/responses/compact"
+    for path in ("/ui", "/ui/", "/ui/app.js"):
+        assert check(server.get(path), 501, "not_implemented")["param"] == path.removesuffix("/")
     r = server.post("/v1/messages/batches", {})
     assert r.status_code == 404 and r.json()["type"] == "error" and r.json()["request_id"] == r.headers["x-request-id"]
     r = server.post("/api/embed", {})
