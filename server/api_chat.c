@@ -221,12 +221,14 @@ static void put_chunk_ids(gen *g, const delta *d, bool *sent, buf *out)
     *sent = true;
 }
 
-/* Ends a delta's object and its chunk; ids ride on the first chunk of a delta. */
+/* Ends a delta's object and its chunk; logprobs are null where it has none (C10), ids ride on the
+ * first chunk of a delta. */
 static void chunk_close(gen *g, const delta *d, const buf *lp, const buf *lp_thought, bool *sent,
                         buf *out)
 {
     buf_putc(out, '}');
-    put_logprobs(g, lp, lp_thought, out);
+    if (lp->len || lp_thought->len) put_logprobs(g, lp, lp_thought, out);
+    else buf_puts(out, ",\"logprobs\":null");
     buf_puts(out, ",\"finish_reason\":null");
     put_chunk_ids(g, d, sent, out);
     chunk_end(g, false, out);

@@ -90,6 +90,16 @@ def test_custom_input_comes_as_it_is_written(slow):
     assert "".join(deltas) == text and len(deltas) > 2 and deltas[0] == "" and all(deltas[1:]) and all(t["index"] == 0 for t in chunks)
 
 
+def test_logprobs_go_with_text_and_never_with_calls(server):
+    """C10: in a chunk they belong to its content delta, else null; together they are the plain reply's."""
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "tools": TOOLS, "enable_thinking": False, "logprobs": True,
+            "structured_outputs": {"choice": ['well then\n<tool_call>\n{"name": "f", "arguments": {"y": "a b c"}}\n</tool_call>']}}
+    plain = server.post("/v1/chat/completions", body).json()["choices"][0]["logprobs"]["content"]
+    deltas = [e["choices"][0] for e in server.events("/v1/chat/completions", body)[:-1]]
+    assert all(d["logprobs"] is None for d in deltas if "content" not in d["delta"]) and any("tool_calls" in d["delta"] for d in deltas)
+    assert plain and [i for d in deltas if d["logprobs"] for i in d["logprobs"]["content"]] == plain
+
+
 @pytest.fixture(scope="module")
 def tools_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("tools") / "tools.json"
