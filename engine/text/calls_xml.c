@@ -252,6 +252,7 @@ static void give_up(calls *c)
 {
     char last = c->held.v[--c->held.len];
     c->at = AT_TEXT;
+    c->bare = false;
     calls_give_back(c);
     calls_feed(c, &last, 1);
 }

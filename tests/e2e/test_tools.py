@@ -40,6 +40,8 @@ CASES = [
     ('<function=f>\n<parameter=y>\na <b> </parameter> c\n</parameter>\n</function>',"qwen3_coder","off","","",[("f",'{"y": "a <b> </parameter> c"}')]),
     ('see <function=f> here',"qwen3_coder","off","","see <function=f> here",[]),
     ('<function=zz>\n',"qwen3_coder","off","","<function=zz>\n",[]),
+    ('<function=zz>\n<tool_call>\n<function=f>\n</function>\n</tool_call>',"qwen3_coder","off","","<function=zz>",[("f","{}")]),
+    ('<function=f\n<tool_call>\n<function=new>\n</function>\n</tool_call>',"qwen3_coder","off","","<function=f",[("new","{}")]),
     ('<tool_call>\n<function=f>\n<parameter=z>\nnull\n</parameter>\n<parameter=z>\nagain\n</parameter>\n<parameter=b>\nTrue\n</parameter>\n<parameter=n>\n1.5\n</parameter>\n<parameter=o>\n{"k": [1]}\n</parameter>\n<parameter=x>\nseven\n</parameter>\n</function>\n</tool_call>',"qwen3_coder","off","","",[("f",'{"z": null, "b": true, "n": 1.5, "o": {"k": [1]}, "x": "seven"}')]),
     ('<tool_call>\n<function=f>\n<parameter=y>\nab',"qwen3_coder","off","","",[("f",'{"y": "ab')]),
     ('<tool_call>\n<function=f>\n<parameter=x>\n12',"qwen3_coder","off","","",[("f",'{"x": ')]),
