@@ -39,6 +39,19 @@ static const json *typed(reader *r, const char *name, json_type t, const char *w
     return j;
 }
 
+/* C7: each of them an object. */
+static void check_documents(reader *r, const json *list)
+{
+    int i = 0;
+    for (const json *d = list ? list->child : NULL; d && !r->failed; d = d->next, i++) {
+        char at[32];
+        snprintf(at, sizeof at, "documents[%d]", i);
+        if (d->type != JSON_OBJECT)
+            reader_fail(r, "invalid_type", at, "'%s' must be an object, got %s", at,
+                        json_type_name(d));
+    }
+}
+
 /* --allow-request-template: the request's own template for this one prompt. */
 static chat_format *request_format(reader *r)
 {
@@ -65,14 +78,7 @@ bool chat_request_render(reader *r, const params *p, chat_prompt *out)
                      .continue_final = tristate(r, "continue_final_message"),
                      .thinking = p->thinking,
                      .effort = p->effort};
-    int i = 0;
-    for (const json *d = in.documents ? in.documents->child : NULL; d; d = d->next, i++) {
-        char param[32];
-        snprintf(param, sizeof param, "documents[%d]", i);
-        if (d->type != JSON_OBJECT)
-            reader_fail(r, "invalid_type", param, "'%s' must be an object, got %s", param,
-                        json_type_name(d));
-    }
+    check_documents(r, in.documents);
     const json *mm = rd_any(r, "mm_processor_kwargs");
     if (mm && mm->len && !r->failed) {
         r->failed = true;

@@ -332,6 +332,11 @@ START_TEST(thinking_is_switched)
               "{\"messages\":[" USER
               "],\"enable_thinking\":false,\"chat_template_kwargs\":{\"enable_thinking\":true}}",
               HI GO, THINK_MODEL_OPENS);
+    /* V3: null is not set, the next one decides. */
+    prompt_is(QWEN3,
+              "{\"messages\":[" USER
+              "],\"enable_thinking\":false,\"chat_template_kwargs\":{\"enable_thinking\":null}}",
+              HI GO "<think>\n\n</think>\n\n", THINK_MODEL_OPENS);
     prompt_is(QWEN3,
               "{\"messages\":[" USER "],\"enable_thinking\":true,\"reasoning_effort\":\"none\"}",
               HI GO, THINK_MODEL_OPENS);

@@ -207,7 +207,7 @@ static int thinking_wish(const chat_input *in)
 /* Whether thinking was turned off by whatever counts first. */
 static bool thinking_off(const talk *k)
 {
-    const json *own = json_get(k->in->kwargs, "enable_thinking");
+    const json *own = member(k->in->kwargs, "enable_thinking");
     int wish = thinking_wish(k->in);
     if (own) return own->type == JSON_FALSE;
     if (wish >= 0) return !wish;
@@ -252,6 +252,8 @@ static int put_kwargs(talk *k, variables *vars, const json *kwargs, bool trusted
         return talk_bad(k, "invalid_type", "chat_template_kwargs",
                         "'chat_template_kwargs' must be an object, got %s", json_type_name(kwargs));
     for (const json *v = kwargs->child; v; v = v->next) {
+        /* V3: a switch that is null is not set, so the next one of R3 decides. */
+        if (v->type == JSON_NULL && !strcmp(v->key, "enable_thinking")) continue;
         if (!protected_name(v->key)) {
             if (put_var(vars, v->key, v, trusted)) continue;
             return talk_bad(k, "invalid_value", "chat_template_kwargs",

@@ -50,6 +50,7 @@ BAD_CHAT = [
     ({"reasoning_effort": "huge"}, "invalid_value", "reasoning_effort"),
     ({"enable_thinking": "yes"}, "invalid_type", "enable_thinking"),
     ({"chat_template_kwargs": []}, "invalid_type", "chat_template_kwargs"),
+    ({"documents": [{}, 1]}, "invalid_type", "documents[1]"),
     ({"use_beam_search": True}, "unsupported_value", "use_beam_search"),
     ({"functions": [{}]}, "unsupported_value", "functions"),
     ({"function_call": "auto"}, "unsupported_value", "function_call"),
