@@ -172,7 +172,7 @@ static gen *chat_gen(reader *r, params *p, const chat_prompt *prompt, token_list
     if (!g) return NULL;
     g->prompt[0] = *ids;
     *ids = (token_list){0};
-    g->think = g->p.parse_reasoning ? prompt->think : THINK_NONE;
+    g->think = prompt->think;
     g->opening = prompt->may_think ? GRAMMAR_THINK_MAY
                  : prompt->think == THINK_NONE || prompt->think == THINK_MODEL_OPENS
                      ? GRAMMAR_THINK_NONE

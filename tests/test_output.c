@@ -133,8 +133,9 @@ static result model(const output_options *o, const char *bytes, size_t n_bytes)
         if (lead) i = skip_white(s, i, n);
         size_t end = find(s, i, n, "</think>"), cut = end;
         while (end < n && cut > i && white(s[cut - 1])) cut--;
-        buf_put(&r.reasoning, s + i, cut - i);
+        if (!o->inline_thought) buf_put(&r.reasoning, s + i, cut - i);
         i = end < n ? skip_white(s, end + 8, n) : n;
+        if (o->inline_thought) buf_put(&r.content, s, i);
     }
     r.stop = find_stop(o, s + i, n - i, &at);
     size_t len = r.stop < 0 ? n - i : at + (o->include_stop ? o->stop_len[r.stop] : 0);
@@ -268,6 +269,7 @@ START_TEST(any_cut_gives_the_same)
         const char *stop[4];
         size_t stop_len[4];
         output_options o = {.think = (think_mode)roll(4),
+                            .inline_thought = roll(3) == 0,
                             .stop = stop,
                             .stop_len = stop_len,
                             .include_stop = roll(2)};
@@ -334,6 +336,17 @@ static const named cases[] = {
     {THINK_PROMPT_OPEN, "a|</think>|\xE3\x80\x80x", NULL, "\xE3\x80\x80x", "a", "RMA", 2, false},
 };
 #define N_CASES ((int)(sizeof cases / sizeof *cases))
+/* R6: thoughts told as they are written, but counted and without stops all the same. */
+static const named inline_cases[] = {
+    {THINK_PROMPT_OPEN, "\n|a|\n|</think>|\n\n|b|c", "\n", "\na\n</think>\n\nbc", "", "AAAAAAA", 4,
+     false},
+    {THINK_MODEL_OPENS, " |<think>|a STOP|</th|ink>b|STOP|c", "STOP", " <think>a STOP</think>b", "",
+     "AAAAAAA", 4, true},
+    {THINK_MODEL_OPENS, "<th|at|>\n", NULL, "<that>\n", "", "AAA", 0, false},
+    {THINK_PROMPT_OPEN, "a|</|th", NULL, "a</th", "", "AAA", 3, false},
+    {THINK_PROMPT_OPEN, "a|</think>|\n", NULL, "a</think>\n", "", "AAA", 2, false},
+};
+#define N_INLINE_CASES ((int)(sizeof inline_cases / sizeof *inline_cases))
 
 /* Splits at bars, whose bytes stay in place between the tokens. */
 static void cut_bars(const char *s)
@@ -347,12 +360,14 @@ static void cut_bars(const char *s)
     }
 }
 
-START_TEST(named_cases)
+static void check_case(const named *c, bool inline_thought)
 {
-    const named *c = &cases[_i];
     size_t len = c->stop ? strlen(c->stop) : 0;
-    output_options o = {
-        .think = c->think, .stop = &c->stop, .stop_len = &len, .n_stop = c->stop != NULL};
+    output_options o = {.think = c->think,
+                        .inline_thought = inline_thought,
+                        .stop = &c->stop,
+                        .stop_len = &len,
+                        .n_stop = c->stop != NULL};
     cut_bars(c->text);
     output *m = output_new(&o);
     result r = {0};
@@ -367,6 +382,17 @@ START_TEST(named_cases)
     for (int i = 0; i < n_table; i++) ck_assert_int_eq("ARM"[kinds[i]], c -> kinds[i]);
     result_clear(&r);
     output_free(m);
+}
+
+START_TEST(named_cases)
+{
+    check_case(&cases[_i], false);
+}
+END_TEST
+
+START_TEST(thoughts_are_told_as_they_are_written)
+{
+    check_case(&inline_cases[_i], true);
 }
 END_TEST
 
@@ -472,6 +498,7 @@ int main(void)
     tcase_set_timeout(t, 60);
     tcase_add_test(t, any_cut_gives_the_same);
     tcase_add_loop_test(t, named_cases, 0, N_CASES);
+    tcase_add_loop_test(t, thoughts_are_told_as_they_are_written, 0, N_INLINE_CASES);
     tcase_add_test(t, earliest_then_longest);
     tcase_add_test(t, min_tokens_keeps_stops_quiet);
     tcase_add_test(t, control_tokens_are_skipped);

@@ -25,7 +25,7 @@ typedef enum {
     ST_REASON_LEAD, /* after <think>: white space is dropped */
     ST_REASON,
     ST_TRIAL,       /* in a thought, in what may be its last calls (R7) */
-    ST_ANSWER_LEAD, /* after </think>: white space is dropped */
+    ST_ANSWER_LEAD, /* after </think>: white space is dropped, or no part of the answer yet */
     ST_ANSWER
 } state;
 
@@ -38,7 +38,7 @@ typedef struct {
 
 struct output {
     const tokenizer *tok;
-    bool include_stop, keep_special, tags;
+    bool include_stop, keep_special, tags, inline_thought;
     /* bytes */
     char part[4];
     size_t n_part;
@@ -233,15 +233,24 @@ static void settle(output *o, token_kind kind)
     o->settled = o->n_tokens;
 }
 
+static void put_thought(output *o, const char *s, size_t n)
+{
+    if (o->inline_thought) o->token_answer |= n > 0;
+    else o->token_reason = true;
+    said_put(o->said, o->inline_thought ? SAID_ANSWER : SAID_THOUGHT, 0, s, n);
+}
+
 /* Where ordinary text goes in the state at hand. */
 static void put_text(output *o, const char *s, size_t n)
 {
-    if (o->st == ST_REASON) {
-        o->token_reason = true;
-        said_put(o->said, SAID_THOUGHT, 0, s, n);
-    } else {
-        answer(o, s, n);
-    }
+    if (o->st == ST_REASON) put_thought(o, s, n);
+    else answer(o, s, n);
+}
+
+/* Kind of a token of which nothing else is known. */
+static token_kind state_kind(const output *o)
+{
+    return output_in_reasoning(o) && !o->inline_thought ? TOK_REASONING : TOK_ANSWER;
 }
 
 /* The held white space and tag beginning turn out to be text; of this token if the tag began in it.
@@ -257,7 +266,7 @@ static void put_held(output *o)
     if (tag) put_text(o, o->st != ST_REASON ? OPEN : o->call_tag ? CALL : CLOSE, tag);
     o->call_tag = false;
     buf_reset(&o->space);
-    settle(o, o->st == ST_REASON ? TOK_REASONING : TOK_ANSWER);
+    settle(o, state_kind(o));
     if (mine) return;
     o->token_reason = shown[0];
     o->token_answer = shown[1];
@@ -290,8 +299,12 @@ static void tag_complete(output *o)
     }
     o->tag = 0;
     o->token_tag = true;
+    if (o->inline_thought) {
+        put_thought(o, buf_str(&o->space), o->space.len);
+        put_thought(o, opens ? OPEN : CLOSE, strlen(opens ? OPEN : CLOSE));
+    }
     buf_reset(&o->space);
-    settle(o, TOK_MARKUP);
+    settle(o, o->inline_thought ? TOK_ANSWER : TOK_MARKUP);
     if (opens) {
         o->thought = true;
         o->think_from = o->tag_token;
@@ -324,7 +337,7 @@ static void tag_byte(output *o, char c)
         return;
     }
     if (is_space(c)) {
-        if (o->st != ST_REASON_LEAD) buf_putc(&o->space, c);
+        if (o->st != ST_REASON_LEAD || o->inline_thought) buf_putc(&o->space, c);
         return;
     }
     put_held(o);
@@ -377,17 +390,28 @@ static void trial_end(output *o)
     if (!said_join(o->said, &o->trial.said)) o->oom = true;
 }
 
+/* The white space behind </think>, where it is shown: no part of the answer that stop strings act
+ * on, but with tools a call that follows takes it away. */
+static void put_lead(output *o)
+{
+    if (o->calls && o->space.len) answer(o, o->space.v, o->space.len);
+    else put_thought(o, buf_str(&o->space), o->space.len);
+    buf_reset(&o->space);
+}
+
 static void think_text(output *o, const char *s, size_t n)
 {
     size_t i = 0;
     while (i < n && o->st < ST_ANSWER && !o->oom) {
         if (o->st == ST_TRIAL) i += trial_char(o, s + i, n - i);
         else if (o->st != ST_ANSWER_LEAD) tag_byte(o, s[i++]);
-        else if (is_space(s[i])) i++;
-        else break;
+        else if (!is_space(s[i])) break;
+        else if (o->inline_thought) buf_putc(&o->space, s[i++]);
+        else i++;
     }
     if (o->oom) return;
     if (i == n) return;
+    if (o->st == ST_ANSWER_LEAD && o->inline_thought) put_lead(o);
     o->st = ST_ANSWER;
     put_text(o, s + i, n - i);
 }
@@ -458,6 +482,7 @@ output *output_new(const output_options *p)
     o->tok = p->tok;
     o->include_stop = p->include_stop;
     o->keep_special = p->keep_special;
+    o->inline_thought = p->inline_thought;
     o->tags = p->think != THINK_NONE;
     o->thought = p->think == THINK_PROMPT_OPEN || p->think == THINK_PROMPT_TEXT;
     o->match = o->fired = -1;
@@ -499,11 +524,6 @@ void output_free(output *o)
     buf_clear(&o->held);
     buf_clear(&o->kinds);
     free(o);
-}
-
-static token_kind state_kind(const output *o)
-{
-    return output_in_reasoning(o) ? TOK_REASONING : TOK_ANSWER;
 }
 
 /* Kind of the token just fed, and whether it is final: text that is shown counts before a tag, a
@@ -582,7 +602,8 @@ int output_end(output *o, said *s)
     }
     if (o->n_part) think_text(o, "\xEF\xBF\xBD", 3);
     if (o->st == ST_TRIAL && !o->oom) trial_end(o);
-    if (o->st != ST_TRIAL && (o->tag || o->space.len)) put_held(o);
+    if (o->st == ST_ANSWER_LEAD && o->inline_thought) put_lead(o);
+    else if (o->st != ST_TRIAL && (o->tag || o->space.len)) put_held(o);
     if (o->calls && o->fired < 0) calls_end(o->calls);
     settle_stops(o);
     o->settled = o->n_tokens;

@@ -14,7 +14,7 @@
 
 /* What the prompt left open decides how `<think>` is read (API R1, R2). */
 typedef enum {
-    THINK_NONE, /* no reasoning parser: raw routes, templates that know no </think>, "none" */
+    THINK_NONE,        /* no reasoning parser: raw routes, templates that know no </think> */
     THINK_MODEL_OPENS, /* answer unless the text starts (after white space) with <think> */
     THINK_PROMPT_OPEN, /* all is reasoning until </think>, also if it never comes */
     THINK_PROMPT_TEXT  /* the same, but the prompt ends inside the thought's own text (a prefilled
@@ -33,6 +33,9 @@ typedef struct {
     const call_tools *tools; /* borrowed; with calls */
     bool one_call;           /* parallel_tool_calls: false */
     bool after_label;        /* react, function: the prompt ends with a label */
+    bool inline_thought; /* the thought and its tags are told as text, as they were written (R6);
+                            what is no answer elsewhere is none here: no stop string acts in it, no
+                            call counts but at its end, its tokens are counted */
 } output_options;
 
 /* MARKUP: think tags (and white space before the opening one), calls. */

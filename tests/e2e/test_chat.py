@@ -85,6 +85,21 @@ def test_thinking_switch(server):
     assert hidden["usage"]["completion_tokens_details"]["reasoning_tokens"] > 0
 
 
+@pytest.mark.parametrize("fields", [{}, {"thinking_budget": 3}, {"reasoning_effort": "minimal"}, {"stop": ["is about", "capital of"]}, {"max_tokens": 8}])
+def test_a_thought_told_in_the_content_is_the_same(server, fields):
+    """R5, R6, G8, G13: only where it is told differs; budgets, stop strings and counts do not."""
+    body = {"messages": U, "temperature": 0, "max_tokens": 200, "return_token_ids": True, **fields}
+    apart = server.chat(**body).json()
+    for more in ({"reasoning_format": "none"}, {"separate_reasoning": False}):
+        inside = server.chat(**body, **more).json()
+        (a,), (b,) = apart["choices"], inside["choices"]
+        assert a["token_ids"] == b["token_ids"] and (a["finish_reason"], a["stop_reason"]) == (b["finish_reason"], b["stop_reason"])
+        assert apart["usage"]["completion_tokens_details"] == inside["usage"]["completion_tokens_details"]
+        assert apart["usage"]["completion_tokens_details"]["reasoning_tokens"] > 0 and a["message"]["reasoning"]
+        tags = ("<think>\n", "\n</think>\n\n") if a["finish_reason"] == "stop" else ("<think>\n", "")
+        assert b["message"]["content"] == tags[0] + a["message"]["reasoning"] + tags[1] + a["message"]["content"] and "reasoning" not in b["message"]
+
+
 def test_max_tokens(server):
     for f in ({"max_completion_tokens": 3}, {"max_completion_tokens": 3, "max_tokens": 9}, {"n_predict": 3}, {"max_tokens": 3, "n_predict": 9}):
         d = server.chat(ignore_eos=True, **f).json()

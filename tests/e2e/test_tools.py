@@ -102,6 +102,18 @@ def test_logprobs_go_with_text_and_never_with_calls(server):
     assert plain and [i for d in deltas if d["logprobs"] for i in d["logprobs"]["content"]] == plain
 
 
+@pytest.mark.parametrize("rest,calls", [("\nso\n</think>\n\nhi", 0), ("", 1)])
+def test_calls_in_a_thought_told_in_the_content(server, rest, calls):
+    """R6, R7: a thought that stays in the content is a thought all the same."""
+    text = '<think>\na\n<tool_call>\n{"name": "g", "arguments": {}}\n</tool_call>' + rest
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "tools": TOOLS, "enable_thinking": True, "reasoning_format": "none",
+            "structured_outputs": {"choice": [text], "enable_in_reasoning": True}}
+    m = server.post("/v1/chat/completions", body).json()["choices"][0]["message"]
+    assert len(m.get("tool_calls", [])) == calls and m["content"] == ("<think>\na" if calls else text)
+    deltas = [e["choices"][0]["delta"] for e in server.events("/v1/chat/completions", body)[:-1]]
+    assert "".join(d.get("content") or "" for d in deltas) == m["content"] and any("tool_calls" in d for d in deltas) == bool(calls)
+
+
 @pytest.fixture(scope="module")
 def tools_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("tools") / "tools.json"
