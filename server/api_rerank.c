@@ -270,11 +270,13 @@ static bool put_pairs(reader *r, pooled *q, const char *left, const char *right)
 {
     const json *a = json_get(q->body, left), *b = json_get(q->body, right);
     bool many = a->type == JSON_ARRAY && a->len > 1;
+    q->param = right;
+    q->listed = b->type == JSON_ARRAY;
     if (a->type == JSON_ARRAY) a = a->child;
-    if (b->type == JSON_ARRAY) b = b->child;
+    if (q->listed) b = b->child;
     for (int i = 0; i < q->n_item; i++) {
         char param[40];
-        snprintf(param, sizeof param, "%.24s[%d]", right, i);
+        snprintf(param, sizeof param, q->listed ? "%.24s[%d]" : "%.24s", right, i);
         if (!put_pair(r, q, i, a, b, param)) return false;
         if (many) a = a->next;
         b = b->next;
@@ -296,7 +298,6 @@ void api_score(http_call *c)
         reader_fail(&r, "invalid_value", left,
                     "'%s' must hold one text, or as many as '%s': %zu, got %zu", left, right, m, n);
     if (r.failed || !(q = pooled_new(&r, &p, &score_shape, WANT_SCORE, (int)m))) goto out;
-    q->listed = true;
     if (put_pairs(&r, q, left, right)) pooled_start(q, &r);
     else pooled_free(q);
 out:

@@ -26,6 +26,7 @@ pooled *pooled_new(reader *r, params *p, const pooled_shape *s, request_want wan
                   .doc = r->doc,
                   .body = r->body,
                   .want = want,
+                  .param = s->param,
                   .item = item,
                   .n_item = n_item,
                   .created = clock_unix()};
@@ -189,7 +190,7 @@ void pooled_start(pooled *p, reader *r)
     for (int i = 0; i < p->n_item; i++) {
         p->n_tokens += (int64_t)p->item[i].ids.n;
         if ((int64_t)p->item[i].ids.n <= info->ctx) continue;
-        submit_too_long(p->call, p->shape->param, p->listed ? i : -1, (int64_t)p->item[i].ids.n);
+        submit_too_long(p->call, p->param, p->listed ? i : -1, (int64_t)p->item[i].ids.n);
         pooled_free(p);
         return;
     }
@@ -198,7 +199,7 @@ void pooled_start(pooled *p, reader *r)
     if (rc) cancel_open(p);
     pthread_mutex_unlock(&p->mu);
     if (rc) {
-        submit_failed(p->call, p->shape->param, rc, &e);
+        submit_failed(p->call, p->param, rc, &e);
         pooled_free(p);
         return;
     }

@@ -35,6 +35,7 @@ struct pooled {
     const json *body;
     request_want want;
     int dims;          /* WANT_VECTOR: 0 = all */
+    const char *param; /* as shape.param, or the name the client gave the texts */
     bool listed;       /* the texts came in a list: errors name the place */
     pooled_item *item; /* [n_item] */
     int n_item;

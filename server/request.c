@@ -243,6 +243,11 @@ bool rd_str(reader *r, const char *name, size_t lo, size_t hi, const char **out,
         reader_fail(r, "invalid_type", name, "'%s' must be a string, got %s", name, shown(j, got));
         return false;
     }
+    if (j->len < lo && hi == SIZE_MAX) {
+        reader_fail(r, "invalid_value", name, "'%s' must have at least %zu bytes, got %zu", name,
+                    lo, j->len);
+        return false;
+    }
     if (j->len < lo || j->len > hi) {
         reader_fail(r, "invalid_value", name, "'%s' must have %zu to %zu bytes, got %zu", name, lo,
                     hi, j->len);

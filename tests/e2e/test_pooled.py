@@ -397,6 +397,9 @@ def test_score(rank):
                         ({"text_1": "a", "text_2": ["b", 1]}, "text_2[1]"), ({"queries": 1, "items": "b"}, "queries")):
         r = rank.post("/score", body)
         assert r.status_code == 400 and r.json()["error"]["param"] == param, r.text
+    long = "word " * 3000  # G6, E3: the name and the place that the client gave it
+    for body, param in (({"data_1": "a", "data_2": long}, "data_2"), ({"queries": "a", "items": ["b", long]}, "items[1]"), ({"text_1": "a", "text_2": [long]}, "text_2[0]")):
+        assert "maximum context length" in refused(rank.post("/score", body), param, "context_length_exceeded")
 
 
 # ---- clients --------------------------------------------------------------------------------------------------------
