@@ -123,6 +123,8 @@ static cJSON *codex_of(const app *a, const char *id, int place)
     cJSON_AddStringToObject(cut, "mode", "bytes");
     number(cut, "limit", 10000);
     cJSON_AddArrayToObject(m, "experimental_supported_tools");
+    cJSON *inputs = cJSON_AddArrayToObject(m, "input_modalities");
+    cJSON_AddItemToArray(inputs, cJSON_CreateString("text"));
     return m;
 }
 

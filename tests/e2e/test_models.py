@@ -33,4 +33,5 @@ def test_codex_lists_models(server):
     assert m["context_window"] == 2048 and m["default_reasoning_level"] == "medium" and m["supports_reasoning_summaries"] is True
     assert [e["effort"] for e in m["supported_reasoning_levels"]] == ["low", "medium", "high"] and all(e["description"] for e in m["supported_reasoning_levels"])
     assert m["shell_type"] == "shell_command" and m["truncation_policy"] == {"mode": "bytes", "limit": 10000} and m["experimental_supported_tools"] == []
+    assert m["input_modalities"] == ["text"]  # without it Codex sends images too
     assert "models" not in server.get("/v1/models").json() and "models" in server.get("/v1/models?client_version").json()
