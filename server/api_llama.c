@@ -227,12 +227,12 @@ static void drop(gen *g)
     if (o) buf_clear(&o->text);
 }
 
-#define SHAPE(param)                                                                              \
-    {                                                                                             \
-        .id_prefix = "cmpl-", .call_prefix = "call_", .param_prompt = param,                      \
-        .stream_type = SSE_TYPE, .room = ROOM_TIMINGS, .plain = llama_plain, .collect = collect,  \
-        .delta = llama_delta, .progress = llama_progress, .end = llama_end, .fail = gen_sse_fail, \
-        .ping = gen_sse_ping, .drop = drop                                                        \
+#define SHAPE(param)                                                                            \
+    {                                                                                           \
+        .id_prefix = "cmpl-", .call_prefix = "call_", .param_prompt = param,                    \
+        .stream_type = SSE_TYPE, .room = ROOM_TIMINGS | ROOM_TOKEN_IDS, .plain = llama_plain,   \
+        .collect = collect, .delta = llama_delta, .progress = llama_progress, .end = llama_end, \
+        .fail = gen_sse_fail, .ping = gen_sse_ping, .drop = drop                                \
     }
 static const gen_format completion_shape = SHAPE("prompt"), infill_shape = SHAPE("input_prefix");
 

@@ -36,9 +36,11 @@ static void put_stop(const gen *g, buf *out)
     else buf_puts(out, "null");
 }
 
-static void put_usage(const gen *g, buf *out)
+/* begun: nothing is sent yet, whatever is generated already (A8). */
+static void put_usage(const gen *g, bool begun, buf *out)
 {
     request_stats u = request_usage(g->req[0]);
+    if (begun) u.n_generated = u.n_reasoning = 0;
     buf_printf(out,
                "\"usage\":{\"input_tokens\":%d,\"cache_creation_input_tokens\":0,"
                "\"cache_read_input_tokens\":%d,\"output_tokens\":%d,\"output_tokens_details\":{"
@@ -103,7 +105,7 @@ static void messages_plain(gen *g, buf *out)
     buf_puts(out, "],");
     put_stop(g, out);
     buf_putc(out, ',');
-    put_usage(g, out);
+    put_usage(g, false, out);
     buf_putc(out, '}');
 }
 
@@ -130,7 +132,7 @@ static void messages_begin(gen *g, buf *out)
     buf_puts(out, ",\"message\":");
     put_head(g, out);
     buf_puts(out, "],\"stop_reason\":null,\"stop_sequence\":null,");
-    put_usage(g, out);
+    put_usage(g, true, out);
     buf_putc(out, '}');
     event_end(out);
 }
@@ -208,7 +210,7 @@ static void messages_end(gen *g, buf *out)
     buf_puts(out, ",\"delta\":{");
     put_stop(g, out);
     buf_puts(out, "},");
-    put_usage(g, out);
+    put_usage(g, false, out);
     event_end(out);
     event_begin("message_stop", out);
     event_end(out);

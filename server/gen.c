@@ -339,7 +339,8 @@ static void list_roomless(const gen *g, reader *r)
     } field[] = {
         {g->p.timings_per_token, g->format->room & ROOM_TIMINGS, "timings_per_token"},
         {g->p.return_progress, g->format->progress != NULL, "return_progress"},
-        {g->p.prompt_logprobs >= 0, g->format->room & ROOM_PROMPT_LOGPROBS, "prompt_logprobs"}};
+        {g->p.prompt_logprobs >= 0, g->format->room & ROOM_PROMPT_LOGPROBS, "prompt_logprobs"},
+        {g->p.return_token_ids, g->format->room & ROOM_TOKEN_IDS, "return_token_ids"}};
     for (size_t i = 0; i < sizeof field / sizeof *field; i++)
         if (field[i].asked && !field[i].room)
             reader_ignore(r, field[i].name, strlen(field[i].name));

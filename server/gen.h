@@ -13,7 +13,7 @@
 typedef struct gen gen;
 
 /* What a shape has room for; a request that asks for the rest is told so (V6, V9). */
-enum { ROOM_TIMINGS = 1, ROOM_PROMPT_LOGPROBS = 2 };
+enum { ROOM_TIMINGS = 1, ROOM_PROMPT_LOGPROBS = 2, ROOM_TOKEN_IDS = 4 };
 
 /* One choice as far as the client may see it. */
 typedef struct {

@@ -147,9 +147,15 @@ static void take_context(reader *r)
 }
 
 /* Not the dialect's: chat's own fields, and what has no place in the reply. */
-static const char *const foreign[] = {"messages",  "tools",           "tool_choice",
-                                      "logprobs",  "top_logprobs",    "suffix",
-                                      "best_of",   "return_progress", /* a stream always tells it */
+static const char *const foreign[] = {"messages",
+                                      "tools",
+                                      "tool_choice",
+                                      "logprobs",
+                                      "top_logprobs",
+                                      "suffix",
+                                      "best_of",
+                                      "return_progress", /* a stream always tells it */
+                                      "return_tokens_as_token_ids",
                                       TR_CHAT_ONLY};
 
 static const char *const taken[] = {

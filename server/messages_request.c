@@ -16,6 +16,7 @@ typedef struct {
     buf *out;
     int n_out; /* messages written */
     turn_role role;
+    bool split;    /* a system text stood inside the turn: nothing need be left of it */
     buf tools;     /* user: finished tool messages, each with a comma behind it */
     buf parts;     /* user: content parts, comma-separated */
     buf text;      /* assistant: its text */
@@ -66,10 +67,12 @@ static void flush_assistant(talk *t, bool last)
 
 static void flush(talk *t, bool last)
 {
-    if (t->role == TURN_USER) flush_user(t);
-    if (t->role == TURN_ASSISTANT) flush_assistant(t, last);
-    t->role = TURN_NONE;
     buf *all[] = {&t->tools, &t->parts, &t->text, &t->thought, &t->calls};
+    bool some = !t->split;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) some |= all[i]->len > 0;
+    if (some && t->role == TURN_USER) flush_user(t);
+    if (some && t->role == TURN_ASSISTANT) flush_assistant(t, last);
+    t->role = TURN_NONE;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         if (!buf_ok(all[i])) t->out->oom = true;
         buf_reset(all[i]);
@@ -78,8 +81,10 @@ static void flush(talk *t, bool last)
 
 static void turn(talk *t, turn_role role)
 {
-    if (t->role != role) flush(t, false);
+    if (t->role == role) return;
+    flush(t, false);
     t->role = role;
+    t->split = false;
 }
 
 /* ---- blocks ---------------------------------------------------------------------------------- */
@@ -207,6 +212,7 @@ static void block(talk *t, const json *b)
     } else if (tr_is(type, "mid_conv_system")) {
         turn_role role = t->role;
         gather(text ? text : json_get(b, "content"), &found);
+        t->split = true;
         flush(t, false);
         system_message(t, buf_str(&found), found.len);
         t->role = role;
@@ -355,28 +361,31 @@ static void put_format(reader *r, const json *format, const json *older, buf *ou
     }
 }
 
-/* A5: thinking is off unless it is asked for. */
+/* A5: thinking is off unless it is asked for, and an effort does not ask for it. */
 static void put_thinking(reader *r, const json *body, buf *out)
 {
-    const json *t = json_get(body, "thinking");
-    bool on = !strcmp(r->a->opt->anthropic_thinking, "on");
-    if (t && t->type != JSON_NULL) tr_json(out, "thinking", t);
-    else if (!on) buf_puts(out, ",\"thinking\":{\"type\":\"disabled\"}");
-    const json *config = json_get(body, "output_config"), *format = json_get(config, "format");
+    const json *t = json_get(body, "thinking"), *config = json_get(body, "output_config"),
+               *effort = json_get(config, "effort"), *format = json_get(config, "format");
+    bool told = t && t->type != JSON_NULL, on = !strcmp(r->a->opt->anthropic_thinking, "on"),
+         off = told ? json_is(t, JSON_FALSE) || tr_is(json_get(t, "type"), "disabled") : !on;
+    if (told) tr_json(out, "thinking", t);
+    else if (off) buf_puts(out, ",\"thinking\":{\"type\":\"disabled\"}");
+    if (effort && effort->type != JSON_NULL && (told || off))
+        buf_printf(out, ",\"enable_thinking\":%s", off ? "false" : "true");
     if (config && config->type != JSON_NULL && config->type != JSON_OBJECT)
         reader_fail(r, "invalid_type", "output_config", "'output_config' must be an object, got %s",
                     json_type_name(config));
-    tr_json(out, "reasoning_effort", json_get(config, "effort"));
+    tr_json(out, "reasoning_effort", effort);
     put_format(r, format, json_get(body, "output_format"), out);
 }
 
-/* The reply has no room for these. */
-#define FOREIGN "logprobs", "top_logprobs", TR_CHAT_ONLY
+/* The reply has no room for these, or only Anthropic's service knows how. */
+#define FOREIGN \
+    "logprobs", "top_logprobs", "return_tokens_as_token_ids", "context_management", TR_CHAT_ONLY
 static const char *const foreign[] = {FOREIGN};
-static const char *const taken[] = {"system",        "messages",           "tools",
-                                    "tool_choice",   "thinking",           "output_config",
-                                    "output_format", "max_tokens",         "stop_sequences",
-                                    "container",     "context_management", FOREIGN};
+static const char *const taken[] = {
+    "system",        "messages",   "tools",          "tool_choice", "thinking", "output_config",
+    "output_format", "max_tokens", "stop_sequences", "container",   FOREIGN};
 
 void messages_translate(reader *r, const json *body, buf *out)
 {

@@ -32,8 +32,6 @@ static const openapi_field sampling[] = {
      TYPED("array", ",\"minItems\":1,\"items\":{\"type\":\"integer\",\"minimum\":0}")},
     {"bad_words", TYPED("array", ",\"maxItems\":256,\"items\":{\"type\":\"string\",\"minLength\":1,"
                                  "\"maxLength\":256}")},
-    {"return_token_ids", BOOL},
-    {"return_tokens_as_token_ids", BOOL},
     {"priority", INT(-2147483648, 2147483647)},
     {"cache_salt", TYPED("string", ",\"minLength\":1,\"maxLength\":128")},
     {"cache_prompt", BOOL},
@@ -51,7 +49,10 @@ static const openapi_field stop[] = {{"stop", STOPS}, {NULL, NULL}};
 /* Of one answer. */
 static const openapi_field one[] = {{"n", INT(1, 1)}, {NULL, NULL}};
 
-/* Where the reply has room for it (C8, G11, G12, G14). */
+/* Where the reply has room for logprobs (G16). */
+static const openapi_field named[] = {{"return_tokens_as_token_ids", BOOL}, {NULL, NULL}};
+
+/* Where the reply has room for it (C8, G11, G12, G14, G16). */
 static const openapi_field output[] = {
     {"n", INT(1, 128)},
     {"stream_options", TYPED("object", ",\"properties\":{\"include_usage\":" BOOL
@@ -59,6 +60,7 @@ static const openapi_field output[] = {
     {"prompt_logprobs", INT(0, 20)},
     {"timings_per_token", BOOL},
     {"return_progress", BOOL},
+    {"return_token_ids", BOOL},
     {NULL, NULL}};
 
 /* Raw prompts and texts (G7). */
@@ -201,6 +203,7 @@ static const openapi_field llama[] = {
     {"n_probs", INT(0, 20)},
     {"return_tokens", BOOL},
     {"add_special", BOOL},
+    {"return_token_ids", BOOL},
     {"timings_per_token", BOOL},
     {"return_progress", BOOL},
     {"logit_bias",
@@ -228,22 +231,26 @@ static const openapi_field infill[] = {
 static const openapi_field nothing[] = {{NULL, NULL}};
 
 const openapi_body openapi_bodies[] = {
-    {"ChatRequest", "[\"messages\"]", {chat, output, GENERATION}},
-    {"CompletionRequest", "[\"prompt\"]", {completions, cut, output, no_tools, GENERATION}},
+    {"ChatRequest", "[\"messages\"]", {chat, output, named, GENERATION}},
+    {"CompletionRequest", "[\"prompt\"]", {completions, cut, output, named, no_tools, GENERATION}},
     {"TextRequest", NULL, {text}},
     {"TokensRequest", "[\"tokens\"]", {tokens}},
-    {"ResponsesRequest", "[\"input\"]", {responses, one, GENERATION}},
+    {"ResponsesRequest", "[\"input\"]", {responses, one, named, GENERATION}},
     {"EmbeddingsRequest", "[\"input\"]", {embeddings, instruction, cut, pooled}},
     {"RerankRequest", "[\"query\",\"documents\"]", {rerank, instruction, cut, pooled}},
     {"ScoreRequest", NULL, {score, instruction, cut, pooled}},
-    {"LlamaCompletionRequest", "[\"prompt\"]", {completion, llama, one, no_tools, GENERATION}},
+    {"LlamaCompletionRequest",
+     "[\"prompt\"]",
+     {completion, llama, one, named, no_tools, GENERATION}},
     {"LlamaInfillRequest",
      "[\"input_prefix\",\"input_suffix\"]",
-     {infill, llama, one, no_tools, GENERATION}},
+     {infill, llama, one, named, no_tools, GENERATION}},
     {"MessagesRequest", "[\"messages\",\"max_tokens\"]", {openapi_messages, one, GENERATION}},
     {"MessagesCountRequest", "[\"messages\"]", {openapi_messages, one, GENERATION}},
-    {"OllamaChatRequest", NULL, {openapi_ollama_chat, openapi_ollama, one, GENERATION}},
-    {"OllamaGenerateRequest", NULL, {openapi_ollama_generate, openapi_ollama, one, GENERATION}},
+    {"OllamaChatRequest", NULL, {openapi_ollama_chat, openapi_ollama, one, named, GENERATION}},
+    {"OllamaGenerateRequest",
+     NULL,
+     {openapi_ollama_generate, openapi_ollama, one, named, GENERATION}},
     {"OllamaEmbedRequest", NULL, {openapi_ollama_embed, cut, pooled}},
     {"OllamaEmbeddingsRequest", NULL, {openapi_ollama_embeddings, cut, pooled}},
     {"OllamaNameRequest", NULL, {openapi_ollama_name}},

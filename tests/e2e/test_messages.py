@@ -23,6 +23,12 @@ def tools():
     return [{"name": f["name"], "description": f["description"], "input_schema": f["parameters"]}]
 
 
+def events(server, **body):
+    with httpx.stream("POST", server.url + "/v1/messages", json={"model": "m", "temperature": 0, "stream": True, **body}, timeout=60) as r:
+        assert r.status_code == 200, r.read()
+        return [json.loads(line[6:]) for line in r.iter_lines() if line.startswith("data: ")]
+
+
 def ask(client, messages=CAPITAL, **kw):
     kw["extra_body"] = {"temperature": 0, **kw.get("extra_body", {})}  # newer clients have no argument for it
     return client.messages.create(**{"model": "m", "max_tokens": 200, "messages": messages, **kw})
@@ -58,6 +64,28 @@ def test_thinking(client):
     hidden = ask(client, thinking={"type": "enabled", "budget_tokens": 1024}, extra_body={"thinking": {
         "type": "enabled", "budget_tokens": 1024, "display": "omitted"}})
     assert hidden.content[0].type == "thinking" and hidden.content[0].thinking == ""
+
+
+def test_an_effort_does_not_turn_thinking_on(client, server):
+    """A5, R3: agents send output_config.effort with every request; thinking alone decides."""
+    kinds = lambda **f: [b.type for b in ask(client, extra_body=f).content]
+    for effort in ("low", "max"):
+        f = {"output_config": {"effort": effort}}
+        assert kinds(**f) == kinds(**f, thinking={"type": "disabled"}) == ["text"]
+        assert kinds(**f, thinking={"type": "adaptive"}) == kinds(**f, thinking={"type": "enabled", "budget_tokens": 999}) == ["thinking", "text"]
+        assert kinds(**f, enable_thinking=True) == ["thinking", "text"]  # V9
+        body = {"model": "m", "messages": CAPITAL, **f}
+        n = server.post("/v1/messages/count_tokens", body).json()["input_tokens"]
+        assert n == client.messages.count_tokens(model="m", messages=CAPITAL).input_tokens
+
+
+def test_a_message_starts_with_nothing(server):
+    """A8: output_tokens counts up from 0, however much was generated before the first byte; some clients add both counts."""
+    for _ in range(5):
+        e = events(server, messages=CAPITAL, max_tokens=200, thinking={"type": "adaptive"})
+        first, last = e[0]["message"]["usage"], e[-2]["usage"]
+        assert first["output_tokens"] == first["output_tokens_details"]["thinking_tokens"] == 0
+        assert last["output_tokens"] > last["output_tokens_details"]["thinking_tokens"] > 0
 
 
 def test_call_result_answer(client, tools):
@@ -101,6 +129,29 @@ def test_odd_turns_and_blocks(server):
     a = server.post("/v1/messages/count_tokens", {k: body[k] for k in ("model", "system", "messages")}).json()["input_tokens"]
     other = [{"type": "text", "text": "x-anthropic-billing-header: b=22222222"}, body["system"][1]]
     assert server.post("/v1/messages/count_tokens", {"model": "m", "system": other, "messages": body["messages"]}).json()["input_tokens"] == a
+
+
+@pytest.mark.parametrize("content,turns", [
+    ([{"type": "text", "text": "a"}, {"type": "mid_conv_system", "text": "S"}], [("user", "a"), ("system", "S")]),
+    ([{"type": "mid_conv_system", "content": "S"}, {"type": "text", "text": "a"}], [("system", "S"), ("user", "a")]),
+    ([{"type": "text", "text": "a"}, {"type": "mid_conv_system", "content": [{"type": "text", "text": "S"}]}, {"type": "text", "text": "b"}], [("user", "a"), ("system", "S"), ("user", "b")]),
+])
+def test_system_text_inside_a_turn(server, content, turns):
+    """A2: it stands where it was sent, and leaves no empty turn beside it."""
+    before = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "r"}]
+    got = server.post("/v1/messages/count_tokens", {"model": "m", "messages": [*before, {"role": "user", "content": content}]}).json()
+    want = server.post("/v1/chat/completions/input_tokens", {"model": "m", "enable_thinking": False, "messages": [*before, *({"role": r, "content": c} for r, c in turns)]}).json()
+    assert got["input_tokens"] == want["input_tokens"]
+
+
+def test_what_has_no_place_is_listed(server):
+    """V6, V9: what the reply has no room for, and what only Anthropic's service does."""
+    fields = {"context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}, "return_token_ids": True, "return_tokens_as_token_ids": True,
+              "metadata": {"user_id": "u"}, "container": "c", "service_tier": "auto"}
+    r = server.post("/v1/messages", {"model": "m", "max_tokens": 1, "messages": CAPITAL, **fields})
+    assert set(r.headers["x-quern-ignored"].split(",")) == {"context_management", "return_token_ids", "return_tokens_as_token_ids"}
+    r = server.post("/v1/responses", {"model": "m", "input": "hi", "max_output_tokens": 1, "return_token_ids": True})
+    assert r.headers["x-quern-ignored"] == "return_token_ids"
 
 
 def result(content, **more):

@@ -59,7 +59,7 @@ OWN = {("ChatRequest", "documents"): [{"a": "b"}], ("LmStudioChatRequest", "reas
 REFUSED = set("use_beam_search functions function_call modalities audio background conversation chat_template post_sampling_probs structural_tag "
               "mm_processor_kwargs".split())
 EXCEPT = {"ResponsesRequest": {"prompt"},  # X2: 400
-          "MessagesCountRequest": {"prompt_logprobs", "return_progress", "timings_per_token"}}  # of a reply that is not made
+          "MessagesCountRequest": {"prompt_logprobs", "return_progress", "return_token_ids", "timings_per_token"}}  # of a reply that is not made
 INERT = set("user safety_identifier metadata store service_tier prompt_cache_key prompt_cache_retention prompt_cache_options verbosity moderation "
             "cache_control keep_alive ttl draft_model spaces_between_special_tokens request_id session_id".split())
 
