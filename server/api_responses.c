@@ -391,8 +391,10 @@ static void responses_end(gen *g, buf *out)
     sse_done(out);
 }
 
+/* What was begun is told as far as it came (X9, X12). */
 static void responses_fail(gen *g, const gen_fault *f, buf *out)
 {
+    item_close(g, "incomplete", out);
     event_begin(g->own, "response.failed", out);
     buf_puts(out, ",\"response\":");
     put_object(g, "failed", f->msg, out);

@@ -85,6 +85,11 @@ void api_response(http_call *c)
         no_route(c);
         return;
     }
+    const char *stream = http_query(c, "stream");
+    if (stream && !strcmp(stream, "true")) {
+        reply_not_built(c, "stream");
+        return;
+    }
     store_result found =
         response_store_get(http_app(c)->responses, http_key_hash(c), id, &object, NULL);
     if (found == STORE_FOUND) {

@@ -359,6 +359,8 @@ def test_conversation(client, server):
     assert ask(client, "And of Italy?", previous_response_id=third.id).output_text  # its history is its own
     assert server.get("/v1/responses/a/b").json()["error"]["code"] == server.post("/v1/responses/a", {}).json()["error"]["code"] == "route_not_found"
     assert server.post("/v1/responses/compact", {"model": "m"}).status_code == 501
+    e = server.get(f"/v1/responses/{third.id}?stream=true")
+    assert e.status_code == 501 and e.json()["error"]["param"] == "stream"
 
 
 def test_store_is_bounded_and_per_key():
@@ -440,7 +442,11 @@ def test_deadline_in_a_stream(slow):
     with httpx.stream("POST", slow.url + "/v1/responses", timeout=30, headers={"x-quern-timeout-ms": "400"},
                       json={"model": "m", "input": CAPITAL, "stream": True, "ignore_eos": True, "max_output_tokens": 100000}) as r:
         lines = [l[6:] for l in r.iter_lines() if l.startswith("data: ")]
-    last = json.loads(lines[-2])
+    events = [json.loads(x) for x in lines[:-1]]
+    last = events[-1]
+    opened, closed = ([e["item"] for e in events if e["type"] == f"response.output_item.{x}"] for x in ("added", "done"))
+    assert [i["id"] for i in opened] == [i["id"] for i in closed] and last["response"]["output"] == closed  # X9
+    assert [i["status"] for i in closed] == ["completed"] * (len(closed) - 1) + ["incomplete"] * (len(closed) > 0) and [e["sequence_number"] for e in events] == list(range(len(events)))
     assert lines[-1] == "[DONE]" and last["type"] == "response.failed" and last["response"]["status"] == "failed"
     assert last["response"]["error"]["code"] == "server_error" and last["response"]["error"]["message"] and "usage" not in last["response"]
 
