@@ -151,6 +151,9 @@ static void tool_result(talk *t, const json *b)
     bool list = json_is(content, JSON_ARRAY);
     buf text = {0}, all = {0};
     int k = 0;
+    if (content && !list && content->type != JSON_STRING && content->type != JSON_NULL)
+        reader_fail(t->r, "invalid_type", t->path,
+                    "'%s.content' must be a string or a list of blocks", t->path);
     if (!list) gather(content, &text);
     for (const json *p = list ? content->child : NULL; p && !t->r->failed; p = p->next, k++) {
         char at[sizeof t->path + 24];
@@ -175,13 +178,19 @@ static void tool_use(talk *t, const json *b)
         reader_fail(t->r, "missing_required_parameter", t->path, "'%s.name' is required", t->path);
         return;
     }
+    bool given = input && input->type != JSON_NULL;
+    if (given && input->type != JSON_OBJECT && input->type != JSON_STRING) {
+        reader_fail(t->r, "invalid_type", t->path, "'%s.input' must be an object, got %s", t->path,
+                    json_type_name(input));
+        return;
+    }
     if (t->calls.len) buf_putc(&t->calls, ',');
     buf_puts(&t->calls, "{\"type\":\"function\"");
     if (json_is(id, JSON_STRING)) tr_str(&t->calls, "id", id->str, id->len);
     buf_puts(&t->calls, ",\"function\":{");
     tr_str(&t->calls, "name", name->str, name->len);
     tr_name(&t->calls, "arguments");
-    if (json_is(input, JSON_OBJECT)) json_dump(input, &t->calls);
+    if (given) json_dump(input, &t->calls); /* a string is read as chat reads it (C4) */
     else buf_puts(&t->calls, "{}");
     buf_puts(&t->calls, "}}");
 }
@@ -199,10 +208,9 @@ static void block(talk *t, const json *b)
         tool_use(t, b);
     } else if (tr_is(type, "tool_result") && t->role == TURN_USER) {
         tool_result(t, b);
-    } else if (tr_is(type, "thinking")) {
+    } else if (tr_is(type, "thinking") && t->role == TURN_ASSISTANT) {
         const json *thought = json_get(b, "thinking");
-        if (json_is(thought, JSON_STRING) && t->role == TURN_ASSISTANT)
-            buf_put(&t->thought, thought->str, thought->len);
+        if (json_is(thought, JSON_STRING)) buf_put(&t->thought, thought->str, thought->len);
     } else if (tr_is(type, "document")) {
         document(t, b, t->path, &found);
         if (!t->r->failed) put_text(t, buf_str(&found), found.len);
@@ -216,6 +224,9 @@ static void block(talk *t, const json *b)
         flush(t, false);
         system_message(t, buf_str(&found), found.len);
         t->role = role;
+    } else if (tr_is(type, "image") && t->role == TURN_ASSISTANT) {
+        reader_fail(t->r, "unsupported_modality", t->path,
+                    "an assistant message does not take images ('%s')", t->path);
     } else if (tr_is(type, "image")) {
         /* The chat reader says which models take images. */
         buf_printf(&t->parts, "%s{\"type\":\"image_url\",\"image_url\":{\"url\":\"data:\"}}",
@@ -234,6 +245,10 @@ static void message(talk *t, const json *m, int i)
     buf text = {0};
     if (m->type != JSON_OBJECT || !json_is(role, JSON_STRING)) {
         reader_fail(t->r, "invalid_value", t->path, "'%s' must be an object with a role", t->path);
+    } else if (tr_is(role, "system") && !json_is(content, JSON_STRING) &&
+               !json_is(content, JSON_ARRAY)) {
+        reader_fail(t->r, "invalid_type", t->path,
+                    "'%s.content' must be a string or a list of blocks", t->path);
     } else if (tr_is(role, "system")) {
         flush(t, false);
         gather(content, &text);

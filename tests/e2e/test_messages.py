@@ -159,6 +159,21 @@ def result(content, **more):
             {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": content, **more}]}]
 
 
+def test_nothing_of_a_turn_is_lost(server):
+    """A3, C4, V6: an input that came as text is read as chat reads it; what has no place is listed."""
+    def count(messages, path="/v1/messages/count_tokens", **more):
+        r = server.post(path, {"model": "m", "messages": messages, **more})
+        return r.json()["input_tokens"], r.headers.get("x-quern-ignored")
+
+    talk = result("r")
+    for value in ('{"x": 1}', "no JSON", "", {"x": 1}, None):
+        talk[1]["content"][0]["input"] = value
+        call = {"id": "t", "type": "function", "function": {"name": "f", "arguments": value or "{}"}}
+        chat = [talk[0], {"role": "assistant", "content": "", "tool_calls": [call]}, {"role": "tool", "tool_call_id": "t", "content": "r"}]
+        assert count(talk) == count(chat, "/v1/chat/completions/input_tokens", enable_thinking=False), value
+    assert count([{"role": "user", "content": [{"type": "thinking", "thinking": "t"}, {"type": "text", "text": "x"}]}])[1] == "messages[0].content[0]"
+
+
 def test_blocks_of_results(server):
     """A3: texts, documents and search results of a tool's result are its text; what has no place is listed."""
     blocks = [{"type": "text", "text": "a"}, {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "b"}},
@@ -183,6 +198,9 @@ def test_blocks_of_results(server):
     ({"messages": result([{"type": "text", "text": "x"}, {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "x"}}])}, 400,
      "messages[2].content[0].content[1]"),
     ({"messages": result([{"type": "document", "source": {"type": "base64", "data": "x"}}])}, 400, "messages[2].content[0].content[0]"),
+    ({"messages": result(5)}, 400, "messages[2].content[0].content"), ({"messages": [{"role": "system", "content": 5}]}, 400, "messages[0].content"),
+    ({"messages": [*CAPITAL, {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "f", "input": [1]}]}]}, 400, "messages[1].content[0].input"),
+    ({"messages": [*CAPITAL, {"role": "assistant", "content": [{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "x"}}]}]}, 400, "image"),
 ])
 def test_errors_have_their_shape(server, fields, status, word):
     r = server.post("/v1/messages", {**{"model": "m", "max_tokens": 5, "messages": CAPITAL}, **fields})
