@@ -27,6 +27,11 @@ typedef struct {
 
 static const char BILLING[] = "x-anthropic-billing-header:";
 
+static bool is_set(const json *j)
+{
+    return j && j->type != JSON_NULL;
+}
+
 static void message_begin(talk *t, const char *role)
 {
     buf_printf(t->out, "%s{\"role\":\"%s\"", t->n_out++ ? "," : "", role);
@@ -151,7 +156,7 @@ static void tool_result(talk *t, const json *b)
     bool list = json_is(content, JSON_ARRAY);
     buf text = {0}, all = {0};
     int k = 0;
-    if (content && !list && content->type != JSON_STRING && content->type != JSON_NULL)
+    if (is_set(content) && !list && content->type != JSON_STRING)
         reader_fail(t->r, "invalid_type", t->path,
                     "'%s.content' must be a string or a list of blocks", t->path);
     if (!list) gather(content, &text);
@@ -178,7 +183,7 @@ static void tool_use(talk *t, const json *b)
         reader_fail(t->r, "missing_required_parameter", t->path, "'%s.name' is required", t->path);
         return;
     }
-    bool given = input && input->type != JSON_NULL;
+    bool given = is_set(input);
     if (given && input->type != JSON_OBJECT && input->type != JSON_STRING) {
         reader_fail(t->r, "invalid_type", t->path, "'%s.input' must be an object, got %s", t->path,
                     json_type_name(input));
@@ -348,24 +353,26 @@ static void put_choice(reader *r, const json *c, buf *out)
         reader_fail(r, "invalid_value", "tool_choice",
                     "'tool_choice.type' must be auto, any, none, or tool with a name");
     }
-    if (alone && alone->type != JSON_NULL && !json_is_bool(alone))
+    if (is_set(alone) && !json_is_bool(alone))
         reader_fail(r, "invalid_type", "tool_choice.disable_parallel_tool_use",
                     "'tool_choice.disable_parallel_tool_use' must be true or false, got %s",
                     json_type_name(alone));
     if (json_is(alone, JSON_TRUE)) buf_puts(out, ",\"parallel_tool_calls\":false");
 }
 
-/* output_config.format, or output_format as it was called before. */
-static void put_format(reader *r, const json *format, const json *older, buf *out)
+/* output_config.format, or output_format as it was called before; either in place of
+ * response_format. */
+static void put_format(reader *r, const json *format, const json *older, const json *chats,
+                       buf *out)
 {
-    bool both = format && format->type != JSON_NULL && older && older->type != JSON_NULL;
-    const json *f = format && format->type != JSON_NULL ? format : older;
-    const char *name = f == format ? "output_config.format" : "output_format";
-    if (!f || f->type == JSON_NULL) return;
-    if (both) {
-        reader_fail(r, "conflicting_constraints", "output_format",
-                    "'output_config.format' and 'output_format' both constrain the answer: send "
-                    "one of them");
+    const json *f = is_set(format) ? format : older;
+    const char *name = f == format ? "output_config.format" : "output_format", *other = NULL;
+    if (!is_set(f)) return;
+    if (is_set(chats) && !tr_is(json_get(chats, "type"), "text")) other = "response_format";
+    if (f == format && is_set(older)) other = "output_format";
+    if (other) {
+        reader_fail(r, "conflicting_constraints", other,
+                    "'%s' and '%s' both constrain the answer: send one of them", name, other);
     } else if (!tr_is(json_get(f, "type"), "json_schema")) {
         reader_fail(r, "invalid_value", name, "'%s.type' must be json_schema", name);
     } else {
@@ -381,17 +388,17 @@ static void put_thinking(reader *r, const json *body, buf *out)
 {
     const json *t = json_get(body, "thinking"), *config = json_get(body, "output_config"),
                *effort = json_get(config, "effort"), *format = json_get(config, "format");
-    bool told = t && t->type != JSON_NULL, on = !strcmp(r->a->opt->anthropic_thinking, "on"),
+    bool told = is_set(t), on = !strcmp(r->a->opt->anthropic_thinking, "on"),
          off = told ? json_is(t, JSON_FALSE) || tr_is(json_get(t, "type"), "disabled") : !on;
     if (told) tr_json(out, "thinking", t);
     else if (off) buf_puts(out, ",\"thinking\":{\"type\":\"disabled\"}");
-    if (effort && effort->type != JSON_NULL && (told || off))
+    if (is_set(effort) && (told || off) && !is_set(json_get(body, "enable_thinking")))
         buf_printf(out, ",\"enable_thinking\":%s", off ? "false" : "true");
-    if (config && config->type != JSON_NULL && config->type != JSON_OBJECT)
+    if (is_set(config) && config->type != JSON_OBJECT)
         reader_fail(r, "invalid_type", "output_config", "'output_config' must be an object, got %s",
                     json_type_name(config));
-    tr_json(out, "reasoning_effort", effort);
-    put_format(r, format, json_get(body, "output_format"), out);
+    if (is_set(effort)) tr_json(out, "reasoning_effort", effort);
+    put_format(r, format, json_get(body, "output_format"), json_get(body, "response_format"), out);
 }
 
 /* The reply has no room for these, or only Anthropic's service knows how. */
@@ -404,12 +411,14 @@ static const char *const taken[] = {
 
 void messages_translate(reader *r, const json *body, buf *out)
 {
-    const json *limit = json_get(body, "max_tokens"), *n = json_get(body, "n");
+    const json *limit = json_get(body, "max_tokens"), *n = json_get(body, "n"),
+               *stops = json_get(body, "stop_sequences");
     int64_t one = 1;
     r->zero_tokens = true;
-    if (!r->counts_only && (!limit || limit->type == JSON_NULL))
+    if (!r->counts_only && !is_set(limit))
         reader_fail(r, "missing_required_parameter", "max_tokens", "'max_tokens' is required");
-    if (limit && limit->type != JSON_NULL) tr_json(out, "max_completion_tokens", limit);
+    tr_rest(out, body, taken, (int)(sizeof taken / sizeof *taken));
+    if (is_set(limit)) tr_json(out, "max_completion_tokens", limit);
     if (n && (!json_int(n, &one) || one != 1))
         reader_fail(r, "unsupported_value", "n", "'n' is not supported here");
     tr_ignore(r, body, foreign, (int)(sizeof foreign / sizeof *foreign));
@@ -417,8 +426,7 @@ void messages_translate(reader *r, const json *body, buf *out)
     tr_tools(r, json_get(body, "tools"), "input_schema", false, out);
     put_choice(r, json_get(body, "tool_choice"), out);
     put_thinking(r, body, out);
-    tr_json(out, "stop", json_get(body, "stop_sequences"));
-    tr_rest(out, body, taken, (int)(sizeof taken / sizeof *taken));
+    if (is_set(stops)) tr_json(out, "stop", stops);
 }
 
 const char *const messages_names[] = {"max_completion_tokens",

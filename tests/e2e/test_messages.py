@@ -154,6 +154,32 @@ def test_what_has_no_place_is_listed(server):
     assert r.headers["x-quern-ignored"] == "return_token_ids"
 
 
+def test_the_dialects_own_name_wins(server):
+    """V9: where a field comes under its own name and under chat's."""
+    def ask(**f):
+        return server.post("/v1/messages", {"model": "m", "max_tokens": 9, "messages": CAPITAL, "temperature": 0, "ignore_eos": True, **f}).json()
+    for other in ("max_completion_tokens", "n_predict"):
+        assert ask(**{other: 3})["usage"]["output_tokens"] == 9
+    assert ask(stop_sequences=["France"], stop=["capital"])["stop_sequence"] == "France" and ask(stop=["capital"])["stop_sequence"] == "capital"
+    assert ask(stop_sequences=None, stop=["capital"])["stop_sequence"] == "capital"
+    thought = ask(max_tokens=300, ignore_eos=False, thinking={"type": "adaptive"}, output_config={"effort": "none"}, reasoning_effort="high")["content"]
+    assert [b["type"] for b in thought] == ["thinking", "text"]
+
+
+def test_one_constraint(server):
+    """J1: two of them are refused, in whichever names; text is none."""
+    own = {"type": "json_schema", "schema": {"const": 7}}
+    ask = lambda **f: server.post("/v1/messages", {"model": "m", "max_tokens": 60, "messages": CAPITAL, **f})
+    for f in ({"output_config": {"format": own}}, {"output_format": own}):
+        assert ask(**f, response_format={"type": "text"}).json()["content"][0]["text"].strip() == "7"
+        for more in ({"response_format": {"type": "json_object"}}, {"guided_choice": ["a"]}, {"output_format": own, "output_config": {"format": own}}):
+            r = ask(**{**f, **more})
+            assert r.status_code == 400 and "both constrain" in r.json()["error"]["message"], r.text
+    form = {"type": "json_schema", "name": "a", "schema": {"const": 7}}
+    r = server.post("/v1/responses", {"model": "m", "input": "hi", "text": {"format": form}, "response_format": {"type": "text"}, "enable_thinking": False})
+    assert r.json()["output"][0]["content"][0]["text"].strip() == "7", r.text
+
+
 def result(content, **more):
     return [{"role": "user", "content": "go"}, {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "f", "input": {}}]},
             {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": content, **more}]}]
