@@ -103,7 +103,7 @@ bool chat_request_render(reader *r, const params *p, chat_prompt *out)
         /* The renderer lists what it ignored comma-separated. */
         for (const char *s = buf_str(&out->ignored); *s;) {
             size_t n = strcspn(s, ",");
-            reader_ignore(r, s, n);
+            reader_ignore_ours(r, s, n);
             s += n + (s[n] == ',');
         }
     }

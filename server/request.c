@@ -149,6 +149,14 @@ void reader_ignore(reader *r, const char *name, size_t n)
     buf_put(&r->ignored, clean, k);
 }
 
+void reader_ignore_ours(reader *r, const char *name, size_t n)
+{
+    buf theirs = {0};
+    if (put_renamed(r, name, n, &theirs) && buf_ok(&theirs)) reader_ignore(r, theirs.v, theirs.len);
+    else reader_ignore(r, name, n);
+    buf_clear(&theirs);
+}
+
 const json *rd_any(reader *r, const char *name)
 {
     if (r->failed) return NULL;

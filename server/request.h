@@ -57,6 +57,8 @@ void reader_fail(reader *r, const char *code, const char *param, const char *fmt
 void reader_oom(reader *r); /* out of memory: 503 */
 /* Adds a name to x-quern-ignored. */
 void reader_ignore(reader *r, const char *name, size_t n);
+/* The same of a name of ours, as the client's dialect calls it. */
+void reader_ignore_ours(reader *r, const char *name, size_t n);
 
 /* Fields: absent and null leave *out alone and return false. */
 const json *rd_any(reader *r, const char *name);

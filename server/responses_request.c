@@ -20,6 +20,8 @@ const char *const responses_names[] = {"messages",
                                        "tools[]",
                                        "tools[].custom",
                                        "tools[]",
+                                       "tools[]",
+                                       "tools[]",
                                        NULL};
 
 /* {"type":"function","name":N} as chat nests it. */

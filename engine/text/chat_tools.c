@@ -24,13 +24,17 @@ static json *custom_tool(talk *k, const json *c, size_t i)
 {
     const json *about = member(c, "description"), *format = member(c, "format");
     const json *grammar = member(format, "grammar"),
-               *text = member(grammar ? grammar : format, "definition");
+               *text = member(grammar ? grammar : format, "definition"),
+               *type = member(format, "type");
+    bool free_text = !format || (json_is(type, JSON_STRING) && !strcmp(type->str, "text"));
     buf d = {0};
     if (json_is(about, JSON_STRING)) buf_put(&d, about->str, about->len);
     if (json_is(text, JSON_STRING)) {
         if (d.len) buf_puts(&d, "\n\n");
         buf_puts(&d, "The input must match this grammar:\n");
         buf_put(&d, text->str, text->len);
+    }
+    if (!free_text) {
         if (k->ignored->len) buf_putc(k->ignored, ',');
         buf_printf(k->ignored, "tools[%zu].format", i);
     }

@@ -183,6 +183,14 @@ def test_custom_tool(server, tools):
     assert raw(server, input=talk, tools=custom).status_code == 200
 
 
+def test_formats_of_custom_tools_are_listed(server):
+    """T10, V6: by the place in the client's list; text asks for nothing."""
+    grammar = {"type": "grammar", "syntax": "lark", "definition": "start: /.+/"}
+    tools = [{"type": "web_search"}, *({"type": "custom", "name": f"k{i}", "format": f} for i, f in enumerate([grammar, {"type": "text"}, None, {"type": "odd"}]))]
+    r = raw(server, tools=tools, max_output_tokens=1)
+    assert set(r.headers["x-quern-ignored"].split(",")) == {"tools[0]", "tools[1].format", "tools[4].format"}
+
+
 @pytest.mark.parametrize("args,want", [({"input": 'a\n"é"\t\\ ' * 12}, 'a\n"é"\t\\ ' * 12), ({"input": ""}, ""), ({"other": 1}, '{"other": 1}')], ids=["text", "empty", "other"])
 def test_custom_input_comes_as_it_is_written(server, slow, args, want):
     """X10: deltas of the text, not of its JSON; what is ready at once is one delta, so a slow server is asked."""
