@@ -193,6 +193,7 @@ int engine_submit(engine *g, const request_spec *spec, request **out, int64_t *c
 typedef struct {
     int32_t id;
     token_kind kind;
+    int call;      /* calls that were begun before it */
     float logprob; /* valid if the request asked for logprobs */
     int rank;      /* 1 = most likely; as logprob */
     int n_top;

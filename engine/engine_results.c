@@ -34,6 +34,7 @@ static ending feed_token(engine *g, choice *c, int n, token_info *t)
         end.reason = FINISH_STOP;
         if (!is_end) end.stop_id = t->id;
     } else if (c->out) {
+        t->call = output_calls(c->out);
         end.stop_index = output_feed(c->out, t->id, stops_on, &c->said, &t->kind);
         if (end.stop_index >= 0 || output_wants_end(c->out)) end.reason = FINISH_STOP;
     } else {

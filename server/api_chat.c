@@ -32,13 +32,13 @@ static void put_item(const gen *g, const token_info *t, buf *out)
     buf_puts(out, "]}");
 }
 
-void gen_chat_logprobs(const gen *g, const delta *d, buf *content, buf *reasoning)
+void gen_chat_logprobs(const gen *g, const delta *d, int call, buf *content, buf *reasoning)
 {
     for (int i = 0; i < d->n_tok; i++) {
+        const token_info *t = &d->tok[i];
         if (gen_is_end(g, d, i)) continue;
-        if (d->tok[i].kind == TOK_ANSWER) put_item(g, &d->tok[i], content);
-        else if (d->tok[i].kind == TOK_REASONING && g->p.show_reasoning)
-            put_item(g, &d->tok[i], reasoning);
+        if (t->kind == TOK_ANSWER && (call < 0 || t->call == call)) put_item(g, t, content);
+        else if (t->kind == TOK_REASONING && g->p.show_reasoning) put_item(g, t, reasoning);
     }
 }
 
@@ -79,7 +79,7 @@ static void put_reasoning(const gen *g, const char *s, size_t n, buf *out)
 
 static void chat_collect(gen *g, choice *c, const delta *d)
 {
-    if (g->p.logprobs) gen_chat_logprobs(g, d, &c->logprobs, &c->logprobs_reasoning);
+    if (g->p.logprobs) gen_chat_logprobs(g, d, -1, &c->logprobs, &c->logprobs_reasoning);
 }
 
 static bool is_custom(const gen *g, const char *name, size_t n)
@@ -322,7 +322,7 @@ static void chat_delta(gen *g, choice *c, const delta *d, buf *out)
 {
     buf lp = {0}, lp_thought = {0};
     bool sent = d->n_tok == 0;
-    if (g->p.logprobs) gen_chat_logprobs(g, d, &lp, &lp_thought);
+    if (g->p.logprobs) gen_chat_logprobs(g, d, -1, &lp, &lp_thought);
     put_pieces(g, c, d, &lp, &lp_thought, &sent, out);
     /* Tokens whose text is still held back have logprobs and ids all the same. */
     if (lp.len || lp_thought.len || (g->p.return_token_ids && !sent && d->finish == FINISH_NONE)) {

@@ -137,7 +137,7 @@ static void generate_plain(gen *g, buf *out)
 
 static void collect(gen *g, choice *c, const delta *d)
 {
-    if (g->p.logprobs) gen_chat_logprobs(g, d, &c->logprobs, &c->logprobs_reasoning);
+    if (g->p.logprobs) gen_chat_logprobs(g, d, -1, &c->logprobs, &c->logprobs_reasoning);
     if (!g->p.return_token_ids) gen_delta_ids(d, &c->ids);
 }
 
@@ -172,7 +172,7 @@ static void put_delta(gen *g, bool chat, choice *c, const delta *d, buf *out)
     ollama_reply *o = g->own;
     const said *s = &d->said;
     buf lp = {0}, lp_thought = {0};
-    if (g->p.logprobs) gen_chat_logprobs(g, d, &lp, &lp_thought);
+    if (g->p.logprobs) gen_chat_logprobs(g, d, -1, &lp, &lp_thought);
     if (!chat) gen_delta_ids(d, &c->ids);
     for (int i = 0; i < s->n; i++) {
         const said_piece *p = &s->piece[i];

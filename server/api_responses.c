@@ -22,6 +22,7 @@ typedef struct {
     custom_input input;           /* of the open item */
     bool ready;                   /* the switches above were read */
     bool answered;                /* a message or a call was begun */
+    int n_calls;                  /* begun */
     char id[48];                  /* of the open item */
     const char *call_id;
     buf name,
@@ -281,15 +282,34 @@ static void item_close(gen *g, const char *status, buf *out)
     o->open = false;
 }
 
-static void take_piece(gen *g, const choice *c, const said *s, int i, buf *out)
+/* Logprobs of the answer's tokens wait for the text that shows them: that before, between or behind
+ * the calls, wherever the tokens came. */
+static void take_logprobs(const gen *g, const delta *d)
 {
-    responses_reply *o = reply_of(g);
+    responses_reply *o = g->own;
+    buf lp = {0}, thought = {0};
+    if (!g->p.logprobs) return;
+    gen_chat_logprobs(g, d, o->n_calls, &lp, &thought);
+    if (lp.len && o->lp_new.len) buf_putc(&o->lp_new, ',');
+    buf_put(&o->lp_new, buf_str(&lp), lp.len);
+    if (!buf_ok(&lp)) o->lp_new.oom = true;
+    buf_clear(&lp);
+    buf_clear(&thought);
+}
+
+static void take_piece(gen *g, const choice *c, const delta *d, int i, buf *out)
+{
+    responses_reply *o = g->own;
+    const said *s = &d->said;
     const said_piece *p = &s->piece[i];
     const char *text = said_text(s, i);
     if (p->kind == SAID_CALL_END) {
         item_close(g, "completed", out);
     } else if (p->kind == SAID_CALL) {
         item_close(g, o->kind == SAID_CALL ? "incomplete" : "completed", out);
+        buf_reset(&o->lp_new);
+        o->n_calls++;
+        take_logprobs(g, d);
         int tool = call_tools_find(g->tools, text, p->n);
         o->custom = tool >= 0 && call_tools_is_custom(g->tools, tool);
         o->call_id = c->call_id[p->call];
@@ -306,22 +326,11 @@ static void take_piece(gen *g, const choice *c, const said *s, int i, buf *out)
     }
 }
 
-/* Logprobs of the answer's tokens wait for the text that shows them. */
-static void take_logprobs(const gen *g, const delta *d, buf *to)
-{
-    buf lp = {0}, thought = {0};
-    gen_chat_logprobs(g, d, &lp, &thought);
-    if (lp.len && to->len) buf_putc(to, ',');
-    buf_put(to, buf_str(&lp), lp.len);
-    if (!buf_ok(&lp)) to->oom = true;
-    buf_clear(&lp);
-    buf_clear(&thought);
-}
-
 static void responses_delta(gen *g, choice *c, const delta *d, buf *out)
 {
-    if (g->p.logprobs) take_logprobs(g, d, &reply_of(g)->lp_new);
-    for (int i = 0; i < d->said.n; i++) take_piece(g, c, &d->said, i, out);
+    reply_of(g);
+    take_logprobs(g, d);
+    for (int i = 0; i < d->said.n; i++) take_piece(g, c, d, i, out);
 }
 
 /* What is still open ends with the reply; an answer of nothing is a message all the same. */

@@ -124,8 +124,9 @@ bool gen_is_end(const gen *g, const delta *d, int i);
 const char *gen_finish_word(const choice *c);
 /* ,"finish_reason":...,"stop_reason":... */
 void gen_finish(const gen *g, const choice *c, buf *out);
-/* Appends the items of a delta's tokens as chat shows them, comma-separated (api_chat.c). */
-void gen_chat_logprobs(const gen *g, const delta *d, buf *content, buf *reasoning);
+/* Appends the items of a delta's tokens as chat shows them, comma-separated (api_chat.c); call >=
+ * 0: of the answer's only those behind so many calls. */
+void gen_chat_logprobs(const gen *g, const delta *d, int call, buf *content, buf *reasoning);
 void gen_ids(const int32_t *id, size_t n, buf *out); /* comma-separated */
 void gen_delta_ids(const delta *d, buf *out);        /* appends, comma-separated */
 /* fail and ping of server-sent events in OpenAI's shape. */

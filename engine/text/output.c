@@ -75,6 +75,7 @@ struct output {
     size_t tag_token;            /* first token that belongs to the tag at hand */
     size_t think_from, think_to; /* tokens [from, to) are the reasoning; to = 0: not closed */
     bool thought;
+    int n_calls;                                            /* begun */
     bool token_tag, token_reason, token_answer, token_call; /* what the token at hand holds */
     bool stops_on, oom;
     said *said; /* of the call at hand */
@@ -196,7 +197,9 @@ static void on_call(void *ctx, said_kind kind, int call, const char *s, size_t n
 {
     output *o = ctx;
     if (kind == SAID_CALL) settle_stops(o);
-    if (o->fired < 0) said_put(o->said, kind, call, s, n);
+    if (o->fired >= 0) return;
+    o->n_calls += kind == SAID_CALL;
+    said_put(o->said, kind, call, s, n);
 }
 
 static void answer(output *o, const char *s, size_t n)
@@ -626,6 +629,11 @@ int output_reasoning_tokens(const output *o)
 bool output_in_reasoning(const output *o)
 {
     return o->st == ST_REASON || o->st == ST_REASON_LEAD || o->st == ST_TRIAL;
+}
+
+int output_calls(const output *o)
+{
+    return o->n_calls;
 }
 
 bool output_wants_end(const output *o)

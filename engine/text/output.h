@@ -62,6 +62,8 @@ int output_end(output *o, said *s);
 /* Kinds of the tokens fed so far: *kinds[returned] (bytes holding token_kind, borrowed until the
  * next call) are final.  After output_end that is all of them. */
 size_t output_kinds(const output *o, const unsigned char **kinds);
+/* Calls whose beginning has come out so far. */
+int output_calls(const output *o);
 /* Generation shall end here: the one call that was allowed is complete, or the place is reached
  * where a call's result belongs. */
 bool output_wants_end(const output *o);

@@ -145,6 +145,18 @@ def test_logprobs(server):
     assert items == done["logprobs"] and "".join(i["token"] for i in items).strip() == done["text"]
 
 
+def test_logprobs_stand_with_their_text(server):
+    """X6, G4: of the messages before, between and behind calls each has its own, however the tokens came."""
+    call = '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>'
+    fields = dict(tools=[{"type": "function", "name": "f"}], include=["message.output_text.logprobs"], enable_thinking=False,
+                  structured_outputs={"choice": [f"Sure.\n\n{call}\n{call}and{call}\nthe rest"]})
+    plain, events = raw(server, **fields).json()["output"], stream(server, **fields)
+    assert shape(plain) == shape(events[-1]["response"]["output"])
+    texts = [i["content"][0] for i in plain if i["type"] == "message"]
+    assert [t["text"] for t in texts] == ["Sure.", "and", "the rest"]
+    assert all("".join(x["token"] for x in t["logprobs"]).strip() == t["text"] for t in texts)
+
+
 # ---- tools ------------------------------------------------------------------------------------------
 
 def test_call_result_answer(client, server, tools):
