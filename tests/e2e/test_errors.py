@@ -237,3 +237,14 @@ def test_request_id(server):
     r = server.get("/health", headers={"x-request-id": "bad id"})
     assert r.headers["x-request-id"] != "bad id"
     assert r.headers["server"].startswith("quern/")
+
+
+@pytest.mark.parametrize("path,body", [
+    ("/api/chat", {"messages": [5]}), ("/api/generate", {"prompt": 5}), ("/api/generate", {"prompt": "x", "raw": True, "system": "y"}), ("/api/v1/chat", {"input": 5}),
+    ("/v1/messages", {"messages": [5]}), ("/v1/messages/count_tokens", {"messages": 5}), ("/v1/responses", {"input": 5}), ("/v1/responses/input_tokens", {}),
+    ("/v1/chat/completions", {"messages": 5}), ("/v1/completions", {"prompt": 5}), ("/v1/embeddings", {"input": 5}), ("/rerank", {"query": 5}), ("/completion", {"prompt": 5}),
+    ("/tokenize", {"content": 5}), ("/tokenize", {"content": "x", "with_pieces": 5}), ("/detokenize", {"tokens": 5}), ("/apply-template", {"messages": 5})])
+def test_the_model_is_looked_for_before_the_fields(server, path, body):
+    """V5 in every dialect."""
+    r = server.post(path, {"model": "other", **body})
+    assert r.status_code == 404 and "other" in r.text, r.text
