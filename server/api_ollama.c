@@ -129,6 +129,7 @@ static void generate_plain(gen *g, buf *out)
     const choice *c = &g->choice[0];
     put_head(g, out);
     put_texts(g, c, "response", out);
+    put_calls(c, out);
     put_logprobs(&c->logprobs, out);
     put_end(g, out);
     put_context(g, c, out);
@@ -156,12 +157,13 @@ static void put_line(gen *g, bool chat, bool thought, const char *s, size_t n, c
     buf_puts(out, ",\"done\":false}\n");
 }
 
-static void call_line(gen *g, const choice *c, ollama_reply *o, buf *out)
+static void call_line(gen *g, bool chat, const choice *c, ollama_reply *o, buf *out)
 {
     put_head(g, out);
-    buf_puts(out, ",\"message\":{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":[");
+    buf_puts(out, chat ? ",\"message\":{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":["
+                       : ",\"response\":\"\",\"tool_calls\":[");
     put_call(c, o->call, &o->name, &o->args, out);
-    buf_puts(out, "]},\"done\":false}\n");
+    buf_puts(out, chat ? "]},\"done\":false}\n" : "],\"done\":false}\n");
     buf_reset(&o->name);
     buf_reset(&o->args);
 }
@@ -179,19 +181,19 @@ static void put_delta(gen *g, bool chat, choice *c, const delta *d, buf *out)
         bool thought = p->kind == SAID_THOUGHT;
         if (thought && !g->p.show_reasoning) continue;
         if (p->kind == SAID_CALL) {
-            if (o->name.len) call_line(g, c, o, out); /* the one before was cut short */
+            if (o->name.len) call_line(g, chat, c, o, out); /* the one before was cut short */
             o->call = p->call;
             buf_put(&o->name, said_text(s, i), p->n);
         } else if (p->kind == SAID_ARGS) {
             buf_put(&o->args, said_text(s, i), p->n);
         } else if (p->kind == SAID_CALL_END) {
-            call_line(g, c, o, out);
+            call_line(g, chat, c, o, out);
         } else {
             put_line(g, chat, thought, said_text(s, i), p->n, thought ? &none : &lp, out);
             if (!thought) buf_reset(&lp);
         }
     }
-    if (d->finish != FINISH_NONE && o->name.len) call_line(g, c, o, out);
+    if (d->finish != FINISH_NONE && o->name.len) call_line(g, chat, c, o, out);
     if (lp.len) put_line(g, chat, false, "", 0, &lp, out);
     buf_clear(&lp);
     buf_clear(&lp_thought);

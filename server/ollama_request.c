@@ -1,6 +1,6 @@
-/* ollama_request.c - Ollama's request bodies as the chat body they mean (API O3-O6).  Owns nothing.
- * Refuses thinking of models that do not think, and raw prompts with a system text or a context.
- * Thread: prep. */
+/* ollama_request.c - Ollama's request bodies as the chat body they mean (API O3-O6): chat's own
+ * fields first, then Ollama's, which win (V9).  Owns nothing.  Refuses thinking of models that do
+ * not think, pictures, and raw prompts with a system text or a context.  Thread: prep. */
 #include "server/ollama_request.h"
 
 #include "server/reply.h"
@@ -17,7 +17,7 @@ static const struct {
                     {"top_p", "top_p"},
                     {"min_p", "min_p"},
                     {"repeat_last_n", "repeat_last_n"},
-                    {"repeat_penalty", "repeat_penalty"},
+                    {"repeat_penalty", "repetition_penalty"},
                     {"temperature", "temperature"},
                     {"presence_penalty", "presence_penalty"},
                     {"frequency_penalty", "frequency_penalty"},
@@ -38,14 +38,10 @@ const char *const ollama_names[] = {"max_completion_tokens",
                                     "options.seed",
                                     "stop",
                                     "options.stop",
-                                    "repeat_penalty",
+                                    "repetition_penalty",
                                     "options.repeat_penalty",
                                     "repeat_last_n",
                                     "options.repeat_last_n",
-                                    "response_format.json_schema.schema",
-                                    "format",
-                                    "response_format",
-                                    "format",
                                     "reasoning_effort",
                                     "think",
                                     NULL};
@@ -65,35 +61,55 @@ static void put_stop(const json *v, buf *out)
     buf_putc(out, ']');
 }
 
-/* num_ctx below the served context bounds prompt and answer of this request together. */
-static void put_limit(reader *r, const json *o, bool raw, buf *out)
+/* A member of body that is there. */
+static const json *given(const json *body, const char *name)
 {
-    const json *v = json_get(o, "num_predict"), *c = json_get(o, "num_ctx");
-    int64_t n = -1, ctx = 0;
-    if (v && v->type != JSON_NULL && !json_int(v, &n)) {
+    const json *j = json_get(body, name);
+    return j && j->type != JSON_NULL ? j : NULL;
+}
+
+/* num_ctx below the served context bounds prompt and answer of this request together. */
+static void take_context(reader *r, const json *o)
+{
+    static const char name[] = "options.num_ctx";
+    const json *c = given(o, "num_ctx");
+    int64_t n, ctx = engine_info(r->a->eng)->ctx;
+    if (c && (c->type != JSON_NUMBER || (!json_int(c, &n) && json_num(c) < 0x1p63)))
+        reader_fail(r, "invalid_type", name, "'%s' must be an integer, got %s", name,
+                    c->type == JSON_NUMBER ? c->str : json_type_name(c));
+    else if (c && json_int(c, &n) && n > 0 && n < ctx) r->ctx = (int)n;
+    else if (c && !(json_int(c, &n) && n == ctx)) reader_ignore(r, name, sizeof name - 1);
+}
+
+static void put_limit(reader *r, const json *body, const json *o, bool raw, buf *out)
+{
+    const json *v = given(o, "num_predict");
+    bool theirs = given(body, "max_completion_tokens") || given(body, "max_tokens") ||
+                  given(body, "n_predict");
+    int64_t n = -1;
+    r->zero_tokens = true;
+    if (v && !json_int(v, &n)) {
         tr_json(out, "max_completion_tokens", v); /* the reader names its type */
         return;
     }
     if (n < -2)
         reader_fail(r, "invalid_value", "options.num_predict",
                     "'options.num_predict' must be at least 0, or -1 or -2 for no limit");
-    if (n < 0) n = -1;
-    if (json_int(c, &ctx) && ctx > 0 && ctx < engine_info(r->a->eng)->ctx) r->ctx = (int)ctx;
-    else if (c && c->type != JSON_NULL) reader_ignore(r, "options.num_ctx", 15);
-    if (n >= 0 || raw) buf_printf(out, ",\"max_completion_tokens\":%lld", (long long)n);
-    r->zero_tokens = true;
+    if (v || (raw && !theirs))
+        buf_printf(out, ",\"max_completion_tokens\":%lld", n < 0 ? -1 : (long long)n);
 }
 
 static void put_options(reader *r, const json *body, bool raw, buf *out)
 {
     const json *o = json_get(body, "options");
-    bool window = false;
+    bool window = given(body, "repeat_last_n");
     if (o && o->type != JSON_NULL && o->type != JSON_OBJECT) {
         reader_fail(r, "invalid_type", "options", "'options' must be an object, got %s",
                     json_type_name(o));
         return;
     }
-    put_limit(r, o, raw, out);
+    put_limit(r, body, o, raw, out);
+    take_context(r, o);
     for (const json *v = json_is(o, JSON_OBJECT) ? o->child : NULL; v; v = v->next) {
         int i = 0;
         if (!strcmp(v->key, "num_predict") || !strcmp(v->key, "num_ctx") || v->type == JSON_NULL)
@@ -113,34 +129,14 @@ static void put_options(reader *r, const json *body, bool raw, buf *out)
     if (!window) buf_puts(out, ",\"repeat_last_n\":64");
 }
 
-static void put_think(reader *r, const json *body, buf *out)
+static void put_think(reader *r, const json *t, buf *out)
 {
-    const json *t = json_get(body, "think");
-    bool asks = t && (t->type == JSON_TRUE || (t->type == JSON_STRING && strcmp(t->str, "none")));
-    if (!t || t->type == JSON_NULL) return;
+    bool asks = t->type == JSON_TRUE || (t->type == JSON_STRING && strcmp(t->str, "none"));
     const chat_format *f = engine_info(r->a->eng)->chat;
-    if (asks && f && !chat_format_traits(f)->think) {
-        const char *model = "";
-        rd_str(r, "model", 0, 1024, &model, NULL);
-        reader_fail(r, "unsupported_value", "think", "\"%.64s\" does not support thinking", model);
-    }
+    if (asks && f && !chat_format_traits(f)->think)
+        reader_fail(r, "unsupported_value", "think", "\"%.64s\" does not support thinking",
+                    read_model(r));
     tr_json(out, t->type == JSON_STRING ? "reasoning_effort" : "enable_thinking", t);
-}
-
-static void put_format(reader *r, const json *body, buf *out)
-{
-    const json *f = json_get(body, "format");
-    if (!f || f->type == JSON_NULL || (f->type == JSON_STRING && !f->len)) return;
-    if (f->type == JSON_STRING || f->type == JSON_NUMBER || f->type == JSON_ARRAY) {
-        if (!tr_is(f, "json"))
-            reader_fail(r, "invalid_value", "format", "'format' must be json or a JSON Schema");
-        buf_puts(out, ",\"response_format\":{\"type\":\"json_object\"}");
-        return;
-    }
-    buf_puts(out,
-             ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"format\"");
-    tr_json(out, "schema", f);
-    buf_puts(out, "}}");
 }
 
 /* A boolean of body, or what its absence means. */
@@ -156,7 +152,8 @@ static bool is_bool(reader *r, const json *body, const char *name, bool absent)
 
 static void put_common(reader *r, const json *body, bool raw, buf *out)
 {
-    const json *stream = json_get(body, "stream"), *n = json_get(body, "n");
+    const json *stream = json_get(body, "stream"), *n = json_get(body, "n"),
+               *think = given(body, "think");
     int64_t one;
     tr_name(out, "stream");
     if (stream && stream->type != JSON_NULL) json_dump(stream, out);
@@ -164,35 +161,36 @@ static void put_common(reader *r, const json *body, bool raw, buf *out)
     if (n && (!json_int(n, &one) || one != 1))
         reader_fail(r, "unsupported_value", "n", "'n' is not supported here");
     put_options(r, body, raw, out);
-    put_format(r, body, out);
     /* The context never moves on while an answer grows (G5): it ends. */
-    if (json_is(json_get(body, "shift"), JSON_TRUE)) reader_ignore(r, "shift", 5);
+    if (is_bool(r, body, "shift", false)) reader_ignore(r, "shift", 5);
     bool keeps = is_bool(r, body, "truncate", true);
     r->drop_turns = !raw && keeps; /* G7 */
-    if (!raw) put_think(r, body, out);
+    if (think && !json_is_bool(think) && think->type != JSON_STRING)
+        reader_fail(r, "invalid_type", "think", "'think' must be true, false or a level, got %s",
+                    json_type_name(think));
+    if (think && !raw) put_think(r, think, out);
     if (is_bool(r, body, "logprobs", false) && !raw) buf_puts(out, ",\"logprobs\":true");
 }
 
 /* ---- chat ------------------------------------------------------------------------------------ */
 
-static void put_content(const json *m, buf *out)
+/* O5: none of the models has eyes. */
+static void refuse_images(reader *r, const json *images, const char *path)
 {
-    const json *text = json_get(m, "content"), *images = json_get(m, "images");
-    tr_name(out, "content");
-    if (!json_is(images, JSON_ARRAY) || !images->len) {
-        if (text && text->type != JSON_NULL) json_dump(text, out);
-        else buf_puts(out, "\"\"");
-        return;
-    }
-    buf_puts(out, "[{\"type\":\"text\"");
-    tr_str(out, "text", json_is(text, JSON_STRING) ? text->str : "",
-           json_is(text, JSON_STRING) ? text->len : 0);
-    buf_puts(out, "},{\"type\":\"image_url\",\"image_url\":{\"url\":\"data:\"}}]");
+    if (!images || images->type == JSON_NULL) return;
+    if (images->type != JSON_ARRAY)
+        reader_fail(r, "invalid_type", path, "'%s' must be an array, got %s", path,
+                    json_type_name(images));
+    else if (images->len)
+        reader_fail(r, "unsupported_modality", path,
+                    "model '%.64s' does not accept image input ('%s')", read_model(r), path);
 }
 
 static void put_calls(const json *list, buf *out)
 {
     int n = 0;
+    if (list->type != JSON_ARRAY) tr_json(out, "tool_calls", list); /* the reader names its type */
+    if (list->type != JSON_ARRAY || !list->len) return;
     buf_puts(out, ",\"tool_calls\":[");
     for (const json *c = list->child; c; c = c->next) {
         buf_printf(out, "%s{\"type\":\"function\"", n++ ? "," : "");
@@ -205,30 +203,37 @@ static void put_calls(const json *list, buf *out)
 
 static void put_message(reader *r, const json *m, int i, buf *out)
 {
-    const json *role = json_get(m, "role"), *made = json_get(m, "tool_calls");
+    const json *role = json_get(m, "role"), *made = given(m, "tool_calls"),
+               *text = given(m, "content"), *thought = given(m, "thinking");
+    char path[40];
     if (i) buf_putc(out, ',');
     if (m->type != JSON_OBJECT || !json_is(role, JSON_STRING)) {
-        char path[32];
         snprintf(path, sizeof path, "messages[%d]", i);
         reader_fail(r, "invalid_value", path, "'%s' must be an object with a role", path);
         return;
     }
+    snprintf(path, sizeof path, "messages[%d].images", i);
+    refuse_images(r, json_get(m, "images"), path);
+    snprintf(path, sizeof path, "messages[%d].thinking", i);
+    if (thought && thought->type != JSON_STRING)
+        reader_fail(r, "invalid_type", path, "'%s' must be a string, got %s", path,
+                    json_type_name(thought));
     buf_putc(out, '{');
     tr_json(out, "role", role);
-    put_content(m, out);
-    tr_json(out, "reasoning_content", json_get(m, "thinking"));
+    if (text) tr_json(out, "content", text);
+    else tr_str(out, "content", "", 0);
+    tr_json(out, "reasoning_content", thought);
     tr_json(out, "tool_call_id", json_get(m, "tool_call_id"));
     tr_json(out, "name", json_get(m, "tool_name"));
-    if (json_is(made, JSON_ARRAY) && made->len) put_calls(made, out);
+    if (made) put_calls(made, out);
     buf_putc(out, '}');
 }
 
 void ollama_chat_translate(reader *r, const json *body, buf *out)
 {
     static const char *const foreign[] = {TR_CHAT_ONLY};
-    static const char *const taken[] = {"messages", "format",    "options",  "think",
-                                        "stream",   "shift",     "truncate", "keep_alive",
-                                        "logprobs", TR_CHAT_ONLY};
+    static const char *const taken[] = {"messages", "options",    "think",    "stream",    "shift",
+                                        "truncate", "keep_alive", "logprobs", TR_CHAT_ONLY};
     const json *list = json_get(body, "messages");
     int i = 0;
     tr_ignore(r, body, foreign, (int)(sizeof foreign / sizeof *foreign));
@@ -237,15 +242,15 @@ void ollama_chat_translate(reader *r, const json *body, buf *out)
          m = m->next)
         put_message(r, m, i++, out);
     buf_putc(out, ']');
-    put_common(r, body, false, out);
     tr_rest(out, body, taken, (int)(sizeof taken / sizeof *taken));
+    put_common(r, body, false, out);
 }
 
 /* ---- generate -------------------------------------------------------------------------------- */
 
-#define TAKEN                                                                                  \
-    "prompt", "system", "images", "format", "options", "think", "stream", "shift", "truncate", \
-        "keep_alive", "template", "suffix", "raw", "context"
+#define TAKEN                                                                                      \
+    "prompt", "system", "images", "options", "think", "stream", "shift", "truncate", "keep_alive", \
+        "template", "suffix", "raw", "context"
 
 static bool has_text(const json *body, const char *name)
 {
@@ -279,6 +284,7 @@ static void check_generate(reader *r, const json *body)
     }
     if (has_text(body, "template"))
         reader_fail(r, "unsupported_value", "template", "'template' is not supported in a request");
+    refuse_images(r, json_get(body, "images"), "images");
 }
 
 /* O4: system and one user turn. */
@@ -295,15 +301,12 @@ void ollama_generate_translate(reader *r, const json *body, buf *out)
         tr_str(out, "content", system->str, system->len);
         buf_puts(out, "},");
     }
-    buf_puts(out, "{\"role\":\"user\",\"content\":[{\"type\":\"text\"");
-    tr_str(out, "text", json_is(prompt, JSON_STRING) ? prompt->str : "",
+    buf_puts(out, "{\"role\":\"user\"");
+    tr_str(out, "content", json_is(prompt, JSON_STRING) ? prompt->str : "",
            json_is(prompt, JSON_STRING) ? prompt->len : 0);
-    buf_putc(out, '}');
-    if (has_items(body, "images"))
-        buf_puts(out, ",{\"type\":\"image_url\",\"image_url\":{\"url\":\"data:\"}}");
-    buf_puts(out, "]}]");
-    put_common(r, body, false, out);
+    buf_puts(out, "}]");
     tr_rest(out, body, taken, (int)(sizeof taken / sizeof *taken));
+    put_common(r, body, false, out);
 }
 
 /* Without a template: the prompt as it is, or what belongs between it and a suffix. */
@@ -320,8 +323,6 @@ void ollama_raw_translate(reader *r, const json *body, buf *out)
     if (raw && (has_text(body, "system") || has_items(body, "context")))
         reader_fail(r, "unsupported_value", has_items(body, "context") ? "context" : "system",
                     "a raw prompt takes no system text and no context");
-    if (has_items(body, "images"))
-        reader_fail(r, "unsupported_modality", "images", "a raw prompt takes no images");
     if (has_text(body, "system")) reader_ignore(r, "system", 6);
     if (has_items(body, "context")) reader_ignore(r, "context", 7);
     if (think && think->type != JSON_NULL) reader_ignore(r, "think", 5);
@@ -332,6 +333,7 @@ void ollama_raw_translate(reader *r, const json *body, buf *out)
     }
     tr_json(out, "prompt", json_get(body, "prompt"));
     tr_json(out, "suffix", json_get(body, "suffix"));
+    tr_rest(out, body, taken, (int)(sizeof taken / sizeof *taken));
     put_common(r, body, true, out);
     if (top && top->type != JSON_NULL && (!json_int(top, &n) || n < 0 || n > 20))
         reader_fail(r, "invalid_value", "top_logprobs",
@@ -339,7 +341,6 @@ void ollama_raw_translate(reader *r, const json *body, buf *out)
     if (json_is(json_get(body, "logprobs"), JSON_TRUE)) buf_printf(out, ",\"logprobs\":%d", (int)n);
     else if (n > 0)
         reader_fail(r, "invalid_value", "top_logprobs", "'top_logprobs' needs 'logprobs': true");
-    tr_rest(out, body, taken, (int)(sizeof taken / sizeof *taken));
 }
 
 bool ollama_is_raw(const json *body)

@@ -68,6 +68,17 @@ def test_tools(client, tools):
     assert "18" in r.message.content and r.done_reason == "stop"
 
 
+def test_calls_of_generate(server, tools):  # O4: tools as in chat; the calls stand beside the response
+    text = 'ok\n<tool_call>\n{"name": "get_weather", "arguments": {"city": "Rome"}}\n</tool_call>'
+    body = {"model": "m", "prompt": "x", "tools": tools, "think": False, "structured_outputs": {"choice": [text]}, "options": COLD}
+    plain = server.post("/api/generate", {**body, "stream": False}).json()
+    lines = [json.loads(line) for line in server.post("/api/generate", body).text.splitlines()]
+    assert all("response" in line and "message" not in line for line in [plain, *lines])
+    assert plain["response"] == "ok" == "".join(line["response"] for line in lines)
+    for (call,) in (plain["tool_calls"], next(line["tool_calls"] for line in lines if "tool_calls" in line)):
+        assert call["function"] == {"index": 0, "name": "get_weather", "arguments": {"city": "Rome"}} and call["id"].startswith("call_")
+
+
 def test_hang_up(slow):  # H14
     client = ollama.Client(host=slow.url)
     long = {"stream": True, "think": False, "format": {"type": "string", "minLength": 5000}, "options": {"num_predict": 1500}}
@@ -93,8 +104,12 @@ def test_loading_and_fixed_models(client, server):
 @pytest.mark.parametrize("body,status,word", [
     ({"options": {"temperature": 9}}, 400, "options.temperature"), ({"options": 5}, 400, "options"), ({"options": {"num_predict": "x"}}, 400, "options.num_predict"), ({"options": {"num_predict": -3}}, 400, "options.num_predict"),
     ({"options": {"num_ctx": 8}}, 400, "maximum context length is 8"), ({"n": 2}, 400, "n"), ({"think": "huge"}, 400, "think"),
-    ({"messages": [{"content": "x"}]}, 400, "messages[0]"), ({"messages": [{"role": "user", "content": "x", "images": ["aa"]}]}, 400, "image"),
-    ({"format": "yaml"}, 400, "format"), ({"messages": [{"role": "user", "content": "hi " * 5000}]}, 400, "maximum context length"),
+    ({"messages": [{"content": "x"}]}, 400, "messages[0]"), ({"messages": [{"role": "user", "content": "x", "images": ["aa"]}]}, 400, "model 'm' does not accept image input ('messages[0].images')"),
+    ({"format": "yaml"}, 400, "format"), ({"format": 5}, 400, "format"), ({"format": "json", "response_format": {"type": "json_object"}}, 400, "'response_format' and 'format'"),
+    ({"think": 5}, 400, "'think'"), ({"shift": "x"}, 400, "'shift'"), ({"options": {"num_ctx": "4096"}}, 400, "options.num_ctx"), ({"options": {"num_ctx": 5.5}}, 400, "options.num_ctx"),
+    ({"messages": [{"role": "user", "content": "x", "images": "aa"}]}, 400, "messages[0].images"), ({"messages": [{"role": "user", "content": "x", "thinking": 5}]}, 400, "messages[0].thinking"),
+    ({"messages": CAPITAL + [{"role": "assistant", "content": "", "tool_calls": "x"}]}, 400, "messages[1].tool_calls"), ({"model": "x", "messages": [5]}, 404, "does not exist"),
+    ({"messages": [{"role": "user", "content": "hi " * 5000}]}, 400, "maximum context length"),
 ])
 def test_errors_have_their_shape(server, body, status, word):
     r = server.post("/api/chat", {"model": "m", "messages": CAPITAL, "stream": False, **body})
@@ -110,6 +125,25 @@ def test_any_content_type_and_options_listed(server):
         assert s.headers["content-type"] == "application/x-ndjson"
         lines = [json.loads(line) for line in s.iter_lines()]
     assert sum(len(line.get("logprobs", [])) for line in lines) > 3
+
+
+def test_own_names_win(server):  # V9
+    """Chat's fields count beside the options of the same meaning, unless those are given too."""
+    def ask(path, options, **fields):
+        r = server.post("/api/" + path, {"model": "m", "messages": CAPITAL, "prompt": "Once", "think": False, "stream": False, "options": options, **fields})
+        assert r.status_code == 200, r.text
+        return r.json()["eval_count"]
+    for path, more in (("chat", {}), ("generate", {}), ("generate", {"raw": True})):
+        for name in ("max_completion_tokens", "max_tokens", "n_predict"):
+            more = {**more, "ignore_eos": True, "temperature": 9}
+            assert ask(path, COLD, **{**more, name: 2}) == 2 and ask(path, {**COLD, "num_predict": 4}, **{**more, name: 2}) == 4
+    assert ask("chat", {**COLD, "num_predict": -1}, max_tokens=2) > 2
+    r = server.post("/api/chat", {"model": "m", "messages": CAPITAL, "stream": False, "options": {"repeat_penalty": 99, "repeat_last_n": 0}, "repetition_penalty": 1})
+    assert r.status_code == 400 and "options.repeat_penalty" in r.json()["error"]
+    r = server.post("/api/chat", {"model": "m", "messages": CAPITAL, "stream": False, "format": "json", "response_format": {"type": "text"}, "think": False, "options": {"num_predict": 2}})
+    assert r.json()["message"]["content"].lstrip().startswith("{")
+    r = server.post("/api/chat", {"model": "m", "messages": CAPITAL, "stream": False, "options": {"num_ctx": 2048, "num_predict": 1}})
+    assert "x-quern-ignored" not in r.headers  # O6: it is the context served
 
 
 def test_context_goes_on(client, server):  # O4
