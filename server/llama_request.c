@@ -101,23 +101,22 @@ static int64_t join_files(reader *r, file_ids *v, size_t n, int64_t room, token_
     return lost;
 }
 
-/* Repository form: its name, the files, then the name of the one with the gap. */
+/* Repository form: its name, the files, then the name of the one with the gap; nothing of it where
+ * no file has room. */
 static void put_files(reader *r, const json *list, const fim_tokens *f, int64_t room,
                       token_list *out, int64_t *lost)
 {
     static const char repo[] = "repository\n", current[] = "current\n";
-    token_list head = {0}, tail = {0};
+    token_list head = {0}, files = {0}, tail = {0};
     file_ids *v = calloc(list->len, sizeof *v);
     size_t n = 0;
     bool ok = v && raw_push(r, &head, f->repo) && plain(r, repo, sizeof repo - 1, &head) &&
               raw_push(r, &tail, f->file) && plain(r, current, sizeof current - 1, &tail);
     for (const json *j = list->child; j && ok; j = j->next) ok = encode_file(r, j, f, &v[n++]);
     room -= (int64_t)(head.n + tail.n);
-    if (ok) {
-        raw_join(r, out, head.v, head.n);
-        *lost = join_files(r, v, n, room, out);
+    if (ok) *lost = join_files(r, v, n, room, &files);
+    if (files.n && raw_join(r, out, head.v, head.n) && raw_join(r, out, files.v, files.n))
         raw_join(r, out, tail.v, tail.n);
-    }
     if (!v) reader_oom(r);
     for (size_t i = 0; i < n; i++) {
         token_list_clear(&v[i].head);
@@ -125,6 +124,7 @@ static void put_files(reader *r, const json *list, const fim_tokens *f, int64_t 
     }
     free(v);
     token_list_clear(&head);
+    token_list_clear(&files);
     token_list_clear(&tail);
 }
 
@@ -175,7 +175,7 @@ bool llama_take_infill(reader *r, const params *p, fim_tokens *f, token_list *ou
         if (p->s.max_tokens >= 0 && p->s.max_tokens < answer) answer = p->s.max_tokens;
         int64_t room = ctx - answer - (int64_t)gap.n;
         if (extra && (f->repo < 0 || f->file < 0)) reader_ignore(r, "input_extra", 11);
-        else if (extra && room > 0) put_files(r, extra, f, room, out, lost);
+        else if (extra) put_files(r, extra, f, room, out, lost);
         raw_join(r, out, gap.v, gap.n);
     }
     token_list_clear(&gap);

@@ -189,6 +189,13 @@ def test_infill_cuts_the_oldest_files(fim_server):  # K6
     kept = body["prompt"][len("<|repo_name|>repository\n"):body["prompt"].index("<|file_sep|>current")]
     assert int(r.headers["x-quern-truncated"]) == all_of_it - len(ids(s, kept))
     refused(infill(s, input_prefix="hi " * 5000), "input_prefix")  # prefix and suffix are never cut
+    # Where no file has room, prefix and suffix are all there is, and nothing of the repository form takes their place.
+    nearly = "x" + " hi" * (ctx - 8)
+    for prefix in (nearly, nearly + " hi" * (ctx - 4 - len(ids(s, nearly)))):
+        r = infill(s, input_prefix=prefix, input_suffix="", n_predict=1, input_extra=extra[:2])
+        assert r.status_code == 200 and r.json()["truncated"] is True, r.text
+        assert r.json()["prompt"].startswith("<|fim_prefix|>x hi") and r.json()["tokens_evaluated"] == len(ids(s, prefix)) + 3
+        assert int(r.headers["x-quern-truncated"]) == len(ids(s, "".join(f"<|file_sep|>{e['filename']}\n{e['text']}" for e in extra[:2])))
 
 
 @pytest.mark.parametrize("body,param", [
