@@ -211,7 +211,7 @@ static bool is_empty(const json *input)
            (input->type == JSON_ARRAY && !input->len);
 }
 
-static void ollama_nothing(http_call *c, const params *p, bool old)
+static void ollama_nothing(reader *r, const params *p, bool old)
 {
     buf out = {0};
     if (old) {
@@ -219,9 +219,11 @@ static void ollama_nothing(http_call *c, const params *p, bool old)
     } else {
         buf_puts(&out, "{\"model\":");
         buf_put_json(&out, p->model, strlen(p->model));
-        buf_puts(&out, ",\"embeddings\":[]}");
+        buf_puts(&out, ",\"embeddings\":[],\"total_duration\":0,\"load_duration\":0,"
+                       "\"prompt_eval_count\":0}");
     }
-    http_reply(c, 200, "application/json", &out);
+    if (r->ignored.len) http_add_header(r->call, "x-quern-ignored", "%s", r->ignored.v);
+    http_reply(r->call, 200, "application/json", &out);
 }
 
 static void ollama(http_call *c, bool old)
@@ -247,7 +249,7 @@ static void ollama(http_call *c, bool old)
         p.truncate_right = true;
     }
     if (is_empty(input)) {
-        ollama_nothing(c, &p, old);
+        ollama_nothing(&r, &p, old);
         goto out;
     }
     pooled *q =

@@ -429,7 +429,8 @@ def test_ollama_client(embed):
     assert c.embed(model="m", input=long).prompt_eval_count == 2048
     with pytest.raises(ollama.ResponseError, match="maximum context length"):
         c.embed(model="m", input=long, truncate=False)
-    assert embed.post("/api/embed", {"model": "m"}).json() == {"model": "m", "embeddings": []}
+    r = embed.post("/api/embed", {"model": "m", "options": {"num_ctx": 4}})
+    assert r.json() == {"model": "m", "embeddings": [], "total_duration": 0, "load_duration": 0, "prompt_eval_count": 0} and r.headers["x-quern-ignored"] == "options"
     assert embed.post("/api/embed", {"model": "m", "input": []}).json()["embeddings"] == []
     assert embed.post("/api/embeddings", {"model": "m", "prompt": ""}).json() == {"embedding": []}
     for bad in (5, [1], {"a": 1}):
