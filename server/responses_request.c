@@ -79,7 +79,7 @@ static void put_text(reader *r, const json *body, buf *out)
     if (!f || f->type == JSON_NULL || tr_is(json_get(f, "type"), "text")) return;
     if (other && other->type != JSON_NULL && !tr_is(json_get(other, "type"), "text")) {
         reader_fail(r, "conflicting_constraints", "text.format",
-                    "'text.format' and 'response_format' cannot both be given");
+                    "'text.format' cannot be given beside response_format");
         return;
     }
     if (!tr_is(json_get(f, "type"), "json_schema")) {

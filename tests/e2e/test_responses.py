@@ -276,6 +276,7 @@ def test_structured_output(client, server):
 def test_bad_formats(server, fields, param, code):
     e = raw(server, **fields).json()["error"]
     assert (e["param"], e["code"]) == (param, code) and "response_format.json" not in e["message"], e
+    assert "response_format" not in fields or "'text.format' cannot be given beside response_format" == e["message"]
 
 
 # ---- input ------------------------------------------------------------------------------------------
