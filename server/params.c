@@ -252,13 +252,16 @@ static void read_numbers(params *p, reader *r)
     if (rd_bool(r, "skip_special_tokens", &skip)) s->keep_special = !skip;
 }
 
-/* G5: max_completion_tokens > max_tokens > n_predict; -1 = no limit. */
+/* G5: max_completion_tokens > max_tokens > n_predict, but llama.cpp's routes call it n_predict
+ * (V9); -1 = no limit. */
 static void read_limits(params *p, reader *r)
 {
-    static const char *const name[] = {"n_predict", "max_tokens", "max_completion_tokens"};
+    static const char *const name[] = {"n_predict", "max_tokens", "max_completion_tokens",
+                                       "n_predict"};
+    int first = r->kind == READ_LLAMA;
     int64_t v, lo = reader_raw(r) || r->zero_tokens ? 0 : 1;
     p->s.max_tokens = r->kind == READ_COMPLETIONS ? 16 : -1;
-    for (int i = 0; i < 3; i++) {
+    for (int i = first; i < first + 3; i++) {
         const json *j = rd_any(r, name[i]);
         /* A limit of any size is legal; beyond int64 it is as good as the largest. */
         if (j && j->type == JSON_NUMBER && json_num(j) >= 0x1p63) v = INT64_MAX;

@@ -63,6 +63,8 @@ def test_completion_stops(server):
     end = server.post("/tokenize", {"content": "<|im_end|>"}).json()["tokens"][0]
     r = completion(server, logit_bias=[[end, 100]], n_probs=1).json()
     assert r["stop_type"] == "eos" and r["content"] == "" and r["completion_probabilities"] == []
+    for limits, n in (({"n_predict": 3, "max_tokens": 5, "max_completion_tokens": 6}, 3), ({"n_predict": None, "max_tokens": 5}, 5)):  # V9
+        assert completion(server, ignore_eos=True, **limits).json()["tokens_predicted"] == n
     r = completion(server, n_predict=0).json()
     assert r["content"] == "" and r["tokens_predicted"] == 0 and r["stop_type"] == "limit"
 
