@@ -87,7 +87,8 @@ static void list(http_call *c, bool running)
         cJSON_AddItemToObject(m, "details", details(a));
         cJSON_AddItemToObject(m, "capabilities", capabilities(info));
         if (running) {
-            put_time(m, "expires_at", 253402300799); /* it stays: the last second of year 9999 */
+            /* It stays: far off, but a date that every client can count with. */
+            put_time(m, "expires_at", clock_unix() + INT64_C(36525) * 86400);
             cJSON_AddNumberToObject(m, "size_vram",
                                     info->device[0] ? (double)info->weight_bytes : 0);
             cJSON_AddNumberToObject(m, "context_length", (double)info->ctx);

@@ -1,5 +1,6 @@
 """Ollama's routes with its official client (API O1-O10, H16, H17)."""
 import json
+from datetime import datetime, timedelta, timezone
 
 import httpx
 import ollama
@@ -29,6 +30,8 @@ def test_views_of_the_model(client, server):
     assert m.model == "m:latest" and len(m.digest) == 64 and m.size > 0 and m.details.format == "safetensors"
     (p,) = client.ps().models
     assert p.model == "m:latest" and p.context_length == 2048
+    far = p.expires_at.astimezone(timezone(timedelta(hours=14)))  # O9: also where it is tomorrow already
+    assert far - datetime.now(timezone.utc) > timedelta(days=36000)
     shown = client.show("m")
     assert "im_start" in shown.template and shown.modelinfo["general.architecture"] == "qwen3" and shown.modelinfo["qwen3.block_count"] > 0
     assert {"completion", "tools", "thinking"} <= set(shown.capabilities)
