@@ -160,7 +160,9 @@ bool request_fits(reader *r, gen *g)
             "This model's maximum context length is %d tokens. However, your prompt has %zu "
             "tokens. Please shorten the prompt.",
             r->ctx, g->prompt[0].n);
-    else if (g->p.s.max_tokens < 0 || g->p.s.max_tokens > left) g->p.s.max_tokens = left;
+    else if (g->p.s.max_tokens > left)
+        http_add_header(r->call, "x-quern-clamped", "max_tokens=%lld", (long long)left); /* G5 */
+    if (g->p.s.max_tokens < 0 || g->p.s.max_tokens > left) g->p.s.max_tokens = left;
     return left > 0;
 }
 

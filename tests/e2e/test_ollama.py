@@ -149,6 +149,18 @@ def test_own_names_win(server):  # V9
     assert "x-quern-ignored" not in r.headers  # O6: it is the context served
 
 
+def test_a_limit_beyond_the_own_context_is_cut_and_told(server):  # G5, O6, L4
+    own = {"num_ctx": 24, "num_predict": 100}
+    for path, body in (("/api/chat", {"messages": CAPITAL, "think": False, "options": own}), ("/api/generate", {"prompt": "Once", "raw": True, "options": own}),
+                       ("/api/v1/chat", {"input": "Hi", "context_length": 24, "max_output_tokens": 100})):
+        r = server.post(path, {"model": "m", "stream": False, "ignore_eos": True, **body})
+        got = r.json().get("stats") or r.json()
+        n, p = (got["total_output_tokens"], got["input_tokens"]) if "input_tokens" in got else (got["eval_count"], got["prompt_eval_count"])
+        assert n + p == 24 and r.headers["x-quern-clamped"] == f"max_tokens={n}", r.text
+    r = server.post("/api/chat", {"model": "m", "stream": False, "messages": CAPITAL, "options": {"num_ctx": 24}})
+    assert r.status_code == 200 and "x-quern-clamped" not in r.headers
+
+
 def test_context_goes_on(client, server):  # O4
     first = client.generate(model="m", prompt="My name is Anna.", think=False, options=COLD)
     second = client.generate(model="m", prompt="What is my name?", context=first.context, think=False, options=COLD)
