@@ -61,8 +61,7 @@ typedef struct {
 
 /* ---- the gate -------------------------------------------------------------------------------- */
 
-/* While it is shut no step begins, so what a test does between two is no matter of who is faster.
- */
+/* While it is shut no step begins: what a test does between two is no matter of who is faster. */
 static struct {
     pthread_mutex_t mu;
     pthread_cond_t moved;
