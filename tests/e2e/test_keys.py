@@ -199,24 +199,18 @@ def test_priority_is_off_by_default(server):
 
 
 def test_request_timeout(start):
-    """H12: the server's limit, or the request's if that is smaller, from arrival, while waiting, plain and streamed."""
-    s = start(*SLOW, "--max-num-seqs", "1", "--request-timeout", "0.5")
-    busy = s.open_stream(max_tokens=1900)
+    """H12: the request's limit or the server's, whichever is smaller, from arrival, while waiting, plain and streamed."""
+    s = start(*SLOW, "--max-num-seqs", "1", "--request-timeout", "600")
+    busy = s.open_stream(max_tokens=1900)  # for as long as all of this takes
     assert wait_for(lambda: s.metric("vllm:num_requests_running") == 1)
-    t0 = time.time()
-    r = s.post("/v1/completions", {"prompt": "x", "max_tokens": 1900}, headers={"x-quern-timeout-ms": "100"})
-    assert r.status_code == 504 and r.json()["error"]["code"] == "deadline_exceeded" and time.time() - t0 < 0.45
-    t0 = time.time()
-    r = s.post("/v1/completions", {"prompt": "x", "max_tokens": 1900, "ignore_eos": True}, headers={"x-quern-timeout-ms": "60000"})
-    assert r.status_code == 504 and 0.3 < time.time() - t0 < 1.2
-    for path, body in (("/v1/completions", {"prompt": "x", "stream": True}), ("/v1/messages", {**TALK, "stream": True}), ("/api/chat", TALK)):
-        assert wait_for(lambda: s.metric("vllm:num_requests_running") == 0)
-        busy = s.open_stream(max_tokens=1900)
-        assert wait_for(lambda: s.metric("vllm:num_requests_running") == 1)
+    for path, body in (("/v1/completions", {"prompt": "x"}), ("/v1/completions", {"prompt": "x", "stream": True}),
+                       ("/v1/messages", {**TALK, "stream": True}), ("/api/chat", TALK)):
         r = s.post(path, {"max_tokens": 900, **body}, headers={"x-quern-timeout-ms": "100"})  # streams that never began
-        assert r.status_code == 504, path
-        busy.close()
+        assert r.status_code == 504 and "the deadline passed" in r.text, path
     for bad in ("0", "-5", "soon", "1e99", ""):
         r = s.post("/v1/completions", {"prompt": "x"}, headers={"x-quern-timeout-ms": bad})
         assert r.status_code == 400 and r.json()["error"]["param"] == "x-quern-timeout-ms", bad
     busy.close()
+    s = start(*SLOW, "--request-timeout", "0.5")
+    r = s.post("/v1/completions", {"prompt": "x", "max_tokens": 1900, "ignore_eos": True}, headers={"x-quern-timeout-ms": "600000"})
+    assert r.status_code == 504 and r.json()["error"]["code"] == "deadline_exceeded"
