@@ -45,9 +45,9 @@ HOST = b"Host: localhost\r\n"
     (post(HOST + b"".join(b"X-%d: y\r\n" % i for i in range(120))), 431),
     (post(HOST + b"X: " + b"y" * 40000 + b"\r\n"), 431),
     (post(HOST, length=False, body=b""), 411),
-    (post(HOST + b"Content-Encoding: gzip\r\n"), 415),
-    (post(HOST + b"Content-Type: text/plain\r\n"), 415),
-    (post(HOST + b"Content-Type: application/json; charset=latin1\r\n"), 415),
+    (post(HOST + b"Connection: close\r\nContent-Encoding: gzip\r\n"), 415),
+    (post(HOST + b"Connection: close\r\nContent-Type: text/plain\r\n"), 415),
+    (post(HOST + b"Connection: close\r\nContent-Type: application/json; charset=latin1\r\n"), 415),
     (post(HOST + b"Content-Length: 999999999999\r\n", length=False, body=b""), 413),
 ])
 def test_refused_requests(server, data, want):
