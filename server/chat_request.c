@@ -185,9 +185,12 @@ static gen *chat_gen(reader *r, params *p, const chat_prompt *prompt, token_list
         said_put(&g->continued,
                  prompt->continues_thought && g->p.parse_reasoning ? SAID_THOUGHT : SAID_ANSWER, 0,
                  prompt->continued.v, prompt->continued.len);
+    /* What is refused as too long anyhow costs no look at its tools. */
+    bool reads_calls =
+        g->calls != CALLS_NONE && (int64_t)g->prompt[0].n <= engine_info(r->a->eng)->ctx;
     if (said_ok(&g->continued) && (!own || (g->own = calloc(1, own))) &&
         params_think_end(&g->p, r, prompt->think) &&
-        (g->calls == CALLS_NONE || (g->tools = call_tools_new(json_get(g->body, "tools")))))
+        (!reads_calls || (g->tools = call_tools_new(json_get(g->body, "tools")))))
         return g;
     gen_free(g);
     return NULL;

@@ -2,6 +2,9 @@
  * does not say allows everything.  Thread: any. */
 #include "engine/text/call_tools.h"
 
+#include "base/err.h"
+#include "base/map.h"
+
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -116,12 +119,40 @@ static int types_of(walk *w, const json *s, int depth)
     return may;
 }
 
+/* Every bit: says nothing, and takes nothing away from what others say. */
+enum { UNDECLARED = -1 };
+
+/* Keywords whose schemas all speak of the same object, and those of which one does. */
+static const char *const applied[] = {"allOf", "anyOf", "oneOf"};
+enum { N_APPLIED = sizeof applied / sizeof *applied };
+
+/* What the schema of an object says of a member. */
+static int types_of_member(walk *w, const json *s, const char *key, size_t n, int depth)
+{
+    if (!json_is(s, JSON_OBJECT) || depth == 0 || w->left-- <= 0) return UNDECLARED;
+    const json *props = json_get(s, "properties"), *ref = json_get(s, "$ref");
+    const json *p = json_is(props, JSON_OBJECT) ? json_get_n(props, key, n) : NULL;
+    const json *to = ref ? resolve(w->root, ref) : NULL;
+    int may = p ? types_of(w, p, MAX_DEPTH) : UNDECLARED;
+    if (to) may &= types_of_member(w, to, key, n, depth - 1);
+    for (int k = 0; k < N_APPLIED; k++) {
+        const json *list = json_get(s, applied[k]);
+        int any = UNDECLARED;
+        for (const json *i = json_is(list, JSON_ARRAY) ? list->child : NULL; i; i = i->next) {
+            int its = types_of_member(w, i, key, n, depth - 1);
+            if (k == 0) may &= its;
+            else if (its != UNDECLARED) any = any == UNDECLARED ? its : any | its;
+        }
+        may &= any;
+    }
+    return may;
+}
+
 int call_tools_schema_types(const json *schema, const char *key, size_t n)
 {
-    const json *props = json_get(schema, "properties");
-    const json *p = json_is(props, JSON_OBJECT) ? json_get_n(props, key, n) : NULL;
     walk w = {schema, MAX_NODES};
-    int may = p ? types_of(&w, p, MAX_DEPTH) : MAY_STRING;
+    int may = types_of_member(&w, schema, key, n, MAX_DEPTH);
+    if (may == UNDECLARED) return MAY_STRING;
     return may ? may : MAY_ALL;
 }
 
@@ -134,20 +165,37 @@ static char *copy(const char *s, size_t n)
     return c;
 }
 
-static bool add_params(tool *t, const json *schema)
+/* The members that properties declare and no schema before it. */
+static bool add_properties(tool *t, const walk *w, const json *props, map *seen)
 {
-    const json *props = json_is(schema, JSON_OBJECT) ? json_get(schema, "properties") : NULL;
     if (!json_is(props, JSON_OBJECT) || !props->len) return true;
-    t->param = calloc(props->len, sizeof *t->param);
-    if (!t->param) return false;
+    param *v = realloc(t->param, ((size_t)t->n_param + props->len) * sizeof *v);
+    if (!v) return false;
+    t->param = v;
     for (const json *p = props->child; p; p = p->next) {
-        param *to = &t->param[t->n_param];
-        *to = (param){copy(p->key, p->n_key), p->n_key,
-                      call_tools_schema_types(schema, p->key, p->n_key)};
-        if (!to->key) return false;
-        t->n_param++;
+        int code = map_add(seen, p->key, p->n_key, 0);
+        if (code == ERR_BUSY) continue;
+        char *key = code ? NULL : copy(p->key, p->n_key);
+        if (!key) return false;
+        v[t->n_param++] =
+            (param){key, p->n_key, call_tools_schema_types(w->root, p->key, p->n_key)};
     }
     return true;
+}
+
+/* All members that types_of_member finds; it goes the same way. */
+static bool add_params(tool *t, walk *w, const json *s, int depth, map *seen)
+{
+    if (!json_is(s, JSON_OBJECT) || depth == 0 || w->left-- <= 0) return true;
+    const json *ref = json_get(s, "$ref"), *to = ref ? resolve(w->root, ref) : NULL;
+    bool ok = add_properties(t, w, json_get(s, "properties"), seen);
+    if (to) ok = ok && add_params(t, w, to, depth - 1, seen);
+    for (int k = 0; k < N_APPLIED; k++) {
+        const json *list = json_get(s, applied[k]);
+        for (const json *i = json_is(list, JSON_ARRAY) ? list->child : NULL; ok && i; i = i->next)
+            ok = add_params(t, w, i, depth - 1, seen);
+    }
+    return ok;
 }
 
 static bool add_tool(call_tools *t, const json *j)
@@ -160,7 +208,12 @@ static bool add_tool(call_tools *t, const json *j)
     *to = (tool){.name = copy(name->str, name->len), .n = name->len, .custom = custom};
     if (!to->name) return false;
     t->n++;
-    return custom || add_params(to, json_get(f, "parameters"));
+    if (custom) return true;
+    map seen = {0};
+    walk w = {json_get(f, "parameters"), MAX_NODES};
+    bool ok = add_params(to, &w, w.root, MAX_DEPTH, &seen);
+    map_clear(&seen);
+    return ok;
 }
 
 call_tools *call_tools_new(const json *tools)

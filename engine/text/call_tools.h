@@ -27,7 +27,8 @@ call_tools *call_tools_take(call_tools *t);
 void call_tools_put(call_tools *t); /* NULL is allowed */
 /* Index of a tool, -1 if there is none of that name. */
 int call_tools_find(const call_tools *t, const char *name, size_t n);
-/* What a parameter may be by its tool's schema; a key that `properties` has not, only a string. */
+/* What a parameter may be by its tool's schema, `$ref`, allOf, anyOf and oneOf around `properties`
+ * included; a key that none of them declares, only a string. */
 int call_tools_schema_types(const json *schema, const char *key, size_t n);
 /* What parameter key of a tool may be; an unknown tool (-1) or key may only be a string. */
 int call_tools_types(const call_tools *t, int tool, const char *key, size_t n);

@@ -13,6 +13,10 @@ TOOLS = [
         "x": {"type": "integer"}, "y": {"type": "string"}, "z": {"type": ["string", "null"]}, "o": {"type": "object"},
         "b": {"type": "boolean"}, "n": {"type": "number"}}}}},
     {"type": "function", "function": {"name": "g"}},
+    {"type": "function", "function": {"name": "node", "parameters": {"$ref": "#/$defs/N", "$defs": {"N": {"type": "object", "properties": {
+        "v": {"type": "integer"}, "next": {"anyOf": [{"$ref": "#/$defs/N"}, {"type": "null"}]}}, "required": ["v"], "additionalProperties": False}}}}},
+    {"type": "function", "function": {"name": "parts", "parameters": {"allOf": [{"properties": {"a": {"type": "number"}}}, {"$ref": "#/$defs/B"}],
+        "anyOf": [{"properties": {"k": {"const": 1}}}, {"properties": {"k": {"const": 2}}}], "$defs": {"B": {"properties": {"b": {"type": "boolean"}}}}}}},
 ]
 # raw text, format, thinking -> reasoning, content, calls
 CASES = [
@@ -43,6 +47,9 @@ CASES = [
     ('<function=zz>\n<tool_call>\n<function=f>\n</function>\n</tool_call>',"qwen3_coder","off","","<function=zz>",[("f","{}")]),
     ('<function=f\n<tool_call>\n<function=new>\n</function>\n</tool_call>',"qwen3_coder","off","","<function=f",[("new","{}")]),
     ('<tool_call>\n<function=f>\n<parameter=z>\nnull\n</parameter>\n<parameter=z>\nagain\n</parameter>\n<parameter=b>\nTrue\n</parameter>\n<parameter=n>\n1.5\n</parameter>\n<parameter=o>\n{"k": [1]}\n</parameter>\n<parameter=x>\nseven\n</parameter>\n</function>\n</tool_call>',"qwen3_coder","off","","",[("f",'{"z": null, "b": true, "n": 1.5, "o": {"k": [1]}, "x": "seven"}')]),
+    # T8: a schema's members are those of $ref, allOf, anyOf and oneOf around its properties
+    ('<tool_call>\n<function=node>\n<parameter=v>\n7\n</parameter>\n<parameter=next>\n{"v": 8}\n</parameter>\n<parameter=w>\n9\n</parameter>\n</function>\n</tool_call>',"qwen3_coder","off","","",[("node",'{"v": 7, "next": {"v": 8}, "w": "9"}')]),
+    ('<tool_call>\n<function=parts>\n<parameter=a>\n1.5\n</parameter>\n<parameter=b>\nTrue\n</parameter>\n<parameter=k>\n2\n</parameter>\n</function>\n</tool_call>',"qwen3_coder","off","","",[("parts",'{"a": 1.5, "b": true, "k": 2}')]),
     ('<tool_call>\n<function=f>\n<parameter=y>\nab',"qwen3_coder","off","","",[("f",'{"y": "ab')]),
     ('<tool_call>\n<function=f>\n<parameter=x>\n12',"qwen3_coder","off","","",[("f",'{"x": ')]),
     ('<tool_call>\n<function=f>\n<parameter=y>\nab\n</parameter>\n<para',"qwen3_coder","off","","",[("f",'{"y": "ab"')]),
@@ -94,7 +101,7 @@ def test_custom_input_comes_as_it_is_written(slow):
 
 def test_logprobs_go_with_text_and_never_with_calls(server):
     """C10: in a chunk they belong to its content delta, else null; together they are the plain reply's."""
-    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "tools": TOOLS, "enable_thinking": False, "logprobs": True,
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "tools": TOOLS, "enable_thinking": False, "logprobs": True, "temperature": 0,
             "structured_outputs": {"choice": ['well then\n<tool_call>\n{"name": "f", "arguments": {"y": "a b c"}}\n</tool_call>']}}
     plain = server.post("/v1/chat/completions", body).json()["choices"][0]["logprobs"]["content"]
     deltas = [e["choices"][0] for e in server.events("/v1/chat/completions", body)[:-1]]
