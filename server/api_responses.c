@@ -52,7 +52,7 @@ static responses_reply *reply_of(const gen *g)
 static void put_object(const gen *g, const char *status, const char *error, buf *out)
 {
     const json *b = g->sent, *user = json_get(b, "user"), *store = json_get(b, "store");
-    const json *reasoning = json_get(b, "reasoning"), *effort = json_get(reasoning, "effort");
+    const json *reasoning = json_get(b, "reasoning"), *effort = json_get(b, "reasoning_effort");
     bool ended = !error && strcmp(status, "in_progress") != 0;
     response_echo e = {.instructions = json_get(b, "instructions"),
                        .previous = json_get(b, "previous_response_id"),
@@ -64,7 +64,9 @@ static void put_object(const gen *g, const char *status, const char *error, buf 
                        .tool_choice = json_get(b, "tool_choice"),
                        .tools = json_get(b, "tools"),
                        .summary = json_get(reasoning, "summary"),
-                       .effort = effort ? effort : json_get(b, "reasoning_effort"),
+                       .effort = effort && effort->type != JSON_NULL
+                                     ? effort
+                                     : json_get(reasoning, "effort"), /* R3: the first counts */
                        .truncation = json_get(b, "truncation"),
                        .top_logprobs = json_get(b, "top_logprobs"),
                        .store = !json_is(store, JSON_FALSE) && response_store_on(g->a->responses)};

@@ -91,6 +91,10 @@ def test_plain_object(client, server):
     assert r["usage"]["total_tokens"] == r["usage"]["input_tokens"] + r["usage"]["output_tokens"]
     o = ask(client, max_output_tokens=50, instructions="Be brief.", metadata={"a": "b"}, user="u", top_p=0.5, max_tool_calls=3)
     assert "Paris" in o.output_text and (o.instructions, o.metadata, o.user, o.top_p, o.max_output_tokens, o.max_tool_calls) == ("Be brief.", {"a": "b"}, "u", 0.5, 50, 3)
+    for f, effort in (({"reasoning": {"effort": "low"}}, "low"), ({"reasoning": {"effort": None}, "reasoning_effort": "low"}, "low"),
+                      ({"reasoning": {"effort": "low"}, "reasoning_effort": "none"}, "none"), ({"reasoning": {"effort": "low"}, "reasoning_effort": None}, "low")):
+        r = raw(server, max_output_tokens=30, **f).json()  # R3: the one that is used
+        assert r["reasoning"]["effort"] == effort and (r["output"][0]["type"] == "reasoning") == (effort == "low"), f
     for path in ("/responses", "/v1/responses"):
         assert server.post(path, {"model": "m", "input": CAPITAL, "temperature": 0}).status_code == 200
 
