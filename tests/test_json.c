@@ -324,7 +324,7 @@ START_TEST(files)
     ck_assert_ptr_null(json_read("models/demo/none.json", 10, NULL, &root, &e));
     ck_assert_int_eq(e.code, ERR_NOTFOUND);
     ck_assert_ptr_null(json_read("models/demo", 10, NULL, &root, &e));
-    ck_assert_int_eq(e.code, ERR_IO);
+    ck_assert_int_eq(e.code, ERR_INVALID);
     ck_assert_ptr_null(json_read("models/demo/chat_template.jinja", 1 << 20, NULL, &root, &e));
     ck_assert_ptr_nonnull(strstr(e.msg, "cannot read 'models/demo/chat_template.jinja' as JSON: "));
 }
