@@ -160,7 +160,7 @@ typedef struct {
     int n; /* choices, 1..128 */
     sampling s;
     think_mode think;
-    bool inline_thought;      /* the thought is told as text (output.h) */
+    thought_place thoughts;   /* where they are told */
     call_format calls;        /* how to find tool calls; CALLS_NONE: not at all */
     call_tools *tools;        /* with calls: one more reference is taken */
     bool one_call;            /* generation ends after the first complete call */

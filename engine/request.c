@@ -152,7 +152,7 @@ static int choice_init(choice *c, request *r, int index, const request_env *env,
     const sampling *s = &r->plan.s;
     c->out = output_new(&(output_options){.tok = env->base->tok,
                                           .think = spec->think,
-                                          .inline_thought = spec->inline_thought,
+                                          .place = spec->thoughts,
                                           .stop = s->stop,
                                           .stop_len = s->stop_len,
                                           .n_stop = s->n_stop,

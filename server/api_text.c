@@ -13,8 +13,9 @@
 /* Reasoning switches and model of a chat body, without the sampling fields. */
 static bool read_chat_switches(reader *r, params *p)
 {
-    *p = (params){.thinking = -1, .show_reasoning = true, .parse_reasoning = true};
-    if (!read_model(r)) return false;
+    *p = (params){.thinking = -1, .show_reasoning = true};
+    p->model = read_model(r);
+    if (!p->model) return false;
     read_refused(r);
     read_reasoning_fields(p, r);
     read_unknown(r);

@@ -77,7 +77,8 @@ bool chat_request_render(reader *r, const params *p, chat_prompt *out)
                      .add_generation_prompt = tristate(r, "add_generation_prompt"),
                      .continue_final = tristate(r, "continue_final_message"),
                      .thinking = p->thinking,
-                     .effort = p->effort};
+                     .effort = p->effort,
+                     .model = p->model};
     check_documents(r, in.documents);
     const json *mm = rd_any(r, "mm_processor_kwargs");
     if (mm && mm->len && !r->failed) {
@@ -181,10 +182,11 @@ static gen *chat_gen(reader *r, params *p, const chat_prompt *prompt, token_list
                      : GRAMMAR_THINK_OPEN;
     g->calls = g->p.calls_off ? CALLS_NONE : prompt->calls;
     g->after_label = prompt->after_label;
-    if (g->p.echo && prompt->continued.len)
-        said_put(&g->continued,
-                 prompt->continues_thought && g->p.parse_reasoning ? SAID_THOUGHT : SAID_ANSWER, 0,
-                 prompt->continued.v, prompt->continued.len);
+    bool thought = prompt->continues_thought, inside = g->p.thoughts != THOUGHT_APART;
+    if (g->p.echo && prompt->continued.len && (inside || !thought))
+        said_put(&g->continued, SAID_ANSWER, 0, prompt->continued.v, prompt->continued.len);
+    if (g->p.echo && prompt->continued.len && thought && g->p.thoughts != THOUGHT_INLINE)
+        said_put(&g->continued, SAID_THOUGHT, 0, prompt->continued.v, prompt->continued.len);
     /* What is refused as too long anyhow costs no look at its tools. */
     bool reads_calls =
         g->calls != CALLS_NONE && (int64_t)g->prompt[0].n <= engine_info(r->a->eng)->ctx;

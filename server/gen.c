@@ -368,7 +368,7 @@ static void submit_all(gen *g, reader *r)
                              .n = g->p.n,
                              .s = g->p.s,
                              .think = g->think,
-                             .inline_thought = !g->p.parse_reasoning,
+                             .thoughts = g->p.thoughts,
                              .calls = g->calls,
                              .tools = g->tools,
                              .one_call = g->p.one_call,

@@ -51,9 +51,7 @@ static void check_part(reader *r, const json *p, int i)
     const json *type = json_get(p, "type"), *text = json_get(p, "content");
     char at[48];
     snprintf(at, sizeof at, "input[%d]", i);
-    if (tr_is(type, "image"))
-        reader_fail(r, "unsupported_modality", at, "the model does not accept image input ('%s')",
-                    at);
+    if (tr_is(type, "image")) reader_no_media(r, at, "image");
     else if (!tr_is(type, "text") && !tr_is(type, "message"))
         reader_fail(r, "invalid_value", at, "'%s' must be an object of type message, text or image",
                     at);

@@ -137,9 +137,7 @@ static void result_block(talk *t, const json *b, const char *at, buf *out)
 {
     const json *type = json_get(b, "type"), *text = json_get(b, "text");
     buf found = {0};
-    if (tr_is(type, "image"))
-        reader_fail(t->r, "unsupported_modality", at,
-                    "the model does not accept image input ('%s')", at);
+    if (tr_is(type, "image")) reader_no_media(t->r, at, "image");
     else if (tr_is(type, "document")) document(t, b, at, &found);
     else if (tr_is(type, "search_result")) gather(json_get(b, "content"), &found);
     else if (json_is(text, JSON_STRING)) buf_put(&found, text->str, text->len);

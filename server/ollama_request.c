@@ -181,9 +181,7 @@ static void refuse_images(reader *r, const json *images, const char *path)
     if (images->type != JSON_ARRAY)
         reader_fail(r, "invalid_type", path, "'%s' must be an array, got %s", path,
                     json_type_name(images));
-    else if (images->len)
-        reader_fail(r, "unsupported_modality", path,
-                    "model '%.64s' does not accept image input ('%s')", read_model(r), path);
+    else if (images->len) reader_no_media(r, path, "image");
 }
 
 static void put_calls(const json *list, buf *out)

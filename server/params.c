@@ -485,7 +485,6 @@ bool params_read(params *p, reader *r)
     *p = (params){.n = 1,
                   .cache_prompt = true,
                   .show_reasoning = true,
-                  .parse_reasoning = true,
                   .thinking = -1,
                   .think_budget = -1,
                   .prompt_logprobs = -1};

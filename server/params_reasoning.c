@@ -88,13 +88,15 @@ static void read_shown(params *p, reader *r)
     bool v, known = false;
     const char *f;
     if (rd_bool(r, "include_reasoning", &v) && !v) p->show_reasoning = false;
-    if (rd_bool(r, "separate_reasoning", &v) && !v) p->parse_reasoning = false;
+    if (rd_bool(r, "separate_reasoning", &v) && !v) p->thoughts = THOUGHT_INLINE;
     if (!rd_str(r, "reasoning_format", 0, 64, &f, NULL)) return;
     for (int i = 0; i < 4; i++) known |= !strcmp(f, formats[i]);
     if (!known)
         reader_fail(r, "invalid_value", "reasoning_format",
                     "'reasoning_format' must be none, auto, deepseek or deepseek-legacy");
-    else if (!strcmp(f, "none")) p->parse_reasoning = false;
+    else if (!strcmp(f, "none")) p->thoughts = THOUGHT_INLINE;
+    else if (!strcmp(f, formats[3]) && !r->source)
+        p->thoughts = THOUGHT_BOTH; /* chat's own shape */
 }
 
 void read_reasoning_fields(params *p, reader *r)

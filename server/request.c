@@ -266,6 +266,14 @@ bool rd_str(reader *r, const char *name, size_t lo, size_t hi, const char **out,
     return true;
 }
 
+void reader_no_media(reader *r, const char *at, const char *kind)
+{
+    const char *model = read_model(r);
+    if (model)
+        reader_fail(r, "unsupported_modality", at, "model '%.64s' does not accept %s input ('%s')",
+                    model, kind, at);
+}
+
 const char *read_model(reader *r)
 {
     const char *name = "";

@@ -55,6 +55,8 @@ void reader_close(reader *r);
 void reader_fail(reader *r, const char *code, const char *param, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 void reader_oom(reader *r); /* out of memory: 503 */
+/* The media of that kind at `at` are nothing for the model (D1). */
+void reader_no_media(reader *r, const char *at, const char *kind);
 /* Adds a name to x-quern-ignored. */
 void reader_ignore(reader *r, const char *name, size_t n);
 /* The same of a name of ours, as the client's dialect calls it. */
@@ -84,9 +86,9 @@ typedef struct {
     int priority;
     const char *cache_salt;
     bool cache_prompt;
-    bool show_reasoning;  /* include_reasoning */
-    bool parse_reasoning; /* false: tags and thought stay in content */
-    int thinking;         /* -1, 0, 1 */
+    bool show_reasoning;    /* include_reasoning */
+    thought_place thoughts; /* apart, in content, or both */
+    int thinking;           /* -1, 0, 1 */
     const char *effort;
     bool budget_set;
     int64_t think_budget; /* reasoning tokens, -1 = no limit (R5) */

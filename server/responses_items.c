@@ -91,8 +91,7 @@ static void texts(talk *t, const json *content, const char *field, buf *out)
             reader_fail(t->r, "invalid_type", at, "'%s' must be an object with a type", at);
         else if (tr_is(type, "input_image") || tr_is(type, "input_file") ||
                  tr_is(type, "input_audio") || tr_is(type, "input_video"))
-            reader_fail(t->r, "unsupported_modality", at,
-                        "the model does not accept %s input ('%s')", type->str + 6, at);
+            reader_no_media(t->r, at, type->str + 6);
         else if (!tr_is(type, "input_text") && !tr_is(type, "output_text") &&
                  !tr_is(type, "text") && !tr_is(type, "refusal") &&
                  !tr_is(type, "reasoning_text") && !tr_is(type, "summary_text"))

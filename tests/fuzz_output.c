@@ -94,7 +94,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
                         .include_stop = data[0] & 4,
                         .calls = (call_format)((data[0] >> 5) % 5),
                         .after_label = data[1] & 128,
-                        .inline_thought = data[1] & 64};
+                        .place = (thought_place)((data[1] >> 5 & 3) % 3)};
     if (!tools) {
         const json *root;
         json_doc *d = json_parse(tools_text, sizeof tools_text - 1, NULL, &root, NULL);

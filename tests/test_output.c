@@ -133,9 +133,9 @@ static result model(const output_options *o, const char *bytes, size_t n_bytes)
         if (lead) i = skip_white(s, i, n);
         size_t end = find(s, i, n, "</think>"), cut = end;
         while (end < n && cut > i && white(s[cut - 1])) cut--;
-        if (!o->inline_thought) buf_put(&r.reasoning, s + i, cut - i);
+        if (o->place != THOUGHT_INLINE) buf_put(&r.reasoning, s + i, cut - i);
         i = end < n ? skip_white(s, end + 8, n) : n;
-        if (o->inline_thought) buf_put(&r.content, s, i);
+        if (o->place != THOUGHT_APART) buf_put(&r.content, s, i);
     }
     r.stop = find_stop(o, s + i, n - i, &at);
     size_t len = r.stop < 0 ? n - i : at + (o->include_stop ? o->stop_len[r.stop] : 0);
@@ -269,7 +269,7 @@ START_TEST(any_cut_gives_the_same)
         const char *stop[4];
         size_t stop_len[4];
         output_options o = {.think = (think_mode)roll(4),
-                            .inline_thought = roll(3) == 0,
+                            .place = (thought_place)roll(3),
                             .stop = stop,
                             .stop_len = stop_len,
                             .include_stop = roll(2)};
@@ -336,7 +336,8 @@ static const named cases[] = {
     {THINK_PROMPT_OPEN, "a|</think>|\xE3\x80\x80x", NULL, "\xE3\x80\x80x", "a", "RMA", 2, false},
 };
 #define N_CASES ((int)(sizeof cases / sizeof *cases))
-/* R6: thoughts told as they are written, but counted and without stops all the same. */
+/* R6: thoughts told as they are written, but counted and without stops all the same; and both ways.
+ */
 static const named inline_cases[] = {
     {THINK_PROMPT_OPEN, "\n|a|\n|</think>|\n\n|b|c", "\n", "\na\n</think>\n\nbc", "", "AAAAAAA", 4,
      false},
@@ -347,6 +348,12 @@ static const named inline_cases[] = {
     {THINK_PROMPT_OPEN, "a|</think>|\n", NULL, "a</think>\n", "", "AAA", 2, false},
 };
 #define N_INLINE_CASES ((int)(sizeof inline_cases / sizeof *inline_cases))
+static const named both_cases[] = {
+    {THINK_MODEL_OPENS, " |<think>\n|a b|\n|</think>|\n\n|c", NULL, " <think>\na b\n</think>\n\nc",
+     "a b", "AAAAAAA", 4, false},
+    {THINK_PROMPT_OPEN, "\n|a</|th|\n", NULL, "\na</th\n", "a</th\n", "AAAA", 4, false},
+};
+#define N_BOTH_CASES ((int)(sizeof both_cases / sizeof *both_cases))
 
 /* Splits at bars, whose bytes stay in place between the tokens. */
 static void cut_bars(const char *s)
@@ -360,11 +367,11 @@ static void cut_bars(const char *s)
     }
 }
 
-static void check_case(const named *c, bool inline_thought)
+static void check_case(const named *c, thought_place place)
 {
     size_t len = c->stop ? strlen(c->stop) : 0;
     output_options o = {.think = c->think,
-                        .inline_thought = inline_thought,
+                        .place = place,
                         .stop = &c->stop,
                         .stop_len = &len,
                         .n_stop = c->stop != NULL};
@@ -386,13 +393,19 @@ static void check_case(const named *c, bool inline_thought)
 
 START_TEST(named_cases)
 {
-    check_case(&cases[_i], false);
+    check_case(&cases[_i], THOUGHT_APART);
 }
 END_TEST
 
 START_TEST(thoughts_are_told_as_they_are_written)
 {
-    check_case(&inline_cases[_i], true);
+    check_case(&inline_cases[_i], THOUGHT_INLINE);
+}
+END_TEST
+
+START_TEST(thoughts_are_told_twice)
+{
+    check_case(&both_cases[_i], THOUGHT_BOTH);
 }
 END_TEST
 
@@ -499,6 +512,7 @@ int main(void)
     tcase_add_test(t, any_cut_gives_the_same);
     tcase_add_loop_test(t, named_cases, 0, N_CASES);
     tcase_add_loop_test(t, thoughts_are_told_as_they_are_written, 0, N_INLINE_CASES);
+    tcase_add_loop_test(t, thoughts_are_told_twice, 0, N_BOTH_CASES);
     tcase_add_test(t, earliest_then_longest);
     tcase_add_test(t, min_tokens_keeps_stops_quiet);
     tcase_add_test(t, control_tokens_are_skipped);

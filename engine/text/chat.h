@@ -33,6 +33,7 @@ typedef struct {
     int continue_final;        /* -1 absent, 0, 1 */
     int thinking;              /* -1 not set, 0 off, 1 on: request field or dialect (R3) */
     const char *effort;        /* reasoning_effort or NULL */
+    const char *model;         /* its name, for refusals, or NULL */
 } chat_input;
 
 typedef struct {

@@ -143,8 +143,10 @@ static const json *part_text(talk *k, const json *p, const char *path)
     }
     const char *kind = media_kind(type);
     if (kind) {
+        const char *name = k->in->model;
         talk_bad(k, "unsupported_modality", path,
-                 "the model does not accept %s input ('%s' is a part of type '%s')", kind, path,
+                 "%s%.64s%s does not accept %s input ('%s' is a part of type '%s')",
+                 name ? "model '" : "the model", name ? name : "", name ? "'" : "", kind, path,
                  quoted(type, q));
         return NULL;
     }

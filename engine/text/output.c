@@ -38,7 +38,8 @@ typedef struct {
 
 struct output {
     const tokenizer *tok;
-    bool include_stop, keep_special, tags, inline_thought;
+    bool include_stop, keep_special, tags;
+    thought_place place;
     /* bytes */
     char part[4];
     size_t n_part;
@@ -236,11 +237,23 @@ static void settle(output *o, token_kind kind)
     o->settled = o->n_tokens;
 }
 
+static bool is_inline(const output *o)
+{
+    return o->place != THOUGHT_APART;
+}
+
+/* What belongs to a thought only where it stands in the text: its tags, white space at its ends. */
+static void put_inline(output *o, const char *s, size_t n)
+{
+    o->token_answer |= n > 0;
+    said_put(o->said, SAID_ANSWER, 0, s, n);
+}
+
 static void put_thought(output *o, const char *s, size_t n)
 {
-    if (o->inline_thought) o->token_answer |= n > 0;
-    else o->token_reason = true;
-    said_put(o->said, o->inline_thought ? SAID_ANSWER : SAID_THOUGHT, 0, s, n);
+    o->token_reason |= !is_inline(o);
+    if (is_inline(o)) put_inline(o, s, n);
+    if (o->place != THOUGHT_INLINE) said_put(o->said, SAID_THOUGHT, 0, s, n);
 }
 
 /* Where ordinary text goes in the state at hand. */
@@ -253,7 +266,7 @@ static void put_text(output *o, const char *s, size_t n)
 /* Kind of a token of which nothing else is known. */
 static token_kind state_kind(const output *o)
 {
-    return output_in_reasoning(o) && !o->inline_thought ? TOK_REASONING : TOK_ANSWER;
+    return output_in_reasoning(o) && !is_inline(o) ? TOK_REASONING : TOK_ANSWER;
 }
 
 /* The held white space and tag beginning turn out to be text; of this token if the tag began in it.
@@ -264,8 +277,10 @@ static void put_held(output *o)
     bool mine = tag && o->tag_token == o->n_tokens, shown[] = {o->token_reason, o->token_answer};
     o->tag = 0;
     if (o->st == ST_START) o->st = ST_ANSWER;
-    if (o->st == ST_REASON_LEAD) o->st = ST_REASON;
-    if (o->space.len) put_text(o, o->space.v, o->space.len);
+    bool lead = o->st == ST_REASON_LEAD;
+    if (lead) o->st = ST_REASON;
+    if (o->space.len && lead) put_inline(o, o->space.v, o->space.len);
+    else if (o->space.len) put_text(o, o->space.v, o->space.len);
     if (tag) put_text(o, o->st != ST_REASON ? OPEN : o->call_tag ? CALL : CLOSE, tag);
     o->call_tag = false;
     buf_reset(&o->space);
@@ -302,12 +317,12 @@ static void tag_complete(output *o)
     }
     o->tag = 0;
     o->token_tag = true;
-    if (o->inline_thought) {
-        put_thought(o, buf_str(&o->space), o->space.len);
-        put_thought(o, opens ? OPEN : CLOSE, strlen(opens ? OPEN : CLOSE));
+    if (is_inline(o)) {
+        put_inline(o, buf_str(&o->space), o->space.len);
+        put_inline(o, opens ? OPEN : CLOSE, strlen(opens ? OPEN : CLOSE));
     }
     buf_reset(&o->space);
-    settle(o, o->inline_thought ? TOK_ANSWER : TOK_MARKUP);
+    settle(o, is_inline(o) ? TOK_ANSWER : TOK_MARKUP);
     if (opens) {
         o->thought = true;
         o->think_from = o->tag_token;
@@ -340,7 +355,7 @@ static void tag_byte(output *o, char c)
         return;
     }
     if (is_space(c)) {
-        if (o->st != ST_REASON_LEAD || o->inline_thought) buf_putc(&o->space, c);
+        if (o->st != ST_REASON_LEAD || is_inline(o)) buf_putc(&o->space, c);
         return;
     }
     put_held(o);
@@ -398,7 +413,7 @@ static void trial_end(output *o)
 static void put_lead(output *o)
 {
     if (o->calls && o->space.len) answer(o, o->space.v, o->space.len);
-    else put_thought(o, buf_str(&o->space), o->space.len);
+    else put_inline(o, buf_str(&o->space), o->space.len);
     buf_reset(&o->space);
 }
 
@@ -409,12 +424,12 @@ static void think_text(output *o, const char *s, size_t n)
         if (o->st == ST_TRIAL) i += trial_char(o, s + i, n - i);
         else if (o->st != ST_ANSWER_LEAD) tag_byte(o, s[i++]);
         else if (!is_space(s[i])) break;
-        else if (o->inline_thought) buf_putc(&o->space, s[i++]);
+        else if (is_inline(o)) buf_putc(&o->space, s[i++]);
         else i++;
     }
     if (o->oom) return;
     if (i == n) return;
-    if (o->st == ST_ANSWER_LEAD && o->inline_thought) put_lead(o);
+    if (o->st == ST_ANSWER_LEAD && is_inline(o)) put_lead(o);
     o->st = ST_ANSWER;
     put_text(o, s + i, n - i);
 }
@@ -485,7 +500,7 @@ output *output_new(const output_options *p)
     o->tok = p->tok;
     o->include_stop = p->include_stop;
     o->keep_special = p->keep_special;
-    o->inline_thought = p->inline_thought;
+    o->place = p->place;
     o->tags = p->think != THINK_NONE;
     o->thought = p->think == THINK_PROMPT_OPEN || p->think == THINK_PROMPT_TEXT;
     o->match = o->fired = -1;
@@ -605,7 +620,7 @@ int output_end(output *o, said *s)
     }
     if (o->n_part) think_text(o, "\xEF\xBF\xBD", 3);
     if (o->st == ST_TRIAL && !o->oom) trial_end(o);
-    if (o->st == ST_ANSWER_LEAD && o->inline_thought) put_lead(o);
+    if (o->st == ST_ANSWER_LEAD && is_inline(o)) put_lead(o);
     else if (o->st != ST_TRIAL && (o->tag || o->space.len)) put_held(o);
     if (o->calls && o->fired < 0) calls_end(o->calls);
     settle_stops(o);

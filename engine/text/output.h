@@ -21,6 +21,11 @@ typedef enum {
                           thought): white space at the start belongs to it */
 } think_mode;
 
+/* Where a thought is told (R6).  In the text it stands as it was written, with its tags, and yet
+ * what is no answer elsewhere is none there: no stop string acts in it, no call counts but at its
+ * end, its tokens are counted. */
+typedef enum { THOUGHT_APART, THOUGHT_INLINE, THOUGHT_BOTH } thought_place;
+
 typedef struct {
     const tokenizer *tok; /* borrowed for the life of the output */
     think_mode think;
@@ -33,9 +38,7 @@ typedef struct {
     const call_tools *tools; /* borrowed; with calls */
     bool one_call;           /* parallel_tool_calls: false */
     bool after_label;        /* react, function: the prompt ends with a label */
-    bool inline_thought; /* the thought and its tags are told as text, as they were written (R6);
-                            what is no answer elsewhere is none here: no stop string acts in it, no
-                            call counts but at its end, its tokens are counted */
+    thought_place place;
 } output_options;
 
 /* MARKUP: think tags (and white space before the opening one), calls. */

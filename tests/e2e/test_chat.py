@@ -90,14 +90,18 @@ def test_a_thought_told_in_the_content_is_the_same(server, fields):
     """R5, R6, G8, G13: only where it is told differs; budgets, stop strings and counts do not."""
     body = {"messages": U, "temperature": 0, "max_tokens": 200, "return_token_ids": True, **fields}
     apart = server.chat(**body).json()
-    for more in ({"reasoning_format": "none"}, {"separate_reasoning": False}):
+    for more in ({"reasoning_format": "none"}, {"separate_reasoning": False}, {"reasoning_format": "deepseek-legacy"}):
         inside = server.chat(**body, **more).json()
         (a,), (b,) = apart["choices"], inside["choices"]
         assert a["token_ids"] == b["token_ids"] and (a["finish_reason"], a["stop_reason"]) == (b["finish_reason"], b["stop_reason"])
         assert apart["usage"]["completion_tokens_details"] == inside["usage"]["completion_tokens_details"]
         assert apart["usage"]["completion_tokens_details"]["reasoning_tokens"] > 0 and a["message"]["reasoning"]
         tags = ("<think>\n", "\n</think>\n\n") if a["finish_reason"] == "stop" else ("<think>\n", "")
-        assert b["message"]["content"] == tags[0] + a["message"]["reasoning"] + tags[1] + a["message"]["content"] and "reasoning" not in b["message"]
+        assert b["message"]["content"] == tags[0] + a["message"]["reasoning"] + tags[1] + a["message"]["content"]
+        assert b["message"].get("reasoning") == (a["message"]["reasoning"] if more.get("reasoning_format") == "deepseek-legacy" else None)
+        deltas = [e["choices"][0]["delta"] for e in server.events("/v1/chat/completions", {"model": "m", **body, **more})[:-1]]
+        for key in ("content", "reasoning"):
+            assert "".join(d.get(key) or "" for d in deltas) == (b["message"].get(key) or "")
 
 
 def test_max_tokens(server):

@@ -239,3 +239,15 @@ def test_the_model_is_looked_for_before_the_fields(server, path, body):
     r = server.post(path, {"model": "other", **body})
     assert r.status_code == 404 and "other" in r.text, r.text
     assert server.post(path, {"model": "m", **body}).status_code == 400
+
+
+@pytest.mark.parametrize("path,body", [
+    ("/v1/chat/completions", {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]}),
+    ("/v1/messages", {"max_tokens": 1, "messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "base64", "data": "aa"}}]}]}),
+    ("/v1/responses", {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "data:,"}]}]}),
+    ("/api/chat", {"messages": [{"role": "user", "content": "x", "images": ["aa"]}]}),
+    ("/api/v1/chat", {"input": [{"type": "image", "data_url": "data:,"}]})])
+def test_media_are_refused_by_the_models_name(server, path, body):
+    """D1, E3: the refusal names the part and the model."""
+    r = server.post(path, {"model": "m", **body})
+    assert r.status_code == 400 and "model 'm' does not accept image input ('" in r.text, r.text
