@@ -64,6 +64,12 @@ static inline const json *json_get(const json *o, const char *key)
 {
     return json_get_n(o, key, strlen(key));
 }
+/* The same of what is set: NULL also if it is null. */
+static inline const json *json_given(const json *o, const char *key)
+{
+    const json *v = json_get(o, key);
+    return v && v->type != JSON_NULL ? v : NULL;
+}
 /* i-th element, NULL if out of range or not an array. */
 const json *json_at(const json *a, size_t i);
 /* Value as double (NUMBER only). */

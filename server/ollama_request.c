@@ -61,18 +61,11 @@ static void put_stop(const json *v, buf *out)
     buf_putc(out, ']');
 }
 
-/* A member of body that is there. */
-static const json *given(const json *body, const char *name)
-{
-    const json *j = json_get(body, name);
-    return j && j->type != JSON_NULL ? j : NULL;
-}
-
 /* num_ctx below the served context bounds prompt and answer of this request together. */
 static void take_context(reader *r, const json *o)
 {
     static const char name[] = "options.num_ctx";
-    const json *c = given(o, "num_ctx");
+    const json *c = json_given(o, "num_ctx");
     int64_t n, ctx = engine_info(r->a->eng)->ctx;
     if (c && (c->type != JSON_NUMBER || (!json_int(c, &n) && json_num(c) < 0x1p63)))
         reader_fail(r, "invalid_type", name, "'%s' must be an integer, got %s", name,
@@ -83,9 +76,9 @@ static void take_context(reader *r, const json *o)
 
 static void put_limit(reader *r, const json *body, const json *o, bool raw, buf *out)
 {
-    const json *v = given(o, "num_predict");
-    bool theirs = given(body, "max_completion_tokens") || given(body, "max_tokens") ||
-                  given(body, "n_predict");
+    const json *v = json_given(o, "num_predict");
+    bool theirs = json_given(body, "max_completion_tokens") || json_given(body, "max_tokens") ||
+                  json_given(body, "n_predict");
     int64_t n = -1;
     r->zero_tokens = true;
     if (v && !json_int(v, &n)) {
@@ -102,7 +95,7 @@ static void put_limit(reader *r, const json *body, const json *o, bool raw, buf 
 static void put_options(reader *r, const json *body, bool raw, buf *out)
 {
     const json *o = json_get(body, "options");
-    bool window = given(body, "repeat_last_n");
+    bool window = json_given(body, "repeat_last_n");
     if (o && o->type != JSON_NULL && o->type != JSON_OBJECT) {
         reader_fail(r, "invalid_type", "options", "'options' must be an object, got %s",
                     json_type_name(o));
@@ -153,7 +146,7 @@ static bool is_bool(reader *r, const json *body, const char *name, bool absent)
 static void put_common(reader *r, const json *body, bool raw, buf *out)
 {
     const json *stream = json_get(body, "stream"), *n = json_get(body, "n"),
-               *think = given(body, "think");
+               *think = json_given(body, "think");
     int64_t one;
     tr_name(out, "stream");
     if (stream && stream->type != JSON_NULL) json_dump(stream, out);
@@ -201,8 +194,8 @@ static void put_calls(const json *list, buf *out)
 
 static void put_message(reader *r, const json *m, int i, buf *out)
 {
-    const json *role = json_get(m, "role"), *made = given(m, "tool_calls"),
-               *text = given(m, "content"), *thought = given(m, "thinking");
+    const json *role = json_get(m, "role"), *made = json_given(m, "tool_calls"),
+               *text = json_given(m, "content"), *thought = json_given(m, "thinking");
     char path[40];
     if (i) buf_putc(out, ',');
     if (m->type != JSON_OBJECT || !json_is(role, JSON_STRING)) {

@@ -207,7 +207,7 @@ static int thinking_wish(const chat_input *in)
 /* Whether thinking was turned off by whatever counts first. */
 static bool thinking_off(const talk *k)
 {
-    const json *own = member(k->in->kwargs, "enable_thinking");
+    const json *own = json_given(k->in->kwargs, "enable_thinking");
     int wish = thinking_wish(k->in);
     if (own) return own->type == JSON_FALSE;
     if (wish >= 0) return !wish;

@@ -56,7 +56,7 @@ static void put_tools(const talk *k, buf *names, buf *b)
 {
     for (const json *t = k->tools->child; t; t = t->next) {
         const json *f = json_get(t, "function"), *name = json_get(f, "name"),
-                   *about = member(f, "description"), *schema = member(f, "parameters");
+                   *about = json_given(f, "description"), *schema = json_given(f, "parameters");
         if (!is_react(k)) {
             buf_puts(b, "### ");
             put_str(name, b);

@@ -92,12 +92,6 @@ json *node_take(talk *k, buf *b)
     return j;
 }
 
-const json *member(const json *o, const char *key)
-{
-    const json *v = json_get(o, key);
-    return v && v->type != JSON_NULL ? v : NULL;
-}
-
 /* ---- content --------------------------------------------------------------------------------- */
 
 typedef struct {
@@ -131,7 +125,7 @@ static const json *part_text(talk *k, const json *p, const char *path)
                  json_type_name(p));
         return NULL;
     }
-    const json *type = member(p, "type");
+    const json *type = json_given(p, "type");
     field_path(at, "%s.type", path);
     if (!type) {
         talk_bad(k, "missing_required_parameter", at, "'%s' is required", at);
@@ -158,8 +152,8 @@ static const json *part_text(talk *k, const json *p, const char *path)
                  quoted(type, q));
         return NULL;
     }
-    const char *field = refusal && member(p, "refusal") ? "refusal" : "text";
-    const json *text = member(p, field);
+    const char *field = refusal && json_given(p, "refusal") ? "refusal" : "text";
+    const json *text = json_given(p, field);
     field_path(at, "%s.%s", path, field);
     if (!text) {
         talk_bad(k, "missing_required_parameter", at, "'%s' is required", at);
@@ -208,7 +202,7 @@ static int read_parts(talk *k, const json *c, const char *path, json **out)
 static int read_content(talk *k, const json *m, chat_role role, const char *path, json **out)
 {
     char at[FIELD_PATH];
-    const json *c = member(m, "content");
+    const json *c = json_given(m, "content");
     field_path(at, "%s.content", path);
     if (!c && role != ROLE_ASSISTANT)
         return talk_bad(k, "missing_required_parameter", at,
@@ -253,15 +247,15 @@ static int read_call(talk *k, const json *c, const char *path, json *list)
     if (!json_is(c, JSON_OBJECT))
         return talk_bad(k, "invalid_type", path, "'%s' must be an object, got %s", path,
                         json_type_name(c));
-    const json *type = member(c, "type"), *id = member(c, "id");
+    const json *type = json_given(c, "type"), *id = json_given(c, "id");
     bool custom = json_is(type, JSON_STRING) && !strcmp(type->str, "custom");
     field_path(at, "%s.type", path);
     if (type && !custom && (type->type != JSON_STRING || strcmp(type->str, "function")))
         return talk_bad(k, "invalid_value", at, "'%s' must be 'function' or 'custom'", at);
-    const json *f = member(c, custom ? "custom" : "function");
+    const json *f = json_given(c, custom ? "custom" : "function");
     field_path(at, "%s.%s", path, custom ? "custom" : "function");
     if (!f) return talk_bad(k, "missing_required_parameter", at, "'%s' is required", at);
-    const json *name = member(f, "name"), *arg = member(f, custom ? "input" : "arguments");
+    const json *name = json_given(f, "name"), *arg = json_given(f, custom ? "input" : "arguments");
     field_path(in, "%s.name", at);
     if (!json_is(name, JSON_STRING))
         return talk_bad(
@@ -292,7 +286,7 @@ static int read_call(talk *k, const json *c, const char *path, json *list)
 static int read_calls(talk *k, const json *m, const char *path, json **out)
 {
     char at[FIELD_PATH];
-    const json *c = member(m, "tool_calls");
+    const json *c = json_given(m, "tool_calls");
     field_path(at, "%s.tool_calls", path);
     if (!c) return 0;
     if (c->type != JSON_ARRAY)
@@ -322,7 +316,7 @@ static int read_role(talk *k, const json *m, const char *path, chat_role *role)
                  {"user", ROLE_USER},     {"assistant", ROLE_ASSISTANT},
                  {"tool", ROLE_TOOL},     {"function", ROLE_TOOL}};
     char at[FIELD_PATH], q[72];
-    const json *r = member(m, "role");
+    const json *r = json_given(m, "role");
     field_path(at, "%s.role", path);
     if (!r) return talk_bad(k, "missing_required_parameter", at, "'%s' is required", at);
     if (r->type != JSON_STRING)
@@ -343,7 +337,7 @@ static int read_reasoning(talk *k, const json *m, const char *path, chat_msg *ou
     static const char *const names[] = {"reasoning_content", "reasoning"};
     for (int i = 0; i < 2; i++) {
         char at[FIELD_PATH];
-        const json *r = member(m, names[i]);
+        const json *r = json_given(m, names[i]);
         if (!r) continue;
         field_path(at, "%s.%s", path, names[i]);
         if (r->type != JSON_STRING)
@@ -367,7 +361,7 @@ static int read_message(talk *k, const json *m, size_t i, chat_msg *out)
     if (out->role == ROLE_ASSISTANT) {
         if ((code = read_reasoning(k, m, path, out))) return code;
         if ((code = read_calls(k, m, path, &out->calls))) return code;
-        const json *prefix = member(m, "prefix");
+        const json *prefix = json_given(m, "prefix");
         char at[FIELD_PATH];
         field_path(at, "%s.prefix", path);
         if (prefix && !json_is_bool(prefix))
@@ -375,7 +369,7 @@ static int read_message(talk *k, const json *m, size_t i, chat_msg *out)
                             json_type_name(prefix));
         out->prefix = json_is(prefix, JSON_TRUE);
     }
-    const json *id = member(m, "tool_call_id");
+    const json *id = json_given(m, "tool_call_id");
     if (out->role == ROLE_TOOL && json_is(id, JSON_STRING)) out->call_id = id;
     return 0;
 }

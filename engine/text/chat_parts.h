@@ -68,8 +68,6 @@ json *node_copy(talk *k, const json *j);
 bool node_add(json *list, const char *key, json *v);
 /* The buffer's text as a node; the buffer is emptied. */
 json *node_take(talk *k, buf *b);
-/* A member that is neither absent nor null. */
-const json *member(const json *o, const char *key);
 
 /* chat_messages.c: in->messages to msg[]. */
 int talk_read(talk *k);

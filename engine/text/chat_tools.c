@@ -22,10 +22,10 @@ static bool good_name(const json *name)
 /* A custom tool as a function with one string (T10).  A grammar is told, not enforced. */
 static json *custom_tool(talk *k, const json *c, size_t i)
 {
-    const json *about = member(c, "description"), *format = member(c, "format");
-    const json *grammar = member(format, "grammar"),
-               *text = member(grammar ? grammar : format, "definition"),
-               *type = member(format, "type");
+    const json *about = json_given(c, "description"), *format = json_given(c, "format");
+    const json *grammar = json_given(format, "grammar"),
+               *text = json_given(grammar ? grammar : format, "definition"),
+               *type = json_given(format, "type");
     bool free_text = !format || (json_is(type, JSON_STRING) && !strcmp(type->str, "text"));
     buf d = {0};
     if (json_is(about, JSON_STRING)) buf_put(&d, about->str, about->len);
@@ -44,7 +44,7 @@ static json *custom_tool(talk *k, const json *c, size_t i)
          *need = node_list(k, JSON_ARRAY);
     bool told = d.len > 0;
     json *words = node_take(k, &d);
-    bool ok = node_add(f, "name", node_copy(k, member(c, "name"))) &&
+    bool ok = node_add(f, "name", node_copy(k, json_given(c, "name"))) &&
               (!told || node_add(f, "description", words)) &&
               node_add(p, "type", node_str(k, "object", 6)) &&
               node_add(input, "type", node_str(k, "string", 6)) &&
@@ -62,13 +62,13 @@ static int read_tool(talk *k, const json *t, size_t i, map *seen, json **out)
     if (t->type != JSON_OBJECT)
         return talk_bad(k, "invalid_type", path, "'%s' must be an object, got %s", path,
                         json_type_name(t));
-    const json *type = member(t, "type");
+    const json *type = json_given(t, "type");
     bool custom = json_is(type, JSON_STRING) && !strcmp(type->str, "custom");
     field_path(at, "%s.type", path);
     if (!type) return talk_bad(k, "missing_required_parameter", at, "'%s' is required", at);
     if (!custom && (type->type != JSON_STRING || strcmp(type->str, "function")))
         return talk_bad(k, "invalid_value", at, "'%s' must be 'function' or 'custom'", at);
-    const json *f = member(t, type->str), *name = member(f, "name");
+    const json *f = json_given(t, type->str), *name = json_given(f, "name");
     field_path(at, "%s.%s", path, type->str);
     if (!f) return talk_bad(k, "missing_required_parameter", at, "'%s' is required", at);
     if (f->type != JSON_OBJECT)
@@ -89,7 +89,7 @@ static int read_tool(talk *k, const json *t, size_t i, map *seen, json **out)
     if (code)
         return talk_bad(k, "invalid_value", at, "'%s': two tools are called '%.64s'", at,
                         name->str);
-    const json *schema = member(f, "parameters");
+    const json *schema = json_given(f, "parameters");
     field_path(at, "%s.%s.parameters", path, type->str);
     if (!custom && schema && schema->type != JSON_OBJECT)
         return talk_bad(k, "invalid_type", at, "'%s' must be an object, got %s", at,
